@@ -1,0 +1,1 @@
+//! The node: reconcile loop, container runtimes, network, logs

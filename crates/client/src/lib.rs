@@ -1,0 +1,1 @@
+//! Leader-following gRPC client with retry and watch-resume

@@ -1,0 +1,1 @@
+//! One module per controller, and the Leader that starts and stops them all

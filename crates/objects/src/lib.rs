@@ -1,0 +1,1 @@
+//! The object model: kinds, names, selectors, quantities, validation, defaults

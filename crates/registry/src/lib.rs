@@ -1,0 +1,1 @@
+//! Typed objects over the store, and the caches that all watchers read

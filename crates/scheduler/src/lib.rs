@@ -1,0 +1,1 @@
+//! Pure filter, score and explain, and the loop that binds
