@@ -1,0 +1,63 @@
+# One target directory outside the checkout, shared by the demo, the tests and CI, and one
+# profile: RocksDB is 30 CPU-minutes of C++, compiled once.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/quorate-target
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := $(CARGO_TARGET_DIR)/debug
+
+# Every cargo call names the whole workspace: with -p, features of shared dependencies
+# differ, and cargo would compile them (RocksDB too) a second time.
+CARGO_BUILD := cargo build --workspace --bins
+
+.PHONY: help demo test unit e2e verify lint advisories fix bench build up down deps
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: deps ## Three masters, two nodes, a web application; kills the leader, then a node
+	$(CARGO_BUILD)
+	$(BIN)/quorate-demo
+
+test: deps unit e2e ## All tests; those of real processes last
+
+unit: ## Tests inside the crates
+	cargo test --workspace --lib --bins
+
+e2e: ## Tests of the real binary: real processes, real Docker
+	cargo build --workspace --all-targets
+	cargo test --workspace --test '*' -- --test-threads=1
+
+verify: lint test ## Everything that CI checks; changes no file of the checkout
+
+lint: ## Format, clippy, licences and bans of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	deny=$$(deploy/install-cargo-deny.sh) && "$$deny" --offline check bans licenses sources
+
+advisories: ## Checks dependencies against the advisory database (downloads it)
+	deny=$$(deploy/install-cargo-deny.sh) && "$$deny" check advisories
+
+fix: ## Formats, and applies what clippy can fix by itself
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: ## Benchmarks
+	@if compgen -G 'crates/*/benches/*.rs' >/dev/null; then cargo bench --workspace; \
+	else echo "No benchmark exists yet."; fi
+
+build: ## Builds the binary
+	deploy/install-deps.sh --build
+	$(CARGO_BUILD)
+	@echo "Built $(BIN)/quorate"
+
+up: deps ## Builds, and starts a local cluster of three masters and two nodes
+	$(CARGO_BUILD)
+	$(BIN)/quorate up
+
+down: ## Stops the cluster that 'make up' started
+	$(BIN)/quorate down
+
+deps:
+	@deploy/install-deps.sh
