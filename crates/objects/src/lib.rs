@@ -1,1 +1,23 @@
-//! The object model: kinds, names, selectors, quantities, validation, defaults
+#![doc = include_str!("../OVERVIEW.md")]
+
+mod decode;
+mod error;
+mod kind;
+pub mod kinds;
+pub mod manifest;
+mod meta;
+pub mod names;
+pub mod net;
+pub mod pod;
+pub mod quantity;
+mod selector;
+mod template;
+pub mod time;
+
+pub use decode::{FieldValidation, decode, decode_with};
+pub use error::{Errors, FieldError, FieldErrorKind, Invalid};
+pub use kind::{Column, Kind, Typed};
+pub use kinds::kinds;
+pub use selector::{FieldSelector, Selector, SelectorError};
+
+pub use k8s_openapi;

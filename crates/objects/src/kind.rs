@@ -1,0 +1,300 @@
+//! What a kind is, and what can be asked of it.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{Metadata, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::decode::FieldValidation;
+use crate::error::{Errors, FieldError, Invalid};
+
+/// A column of `get`'s table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Heading, in capitals.
+    pub name: &'static str,
+    /// Shown with `-o wide` only.
+    pub wide: bool,
+}
+
+impl Column {
+    /// A column that is always shown.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, wide: false }
+    }
+
+    /// A column of `-o wide`.
+    #[must_use]
+    pub const fn wide(name: &'static str) -> Self {
+        Self { name, wide: true }
+    }
+}
+
+/// One kind of object: an entry of the table in [`crate::kinds`].
+pub struct Kind {
+    /// `""` for the core group.
+    pub group: &'static str,
+    /// `v1`
+    pub version: &'static str,
+    /// `Deployment`
+    pub kind: &'static str,
+    /// `deployments`
+    pub plural: &'static str,
+    /// `deployment`
+    pub singular: &'static str,
+    /// `["deploy"]`
+    pub short_names: &'static [&'static str],
+    /// Groups of kinds for `get`, such as `all`.
+    pub categories: &'static [&'static str],
+    /// Do objects live in a namespace?
+    pub namespaced: bool,
+    /// Is `status` a subresource of its own?
+    pub has_status: bool,
+    /// Fields (besides metadata.name and metadata.namespace) that field selectors may name.
+    pub selectable: &'static [&'static str],
+    /// Columns of `get`'s table, without NAMESPACE; [`Kind::row`] gives one cell for each.
+    pub columns: &'static [Column],
+    pub(crate) ops: Ops,
+}
+
+/// A kind's functions, over JSON. Made from its [`Typed`] implementation.
+pub(crate) struct Ops {
+    pub decode: fn(Value, FieldValidation) -> Result<Value, Vec<FieldError>>,
+    pub default: fn(&mut Value) -> Result<(), Vec<FieldError>>,
+    pub validate: fn(&Value) -> Vec<FieldError>,
+    pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
+    pub row: fn(&Value, Timestamp) -> Vec<String>,
+}
+
+impl Ops {
+    pub(crate) const fn of<T: Typed>() -> Self {
+        Self {
+            decode: crate::decode::strict::<T>,
+            default: default_json::<T>,
+            validate: validate_json::<T>,
+            validate_update: validate_update_json::<T>,
+            row: row_json::<T>,
+        }
+    }
+}
+
+/// A type of `k8s-openapi` that is served, with its kind's rules.
+pub trait Typed:
+    Resource
+    + Metadata<Ty = ObjectMeta>
+    + DeserializeOwned
+    + Serialize
+    + Clone
+    + PartialEq
+    + fmt::Debug
+    + Send
+    + Sync
+    + 'static
+{
+    /// The kind.
+    fn kind() -> &'static Kind;
+
+    /// Fills in what was left out, as Kubernetes does.
+    fn set_defaults(&mut self) {}
+
+    /// Checks everything but the metadata, which is checked alike for all kinds.
+    fn validate(&self, _errors: &mut Errors) {}
+
+    /// Checks what may not change from `old` to `self`.
+    fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
+
+    /// One cell per column of the kind.
+    fn cells(&self, now: Timestamp) -> Vec<String>;
+}
+
+impl Kind {
+    /// Finds a kind by `apps/v1` and `Deployment`.
+    #[must_use]
+    pub fn by_gvk(api_version: &str, kind: &str) -> Option<&'static Kind> {
+        crate::kinds().iter().copied().find(|k| k.kind == kind && k.api_version() == api_version)
+    }
+
+    /// Finds a kind by what users type: plural, singular, short name or kind, in any case, with
+    /// or without group (`deployments.apps`).
+    #[must_use]
+    pub fn by_resource(resource: &str) -> Option<&'static Kind> {
+        let lower = resource.to_ascii_lowercase();
+        let (name, group) = match lower.split_once('.') {
+            Some((name, group)) => (name, Some(group)),
+            None => (lower.as_str(), None),
+        };
+        crate::kinds().iter().copied().find(|kind| {
+            let named = kind.plural == name
+                || kind.singular == name
+                || kind.kind.eq_ignore_ascii_case(name)
+                || kind.short_names.contains(&name);
+            // Both "apps" and "v1.apps" are written.
+            let grouped = group.is_none_or(|group| {
+                group == kind.group || group == format!("{}.{}", kind.version, kind.group)
+            });
+            named && grouped
+        })
+    }
+
+    /// `v1`, `apps/v1`
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `pods`, `deployments.apps`: what error messages and keys use.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// `Pod`, `Deployment.apps`: what validation messages use.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.kind.to_owned()
+        } else {
+            format!("{}.{}", self.kind, self.group)
+        }
+    }
+
+    /// Fills in what was left out, as Kubernetes does.
+    ///
+    /// # Errors
+    /// When the value is not an object of this kind.
+    pub fn default(&self, value: &mut Value) -> Result<(), Invalid> {
+        (self.ops.default)(value).map_err(|errors| Invalid::new(self, name_of(value), errors))
+    }
+
+    /// Checks an object, its metadata included.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn validate(&self, value: &Value) -> Result<(), Invalid> {
+        self.verdict(value, (self.ops.validate)(value))
+    }
+
+    /// Checks a change from `old` to `new`, and `new` itself.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn validate_update(&self, new: &Value, old: &Value) -> Result<(), Invalid> {
+        self.verdict(new, (self.ops.validate_update)(new, old))
+    }
+
+    /// One cell per column; `<unknown>` in all of them when the value cannot be decoded.
+    #[must_use]
+    pub fn row(&self, value: &Value, now: Timestamp) -> Vec<String> {
+        (self.ops.row)(value, now)
+    }
+
+    fn verdict(&self, value: &Value, errors: Vec<FieldError>) -> Result<(), Invalid> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Invalid::new(self, name_of(value), errors))
+    }
+}
+
+/// `metadata.name`, or `metadata.generateName`, or nothing.
+pub(crate) fn name_of(value: &Value) -> &str {
+    let metadata = &value["metadata"];
+    metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default()
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.resource())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind)
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || (self.kind == other.kind && self.group == other.group)
+    }
+}
+
+impl Eq for Kind {}
+
+impl std::hash::Hash for Kind {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+        self.group.hash(state);
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.group, self.kind).cmp(&(other.group, other.kind))
+    }
+}
+
+fn typed<T: Typed>(value: &Value) -> Result<T, Vec<FieldError>> {
+    serde_path_to_error::deserialize(value).map_err(|e| vec![crate::decode::type_error(&e)])
+}
+
+fn default_json<T: Typed>(value: &mut Value) -> Result<(), Vec<FieldError>> {
+    let mut object: T = typed(value)?;
+    object.set_defaults();
+    *value = serde_json::to_value(&object)
+        .map_err(|error| vec![FieldError::invalid("", "", error.to_string())])?;
+    Ok(())
+}
+
+fn validate_json<T: Typed>(value: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    match typed::<T>(value) {
+        Ok(object) => {
+            crate::meta::validate(T::kind(), object.metadata(), &mut errors);
+            object.validate(&mut errors);
+            errors.0
+        }
+        Err(wrong) => wrong,
+    }
+}
+
+fn validate_update_json<T: Typed>(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    match (typed::<T>(new), typed::<T>(old)) {
+        (Ok(new), Ok(old)) => {
+            crate::meta::validate(T::kind(), new.metadata(), &mut errors);
+            crate::meta::validate_update(new.metadata(), old.metadata(), &mut errors);
+            new.validate(&mut errors);
+            new.validate_update(&old, &mut errors);
+            errors.0
+        }
+        (Err(wrong), _) | (_, Err(wrong)) => wrong,
+    }
+}
+
+fn row_json<T: Typed>(value: &Value, now: Timestamp) -> Vec<String> {
+    match serde_json::from_value::<T>(value.clone()) {
+        Ok(object) => object.cells(now),
+        Err(_) => vec!["<unknown>".into(); T::kind().columns.len()],
+    }
+}

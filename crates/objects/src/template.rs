@@ -1,0 +1,1 @@
+//! Defaults and checks of pod specs, wherever they occur.
