@@ -1,1 +1,14 @@
-//! Pure filter, score and explain, and the loop that binds
+#![doc = include_str!("../OVERVIEW.md")]
+
+pub mod decide;
+pub mod filter;
+pub mod needs;
+pub mod queue;
+pub mod score;
+pub mod snapshot;
+
+pub use decide::{Decision, Outcome, Unschedulable, decide};
+pub use snapshot::ClusterSnapshot;
+
+#[cfg(test)]
+mod fixtures;
