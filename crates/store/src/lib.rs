@@ -1,15 +1,21 @@
 //! The contract of the key-value store and its one pure state machine.
 #![doc = include_str!("../OVERVIEW.md")]
 
+pub mod backend;
 mod contract;
 mod error;
+pub mod machine;
+mod memory;
 mod types;
 mod watch;
 
+pub use backend::{Backend, BackendError, Batch, Direction, Space, View, Write};
 pub use contract::*;
 pub use error::StoreError;
+pub use machine::{Entry, StateMachine, check_command};
+pub use memory::{MemoryBackend, MemoryStore, MemoryView};
 pub use types::*;
-pub use watch::{WatchHub, Watcher};
+pub use watch::{History, WatchBatch, WatchHub, Watcher};
 
 /// How many request ids (see [`Command::request_id`]) the state machine remembers.
 pub const REQUEST_IDS_KEPT: usize = 4096;

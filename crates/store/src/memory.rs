@@ -1,0 +1,233 @@
+//! [`MemoryBackend`] and [`MemoryStore`]: the same state machine without Raft and disk.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+
+use crate::backend::{Backend, BackendError, Batch, Direction, Space, View};
+use crate::contract::{
+    Consistency, Leadership, Member, MemberStatus, Role, Store, StoreStatus, WatchRequest,
+};
+use crate::error::StoreError;
+use crate::machine::{Entry, StateMachine, check_command};
+use crate::types::{Command, CommandResult, RangeRequest, RangeResponse, Revision, Term};
+use crate::watch::Watcher;
+
+type Spaces = [BTreeMap<Bytes, Bytes>; Space::COUNT];
+
+/// Key spaces in memory. A view holds writers off while it lives.
+#[derive(Default)]
+pub struct MemoryBackend {
+    spaces: RwLock<Spaces>,
+}
+
+impl MemoryBackend {
+    /// Everything it holds, in order: for comparisons in tests.
+    #[must_use]
+    pub fn dump(&self) -> Vec<(Space, Bytes, Bytes)> {
+        let spaces = self.spaces.read();
+        let all = Space::ALL.iter().zip(spaces.iter());
+        all.flat_map(|(space, map)| map.iter().map(|(k, v)| (*space, k.clone(), v.clone())))
+            .collect()
+    }
+}
+
+/// A view of a [`MemoryBackend`].
+pub struct MemoryView<'a>(RwLockReadGuard<'a, Spaces>);
+
+impl Backend for MemoryBackend {
+    type View<'a> = MemoryView<'a>;
+
+    fn view(&self) -> MemoryView<'_> {
+        MemoryView(self.spaces.read())
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), BackendError> {
+        let mut spaces = self.spaces.write();
+        for (space, key, value) in batch.ops {
+            let map = &mut spaces[space as usize];
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl View for MemoryView<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        Ok(self.0[space as usize].get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BackendError> {
+        if end.is_some_and(|end| start >= end) {
+            return Ok(());
+        }
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut entries = self.0[space as usize].range::<[u8], _>((Bound::Included(start), upper));
+        loop {
+            let entry = match direction {
+                Direction::Forward => entries.next(),
+                Direction::Backward => entries.next_back(),
+            };
+            let Some((key, value)) = entry else { return Ok(()) };
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Events that the watch ring of a [`MemoryStore`] keeps.
+const RING_EVENTS: usize = 4096;
+const MEMBER_ID: u64 = 1;
+
+/// A store of one master in memory, which always leads unless a test says otherwise.
+pub struct MemoryStore {
+    machine: StateMachine<MemoryBackend>,
+    leadership: watch::Sender<Leadership>,
+    /// Index of the last entry; held while applying, so that entries stay in order.
+    last_index: Mutex<u64>,
+}
+
+impl MemoryStore {
+    /// An empty store that leads in term 1.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        #[expect(clippy::expect_used, reason = "a new backend in memory is empty and cannot fail")]
+        let machine = StateMachine::open(Arc::default(), RING_EVENTS).expect("open in memory");
+        let leadership = Leadership { term: 0, leader: None, ready: None };
+        let store = Self {
+            machine,
+            leadership: watch::Sender::new(leadership),
+            last_index: Mutex::default(),
+        };
+        store.set_term(1);
+        Arc::new(store)
+    }
+
+    /// The state machine within.
+    pub fn machine(&self) -> &StateMachine<MemoryBackend> {
+        &self.machine
+    }
+
+    /// Leads in `term` from now on; work fenced with an older term is refused.
+    pub fn set_term(&self, term: Term) {
+        #[expect(clippy::expect_used, reason = "a blank entry in memory cannot fail")]
+        self.apply(term, None).expect("a blank entry");
+        self.leadership.send_replace(Leadership {
+            term,
+            leader: Some(member()),
+            ready: Some(term),
+        });
+    }
+
+    /// Leads no longer, and knows no leader. Writes are still taken, as if they were forwarded.
+    pub fn step_down(&self) {
+        self.leadership.send_modify(|leadership| {
+            leadership.leader = None;
+            leadership.ready = None;
+        });
+    }
+
+    fn apply(&self, term: Term, command: Option<Command>) -> Result<CommandResult, BackendError> {
+        let mut last_index = self.last_index.lock();
+        let index = *last_index + 1;
+        let mut results = self.machine.apply(&[Entry { term, index, command }], Vec::new())?;
+        *last_index = index;
+        results.pop().ok_or_else(|| BackendError::new("an entry without a result"))
+    }
+}
+
+fn member() -> Member {
+    Member {
+        id: MEMBER_ID,
+        name: "memory".into(),
+        peer_url: String::new(),
+        client_url: String::new(),
+        learner: false,
+    }
+}
+
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn range(
+        &self,
+        request: RangeRequest,
+        _consistency: Consistency,
+    ) -> Result<RangeResponse, StoreError> {
+        self.machine.range(&request)
+    }
+
+    async fn propose(&self, mut command: Command) -> Result<CommandResult, StoreError> {
+        check_command(&command)?;
+        command.time_ms = now_ms();
+        let term = self.leadership.borrow().term;
+        let result = self.apply(term, Some(command))?;
+        match result.rejection {
+            Some(rejection) => Err(rejection.into()),
+            None => Ok(result),
+        }
+    }
+
+    async fn read_revision(&self) -> Result<Revision, StoreError> {
+        Ok(self.machine.revision())
+    }
+
+    fn watch(&self, request: WatchRequest) -> Result<Watcher, StoreError> {
+        self.machine.hub().watch(request)
+    }
+
+    fn applied(&self) -> watch::Receiver<Revision> {
+        self.machine.hub().applied()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn status(&self) -> StoreStatus {
+        let leadership = self.leadership.borrow().clone();
+        let leads = leadership.ready.is_some();
+        let index = *self.last_index.lock();
+        StoreStatus {
+            id: MEMBER_ID,
+            role: if leads { Role::Leader } else { Role::Follower },
+            leadership,
+            members: vec![MemberStatus {
+                member: member(),
+                matched_index: leads.then_some(index),
+                last_contact_ms: leads.then_some(0),
+            }],
+            last_index: index,
+            applied_index: index,
+            revision: self.machine.revision(),
+            compact_revision: self.machine.compact_revision(),
+            quorum_ack_ms: leads.then_some(0),
+            disk_bytes: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_test.rs"]
+mod tests;
