@@ -1,0 +1,511 @@
+//! Clusters of three in one process, over real sockets. Each member has a runtime of its own:
+//! dropping that runtime closes its sockets as the death of a process would.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use quorate_store::{
+    Command, Consistency, KeyRange, RangeRequest, Store, StoreError, TxnRequest, WatchRequest,
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use crate::{InitialMember, Options, RaftStore, RaftStoreError};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Node {
+    runtime: Option<Runtime>,
+    store: Option<Arc<RaftStore>>,
+}
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    members: Vec<InitialMember>,
+    nodes: Vec<Node>,
+    tune: fn(&mut Options),
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Cluster {
+    async fn start(tune: fn(&mut Options)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let members = (1..)
+            .zip(&sockets)
+            .map(|(id, socket)| InitialMember {
+                name: format!("m{id}"),
+                peer_url: format!("http://{}", socket.local_addr().unwrap()),
+                client_url: format!("http://client-{id}"),
+            })
+            .collect();
+        let nodes = (0..3).map(|_| Node { runtime: None, store: None }).collect();
+        let mut cluster = Self { dir, members, nodes, tune };
+        drop(sockets);
+        for i in 0..3 {
+            cluster.restart(i).await;
+        }
+        cluster
+    }
+
+    fn data_dir(&self, i: usize) -> PathBuf {
+        self.dir.path().join(format!("m{}", i + 1))
+    }
+
+    fn options(&self, i: usize) -> Options {
+        let address = self.members[i].peer_url.strip_prefix("http://").unwrap();
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        let name = &self.members[i].name;
+        let mut options =
+            Options::new(self.data_dir(i), "test", name, address, self.members.clone());
+        (self.tune)(&mut options);
+        options
+    }
+
+    async fn restart(&mut self, i: usize) {
+        assert!(self.nodes[i].store.is_none());
+        let runtime = runtime();
+        // What a killed member held is released when its last thread has ended.
+        let store = until("the member starts", async || {
+            let start = RaftStore::start(self.options(i), CancellationToken::new());
+            match runtime.spawn(start).await.unwrap() {
+                Ok(store) => Some(store),
+                Err(error @ (RaftStoreError::Locked { .. } | RaftStoreError::Database { .. })) => {
+                    eprintln!("starting again: {error}");
+                    None
+                }
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
+        self.nodes[i] = Node { runtime: Some(runtime), store: Some(store) };
+    }
+
+    /// As SIGKILL does: nothing gets a chance to say goodbye.
+    fn kill(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        node.store = None;
+        node.runtime.take().unwrap().shutdown_background();
+    }
+
+    fn store(&self, i: usize) -> Arc<RaftStore> {
+        Arc::clone(self.nodes[i].store.as_ref().unwrap())
+    }
+
+    fn alive(&self) -> Vec<usize> {
+        (0..3).filter(|i| self.nodes[*i].store.is_some()).collect()
+    }
+
+    /// Runs `work` where a master would: on the member's own runtime.
+    async fn on<T: Send + 'static, F>(&self, i: usize, work: impl FnOnce(Arc<RaftStore>) -> F) -> T
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let work = work(self.store(i));
+        self.nodes[i].runtime.as_ref().unwrap().spawn(work).await.unwrap()
+    }
+
+    async fn put(&self, i: usize, key: &str, value: &str) -> Result<u64, StoreError> {
+        let command = Command::from(TxnRequest::put(key.to_owned(), value.to_owned()));
+        self.on(i, |store| async move { Ok(store.propose(command).await?.revision) }).await
+    }
+
+    async fn get(&self, i: usize, key: &str) -> Option<String> {
+        let request = RangeRequest::key(key.to_owned());
+        let response = self
+            .on(i, |store| async move { store.range(request, Consistency::Linearizable).await })
+            .await
+            .unwrap();
+        response.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+    }
+
+    /// The member that is ready to lead, with its term.
+    async fn leader(&self) -> (usize, u64) {
+        until("a leader", async || {
+            self.alive().into_iter().find_map(|i| {
+                let ready = self.store(i).leadership().borrow().ready;
+                ready.map(|term| (i, term))
+            })
+        })
+        .await
+    }
+
+    async fn follower(&self) -> usize {
+        let (leader, _) = self.leader().await;
+        self.alive().into_iter().find(|i| *i != leader).unwrap()
+    }
+
+    async fn equal_hashes(&self) {
+        until("equal states", async || {
+            let hashes: Vec<_> =
+                self.alive().iter().map(|i| self.store(*i).hash().unwrap()).collect();
+            hashes.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
+        })
+        .await;
+    }
+
+    async fn stop(mut self) {
+        for i in self.alive() {
+            self.on(i, |store| async move { store.shutdown().await }).await;
+            self.kill(i);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_writes_reads_and_watches() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let watching = cluster.follower().await;
+    let request = WatchRequest { range: KeyRange::prefix("k"), start_revision: 0, prev_kv: false };
+    let mut watcher = cluster.store(watching).watch(request).unwrap();
+    for i in 0..3 {
+        cluster.put(i, &format!("k{i}"), "v").await.unwrap();
+    }
+    for reader in 0..3 {
+        for i in 0..3 {
+            assert_eq!(cluster.get(reader, &format!("k{i}")).await.as_deref(), Some("v"));
+        }
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let batch = tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap();
+        seen.extend(batch.events.iter().map(|event| event.kv.key.clone()));
+    }
+    assert_eq!(seen, ["k0", "k1", "k2"]);
+    cluster.equal_hashes().await;
+    let status = cluster.store(leader).status();
+    assert_eq!(status.members.len(), 3);
+    assert!(status.members.iter().all(|member| member.matched_index.is_some()), "{status:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_write_is_lost_when_the_leader_dies() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    let (leader, term) = cluster.leader().await;
+    let writer = cluster.follower().await;
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = {
+        let (store, acknowledged, stop) =
+            (cluster.store(writer), Arc::clone(&acknowledged), Arc::clone(&stop));
+        cluster.nodes[writer].runtime.as_ref().unwrap().spawn(async move {
+            let mut keys = Vec::new();
+            let mut next = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let key = format!("w{next:06}");
+                next += 1;
+                match store.propose(TxnRequest::put(key.clone(), "v").into()).await {
+                    Ok(_) => {
+                        keys.push(key);
+                        acknowledged.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(StoreError::OutcomeUnknown(_) | StoreError::Unavailable { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            keys
+        })
+    };
+    until("writes", async || (acknowledged.load(Ordering::Relaxed) > 50).then_some(())).await;
+    let before = acknowledged.load(Ordering::Relaxed);
+    let killed = Instant::now();
+    cluster.kill(leader);
+    until("the next write", async || {
+        (acknowledged.load(Ordering::Relaxed) > before + 1).then_some(())
+    })
+    .await;
+    eprintln!("leader killed to next acknowledged write: {:?}", killed.elapsed());
+    let (new_leader, new_term) = cluster.leader().await;
+    assert!(new_leader != leader && new_term > term);
+    stop.store(true, Ordering::Relaxed);
+    let keys = writing.await.unwrap();
+
+    cluster.restart(leader).await;
+    for i in 0..3 {
+        let request = RangeRequest::new(KeyRange::prefix("w"));
+        let found = cluster
+            .on(i, |store| async move { store.range(request, Consistency::Linearizable).await })
+            .await
+            .unwrap();
+        let found: std::collections::BTreeSet<_> =
+            found.kvs.iter().map(|kv| String::from_utf8(kv.key.to_vec()).unwrap()).collect();
+        let lost: Vec<_> = keys.iter().filter(|key| !found.contains(*key)).collect();
+        assert!(lost.is_empty(), "lost on m{}: {lost:?}", i + 1);
+    }
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_neither_writes_nor_reads_linearizably() {
+    let mut cluster =
+        Cluster::start(|options| options.request_timeout = Duration::from_secs(2)).await;
+    cluster.leader().await;
+    cluster.put(0, "k", "v").await.unwrap();
+    cluster.equal_hashes().await;
+    let (leader, _) = cluster.leader().await;
+    let followers: Vec<_> = cluster.alive().into_iter().filter(|i| *i != leader).collect();
+    // First a leader without followers, later a follower without a leader.
+    for i in &followers {
+        cluster.kill(*i);
+    }
+    let error = cluster.put(leader, "k", "lost").await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::OutcomeUnknown(_) | StoreError::Unavailable { .. }),
+        "{error}"
+    );
+    cluster.kill(leader);
+    cluster.restart(followers[0]).await;
+    let error = cluster.put(followers[0], "k", "lost").await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    let error = cluster
+        .on(followers[0], |store| async move { store.read_revision().await })
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    let request = RangeRequest::key("k");
+    let stale = cluster
+        .on(
+            followers[0],
+            |store| async move { store.range(request, Consistency::Serializable).await },
+        )
+        .await
+        .unwrap();
+    assert_eq!(stale.kvs[0].value, "v");
+    // With a majority it goes on.
+    cluster.restart(followers[1]).await;
+    cluster.leader().await;
+    cluster.put(followers[0], "k", "again").await.unwrap();
+    assert_eq!(cluster.get(followers[1], "k").await.as_deref(), Some("again"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_members_restart_with_everything() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    cluster.leader().await;
+    for i in 0..100 {
+        cluster.put(i % 3, &format!("k{i}"), "v").await.unwrap();
+    }
+    cluster.equal_hashes().await;
+    let (revision, hash) = (cluster.store(0).status().revision, cluster.store(0).hash().unwrap());
+    for i in 0..3 {
+        cluster.kill(i);
+    }
+    for i in 0..3 {
+        cluster.restart(i).await;
+    }
+    cluster.leader().await;
+    assert_eq!(cluster.get(1, "k99").await.as_deref(), Some("v"));
+    cluster.equal_hashes().await;
+    assert_eq!(cluster.store(2).status().revision, revision);
+    assert_eq!(cluster.store(2).hash().unwrap(), hash);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::start(|options| {
+        options.snapshot_every = 200;
+        options.log_keep = 20;
+    })
+    .await;
+    let lagging = cluster.follower().await;
+    cluster.put(lagging, "first", "v").await.unwrap();
+    cluster.kill(lagging);
+    let (leader, _) = cluster.leader().await;
+    for batch in 0..20 {
+        let puts = (0..50).map(|i| cluster.put_string(leader, format!("k{batch}-{i}")));
+        for put in futures::future::join_all(puts).await {
+            put.unwrap();
+        }
+    }
+    until("the log is purged", async || {
+        let metrics = cluster.store(leader).raft_metrics();
+        metrics.purged.is_some_and(|purged| purged.index > 500).then_some(())
+    })
+    .await;
+    cluster.restart(lagging).await;
+    cluster.equal_hashes().await;
+    let snapshot = cluster.store(lagging).raft_metrics().snapshot;
+    assert!(snapshot.is_some_and(|id| id.index > 500), "{snapshot:?}");
+    // It takes part again, and what it got is still there after a restart.
+    cluster.put(lagging, "last", "v").await.unwrap();
+    cluster.kill(lagging);
+    cluster.restart(lagging).await;
+    assert_eq!(cluster.get(lagging, "k19-49").await.as_deref(), Some("v"));
+    assert_eq!(cluster.get(lagging, "last").await.as_deref(), Some("v"));
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}
+
+impl Cluster {
+    async fn put_string(&self, i: usize, key: String) -> Result<u64, StoreError> {
+        self.put(i, &key, "v").await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_on_request_and_fences_the_old_leader() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (old, old_term) = cluster.leader().await;
+    let fenced = |term| {
+        let mut command = Command::from(TxnRequest::put("k", "v"));
+        command.fence = term;
+        command
+    };
+    let command = fenced(old_term);
+    cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap();
+    cluster.equal_hashes().await;
+    let target = cluster.follower().await;
+    let to = cluster.store(target).id();
+    cluster
+        .on(old, move |store| async move { store.transfer_leadership(Some(to)).await })
+        .await
+        .unwrap();
+    let (new, new_term) = until("the new leader", async || {
+        let (leader, term) = cluster.leader().await;
+        (term > old_term).then_some((leader, term))
+    })
+    .await;
+    assert_eq!(new, target);
+    let command = fenced(old_term);
+    let error =
+        cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap_err();
+    assert_eq!(error, StoreError::Fenced(new_term));
+    assert_eq!(cluster.store(old).leadership().borrow().ready, None);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orderly_shutdown_hands_over_first() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    let (leader, term) = cluster.leader().await;
+    cluster.put(leader, "k", "v").await.unwrap();
+    cluster.on(leader, |store| async move { store.shutdown().await }).await;
+    let (new, new_term) = {
+        cluster.kill(leader);
+        cluster.leader().await
+    };
+    assert!(new != leader && new_term > term);
+    cluster.put(new, "k", "w").await.unwrap();
+    cluster.restart(leader).await;
+    assert_eq!(cluster.get(leader, "k").await.as_deref(), Some("w"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_starts_say_what_is_wrong() {
+    let cluster = Cluster::start(|_| {}).await;
+    cluster.leader().await;
+    let start = |options: Options| RaftStore::start(options, CancellationToken::new());
+
+    let error = start(cluster.options(0)).await.unwrap_err();
+    assert!(matches!(error, RaftStoreError::Locked { .. }), "{error}");
+    let mut options = cluster.options(0);
+    options.data_dir = cluster.dir.path().join("fresh");
+    let error = start(options).await.unwrap_err();
+    assert!(error.to_string().contains("another process has this port"), "{error}");
+    assert!(!cluster.dir.path().join("fresh/identity.json").exists(), "a trace is left");
+    let mut options = cluster.options(0);
+    options.name = "stranger".into();
+    let error = start(options).await.unwrap_err();
+    assert!(error.to_string().contains("m1, m2, m3"), "{error}");
+
+    // Another cluster's master is refused by ours and its directory by us.
+    let dir = cluster.data_dir(0);
+    let peers = crate::peer::Peers::new("other", 2).unwrap();
+    let info = crate::types::MemberInfo {
+        peer_url: cluster.members[0].peer_url.clone(),
+        ..Default::default()
+    };
+    let mut client = peers.get(1, &info).unwrap().urgent();
+    let status = client.state(quorate_proto::peer::StateRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}");
+    let mut foreign = cluster.options(0);
+    cluster.stop().await;
+    foreign.cluster_id = "other".into();
+    assert_eq!(foreign.data_dir, dir);
+    // The temporary directory is gone with the cluster: an identity is enough here.
+    std::fs::create_dir_all(&dir).unwrap();
+    let identity = r#"{"cluster_id":"test","member_id":1,"name":"m1"}"#;
+    std::fs::write(dir.join("identity.json"), identity).unwrap();
+    let error = start(foreign).await.unwrap_err();
+    assert!(matches!(error, RaftStoreError::OtherCluster { .. }), "{error}");
+    std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
+}
+
+/// Figures, not a test: `cargo test -p quorate-raftstore figures -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures"]
+async fn figures() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let follower = cluster.follower().await;
+    for (at, name) in [(leader, "leader"), (follower, "follower")] {
+        let started = Instant::now();
+        for i in 0..200 {
+            cluster.put(at, &format!("one{i}"), "v").await.unwrap();
+        }
+        eprintln!("1 client at the {name}: {:?} a write", started.elapsed() / 200);
+        for clients in [64, 512] {
+            let writes = 20_000 / clients;
+            let started = Instant::now();
+            let tasks: Vec<_> = (0..clients)
+                .map(|client| {
+                    let store = cluster.store(at);
+                    cluster.nodes[at].runtime.as_ref().unwrap().spawn(async move {
+                        for i in 0..writes {
+                            let key = format!("c{client}-{i}");
+                            let put = TxnRequest::put(key, vec![b'v'; 256]);
+                            store.propose(put.into()).await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            let rate = f64::from(clients * writes) / started.elapsed().as_secs_f64();
+            eprintln!("{clients} clients at the {name}: {rate:.0} writes/s");
+        }
+    }
+    let started = Instant::now();
+    for _ in 0..200 {
+        cluster.get(follower, "one0").await;
+    }
+    eprintln!("1 linearizable reader at a follower: {:?} a read", started.elapsed() / 200);
+    for round in 0..5 {
+        let (leader, _) = cluster.leader().await;
+        let follower = cluster.follower().await;
+        cluster.equal_hashes().await;
+        let killed = Instant::now();
+        cluster.kill(leader);
+        let key = format!("after{round}");
+        while cluster.put(follower, &key, "v").await.is_err() {}
+        eprintln!("leader killed to next acknowledged write: {:?}", killed.elapsed());
+        cluster.restart(leader).await;
+        cluster.equal_hashes().await;
+    }
+    cluster.stop().await;
+}

@@ -1,0 +1,84 @@
+//! Who leads, and whether leader work may run here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{Instant as _, ServerState};
+use quorate_store::{Leadership, Member, MemberId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::state::{Applied, State};
+use crate::types::{MemberInfo, Membership, Raft};
+
+pub(crate) fn member(id: MemberId, info: &MemberInfo, membership: &Membership) -> Member {
+    Member {
+        id,
+        name: info.name.clone(),
+        peer_url: info.peer_url.clone(),
+        client_url: info.client_url.clone(),
+        learner: !membership.voter_ids().any(|voter| voter == id),
+    }
+}
+
+/// Publishes [`Leadership`] until `cancel`.
+pub(crate) struct LeadershipTask {
+    pub raft: Raft,
+    pub state: Arc<State>,
+    pub sender: Arc<watch::Sender<Leadership>>,
+    /// A leader that no quorum has confirmed for this long does not count as ready: openraft
+    /// keeps such a leader in office (it only refuses writes).
+    pub quorum_patience: Duration,
+}
+
+impl LeadershipTask {
+    pub(crate) async fn run(self, cancel: CancellationToken) {
+        let mut metrics = self.raft.server_metrics();
+        let mut applied = self.state.applied();
+        let mut tick = tokio::time::interval(self.quorum_patience / 4);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let current = self.current(*applied.borrow_and_update());
+            let ready = current.ready;
+            self.sender.send_if_modified(|published| {
+                if *published == current {
+                    return false;
+                }
+                tracing::info!(
+                    term = current.term,
+                    leader = current.leader.as_ref().map(|leader| leader.name.as_str()),
+                    ready = current.ready.is_some(),
+                    "leadership"
+                );
+                *published = current;
+                true
+            });
+            let leads = self.raft.is_leader();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = metrics.changed() => if changed.is_err() { return },
+                // Applied entries matter only between the election and the first own entry.
+                _ = applied.changed(), if leads && ready.is_none() => {}
+                _ = tick.tick(), if leads => {}
+            }
+        }
+    }
+
+    fn current(&self, applied: Applied) -> Leadership {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let term = metrics.vote.leader_id.term;
+        let leader = metrics
+            .current_leader
+            .and_then(|id| Some(member(id, membership.get_node(&id)?, membership)));
+        let leads = metrics.state == ServerState::Leader
+            && metrics.current_leader == Some(metrics.id)
+            && metrics.running_state.is_ok();
+        let confirmed =
+            metrics.last_quorum_acked.is_none_or(|acked| acked.elapsed() <= self.quorum_patience);
+        let ready = (leads && confirmed && applied.term == term).then_some(term);
+        Leadership { term, leader, ready }
+    }
+}

@@ -1,0 +1,153 @@
+//! Options of a [`crate::RaftStore`].
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::RaftStoreError;
+
+/// Where the other masters reach this one.
+#[derive(Debug)]
+pub enum PeerListen {
+    /// Bind this address.
+    Address(SocketAddr),
+    /// Use this socket.
+    Socket(TcpListener),
+}
+
+impl From<SocketAddr> for PeerListen {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<TcpListener> for PeerListen {
+    fn from(listener: TcpListener) -> Self {
+        Self::Socket(listener)
+    }
+}
+
+/// A member of the first membership. All masters get the same list in the same order; the
+/// position, from 1, is the member's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    /// For people; unique.
+    pub name: String,
+    /// Where the other masters reach it.
+    pub peer_url: String,
+    /// Where clients reach it.
+    pub client_url: String,
+}
+
+/// Options of a [`crate::RaftStore`].
+#[derive(Debug)]
+pub struct Options {
+    /// Holds `identity.json`, `lock`, `log/` and `state/`.
+    pub data_dir: PathBuf,
+    /// Masters of different clusters refuse each other.
+    pub cluster_id: String,
+    /// This master's name in `initial_members`.
+    pub name: String,
+    /// Where the other masters reach this one.
+    pub peer_listen: PeerListen,
+    /// The first membership. Ignored once the directory holds a log.
+    pub initial_members: Vec<InitialMember>,
+    /// How often a leader shows that it lives.
+    pub heartbeat: Duration,
+    /// Silence after which a follower stands for election, at least; at most twice as long.
+    pub election_timeout: Duration,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+    /// Entries kept in the log though a snapshot has them, for members that lag a little.
+    pub log_keep: u64,
+    /// After this time every request gives up.
+    pub request_timeout: Duration,
+    /// Most proposals in flight on this master.
+    pub max_in_flight: usize,
+}
+
+impl Options {
+    /// Options with the defaults for everything that has one.
+    pub fn new(
+        data_dir: impl Into<PathBuf>,
+        cluster_id: impl Into<String>,
+        name: impl Into<String>,
+        peer_listen: impl Into<PeerListen>,
+        initial_members: Vec<InitialMember>,
+    ) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            cluster_id: cluster_id.into(),
+            name: name.into(),
+            peer_listen: peer_listen.into(),
+            initial_members,
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            snapshot_every: 50_000,
+            log_keep: 10_000,
+            request_timeout: Duration::from_secs(5),
+            max_in_flight: 8192,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), RaftStoreError> {
+        let invalid = |reason: String| Err(RaftStoreError::Options(reason));
+        if self.cluster_id.is_empty() {
+            return invalid("the cluster id is empty".into());
+        }
+        if !self.initial_members.iter().any(|member| member.name == self.name) {
+            let names: Vec<_> = self.initial_members.iter().map(|m| m.name.as_str()).collect();
+            return invalid(format!(
+                "master {:?} is not in the list of initial masters ({})",
+                self.name,
+                names.join(", ")
+            ));
+        }
+        for (i, member) in self.initial_members.iter().enumerate() {
+            let before = &self.initial_members[..i];
+            if before.iter().any(|m| m.name == member.name || m.peer_url == member.peer_url) {
+                return invalid(format!("initial master {:?} is listed twice", member.name));
+            }
+        }
+        if self.heartbeat.is_zero() || self.election_timeout < self.heartbeat * 2 {
+            return invalid(format!(
+                "the election timeout ({:?}) must be at least twice the heartbeat ({:?})",
+                self.election_timeout, self.heartbeat
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn raft_config(&self) -> Result<openraft::Config, RaftStoreError> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let election_min = millis(self.election_timeout);
+        let election_max = election_min * 2;
+        openraft::Config {
+            cluster_name: self.cluster_id.clone(),
+            heartbeat_interval: millis(self.heartbeat),
+            election_timeout_min: election_min,
+            election_timeout_max: election_max,
+            // Bounds the whole installation of a snapshot, not a chunk.
+            install_snapshot_timeout: 600_000,
+            max_payload_entries: 512,
+            max_append_entries: Some(4096),
+            replication_lag_threshold: self.snapshot_every + self.log_keep,
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.log_keep,
+            // Large batches: each one leaves a tombstone that every iterator has to pass.
+            purge_batch_size: (self.log_keep / 2).max(1),
+            api_channel_size: Some(16_384),
+            notification_channel_size: Some(16_384),
+            quorum_loss_probe_interval: Some(election_max * 2),
+            enable_pre_vote: Some(true),
+            backoff: "20ms 40ms 80ms ..500ms".into(),
+            // The state is not flushed when it is applied: a restarted leader must be elected.
+            enable_leader_restore: Some(false),
+            // A follower that lost its log must not be trusted again.
+            allow_log_reversion: Some(false),
+            ..openraft::Config::default()
+        }
+        .validate()
+        .map_err(|error| RaftStoreError::Options(error.to_string()))
+    }
+}

@@ -1,0 +1,244 @@
+//! The replicated state: `quorate_store`'s state machine on RocksDB, driven by openraft.
+
+mod backend;
+mod meta;
+mod snapshot;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use openraft::OptionalSend;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use parking_lot::Mutex;
+use prost::Message as _;
+use quorate_store::{Backend as _, Command, CommandResult, StateMachine};
+use rocksdb::Cache;
+use tokio::sync::watch;
+
+use crate::codec::Malformed;
+use crate::error::RaftStoreError;
+use crate::fatal::Fatal;
+use crate::types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
+pub(crate) use backend::RocksBackend;
+use meta::StateMeta;
+pub(crate) use snapshot::{Digest, ReceivedFile, SnapshotData, Snapshots, snapshot_meta};
+
+/// Most entries applied in one batch.
+const GROUP_ENTRIES: usize = 512;
+/// Most bytes of commands applied in one batch.
+const GROUP_BYTES: usize = 4 << 20;
+/// Events kept in memory for watchers.
+const RING_EVENTS: usize = 16_384;
+
+type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// The last entry applied; its data is readable when this is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub term: u64,
+    /// Index of the entry + 1, so that 0 means "nothing".
+    pub next_index: u64,
+}
+
+impl From<Option<LogId>> for Applied {
+    fn from(id: Option<LogId>) -> Self {
+        id.map_or_else(Self::default, |id| Self {
+            term: id.leader_id.term,
+            next_index: id.index + 1,
+        })
+    }
+}
+
+/// What openraft's half and the readers share.
+pub(crate) struct State {
+    pub machine: StateMachine<RocksBackend>,
+    pub backend: Arc<RocksBackend>,
+    pub snapshots: Snapshots,
+    applied: watch::Sender<Applied>,
+    meta: Mutex<StateMeta>,
+    fatal: Fatal,
+}
+
+impl State {
+    /// Opens or creates the state in `directory`, with its snapshots in `snapshots`.
+    pub(crate) fn open(
+        directory: &Path,
+        snapshots: &Path,
+        cache: &Cache,
+        fatal: Fatal,
+    ) -> Result<Arc<Self>, RaftStoreError> {
+        let backend = Arc::new(RocksBackend::open(directory, cache)?);
+        let damaged = |reason: String| RaftStoreError::Damaged { path: directory.into(), reason };
+        let machine = StateMachine::open(Arc::clone(&backend), RING_EVENTS)
+            .map_err(|error| damaged(error.to_string()))?;
+        let meta = StateMeta::load(&backend.view()).map_err(|error| damaged(error.to_string()))?;
+        Ok(Arc::new(Self {
+            machine,
+            snapshots: Snapshots::open(snapshots)?,
+            applied: watch::Sender::new(meta.applied.into()),
+            meta: Mutex::new(meta),
+            backend,
+            fatal,
+        }))
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
+        self.applied.subscribe()
+    }
+
+    /// Waits until the entry at `index` is applied.
+    pub(crate) async fn wait_applied(&self, index: u64) {
+        let mut applied = self.applied.subscribe();
+        // The sender lives in `self`.
+        let _ = applied.wait_for(|applied| applied.next_index > index).await;
+    }
+
+    fn apply_group(&self, group: &mut Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let Some((last, _)) = group.last() else { return Ok(()) };
+        let mut meta = self.meta.lock().clone();
+        meta.applied = Some(last.log_id);
+        let mut membership_changed = false;
+        let mut entries = Vec::with_capacity(group.len());
+        for (entry, _) in group.iter() {
+            if let Payload::Membership(membership) = &entry.payload {
+                meta.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                membership_changed = true;
+            }
+            entries.push(store_entry(entry)?);
+        }
+        let changes = meta.changes(membership_changed);
+        let results = self.machine.apply(&entries, changes).map_err(io::Error::other)?;
+        *self.meta.lock() = meta.clone();
+        self.applied.send_replace(meta.applied.into());
+        for ((_, responder), result) in group.drain(..).zip(results) {
+            if let Some(responder) = responder {
+                ApplyResponder::send(responder, result);
+            }
+        }
+        Ok(())
+    }
+
+    fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotData) -> io::Result<()> {
+        snapshot.install(&self.backend, meta)?;
+        self.machine.reload().map_err(io::Error::other)?;
+        let loaded = StateMeta::load(&self.backend.view())?;
+        self.applied.send_replace(loaded.applied.into());
+        *self.meta.lock() = loaded;
+        // The content came as records; from now on it can be passed on from here.
+        self.snapshots.build(&self.backend)?;
+        Ok(())
+    }
+
+    /// Reports a failure that must stop the process; `apply` may not go on after it.
+    fn fatal(&self, what: &str, error: io::Error) -> io::Error {
+        self.fatal.signal(format!("{what}: {error}"));
+        error
+    }
+}
+
+fn store_entry(entry: &Entry) -> io::Result<quorate_store::Entry> {
+    let command = match &entry.payload {
+        Payload::Normal(proposal) => {
+            let command =
+                Command::decode(proposal.0.clone()).map_err(|_| Malformed("command in the log"))?;
+            Some(command)
+        }
+        Payload::Blank | Payload::Membership(_) => None,
+    };
+    Ok(quorate_store::Entry {
+        term: entry.log_id.leader_id.term,
+        index: entry.log_id.index,
+        command,
+    })
+}
+
+fn payload_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(proposal) => proposal.0.len(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    }
+}
+
+/// openraft's half of the state.
+#[derive(Clone)]
+pub(crate) struct ReplicatedState(pub Arc<State>);
+
+/// Runs blocking work away from the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+impl RaftStateMachine<TypeConfig> for ReplicatedState {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let meta = self.0.meta.lock();
+        Ok((meta.applied, meta.membership.clone()))
+    }
+
+    /// Everything that is ready goes into one batch, up to the limits.
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut group = Vec::new();
+        while let Some(item) = entries.next().await {
+            let first = item?;
+            let mut bytes = payload_bytes(&first.0);
+            group.push(first);
+            while group.len() < GROUP_ENTRIES && bytes < GROUP_BYTES {
+                let Some(Some(item)) = entries.next().now_or_never() else { break };
+                let item = item?;
+                bytes += payload_bytes(&item.0);
+                group.push(item);
+            }
+            self.0
+                .apply_group(&mut group)
+                .map_err(|error| self.0.fatal("applying the log failed", error))?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let (state, meta) = (Arc::clone(&self.0), meta.clone());
+        blocking(move || state.install(&meta, &snapshot))
+            .await
+            .map_err(|error| self.0.fatal("installing a snapshot failed", error))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self
+            .0
+            .snapshots
+            .current()
+            .map(|(meta, dir)| Snapshot { meta, snapshot: SnapshotData::Checkpoint(dir) }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for ReplicatedState {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let state = Arc::clone(&self.0);
+        let (meta, dir) = blocking(move || state.snapshots.build(&state.backend))
+            .await
+            .map_err(|error| self.0.fatal("building a snapshot failed", error))?;
+        Ok(Snapshot { meta, snapshot: SnapshotData::Checkpoint(dir) })
+    }
+}
+
+// Results travel between masters; the type must stay the store's own.
+const _: fn(CommandResult) -> <TypeConfig as openraft::RaftTypeConfig>::R = |result| result;
