@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     generate(&root, INTERNAL, None)
 }
 
-fn generate(root: &Path, folders: &[&str], descriptors: Option<&str>) -> Result<(), Box<dyn Error>> {
+fn generate(
+    root: &Path,
+    folders: &[&str],
+    descriptors: Option<&str>,
+) -> Result<(), Box<dyn Error>> {
     let mut files: Vec<PathBuf> = Vec::new();
     for folder in folders {
         for entry in std::fs::read_dir(root.join(folder))? {

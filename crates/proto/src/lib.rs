@@ -1,5 +1,5 @@
 //! Code generated from `proto/`: messages, clients and servers of Quorate's own services.
-#![allow(missing_docs, clippy::all, clippy::pedantic)]
+#![allow(missing_docs, unused_qualifications, rust_2018_idioms, clippy::all, clippy::pedantic)]
 
 mod tls;
 
@@ -16,5 +16,4 @@ pub mod peer {
 }
 
 /// Descriptors of the public API, for gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/quorate.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quorate.v1.bin"));

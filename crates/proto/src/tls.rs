@@ -31,8 +31,9 @@ impl Tls {
     pub fn load(folder: &Path, name: &str) -> io::Result<Self> {
         let read = |file: String| {
             let path = folder.join(file);
-            std::fs::read_to_string(&path)
-                .map_err(|e| io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display())))
+            std::fs::read_to_string(&path).map_err(|e| {
+                io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display()))
+            })
         };
         Ok(Self {
             ca: read("ca.crt".into())?,

@@ -1,0 +1,74 @@
+//! Calls on the cluster itself.
+
+use futures::future::join_all;
+use quorate_proto::v1;
+use quorate_proto::v1::cluster_client::ClusterClient;
+use tokio::time::timeout;
+use tonic::{Code, Request};
+
+use crate::call::{Repeat, call};
+use crate::error::{Outcome, classify};
+use crate::{Client, ClientError};
+
+impl Client {
+    /// The view of whichever master answers first. Needs no quorum.
+    ///
+    /// # Errors
+    /// `Unreachable` when none answers.
+    pub async fn status(&self) -> Result<v1::StatusResponse, ClientError> {
+        let request = v1::StatusRequest {};
+        call(&self.pool, &self.options, "status", Repeat::Safe, request, |c, r| async {
+            ClusterClient::new(c).status(r).await
+        })
+        .await
+    }
+
+    /// The view of every master, in the order of [`Client::endpoints`], all asked at once.
+    pub async fn statuses(&self) -> Vec<(String, Result<v1::StatusResponse, ClientError>)> {
+        join_all(self.pool.iter().map(|master| async {
+            let mut cluster = ClusterClient::new(master.channel.clone());
+            let request = Request::new(v1::StatusRequest {});
+            let unavailable = |text| ClientError::new(Code::Unavailable, "Unreachable", text);
+            let answer = match timeout(self.options.attempt_timeout, cluster.status(request)).await
+            {
+                Ok(Ok(response)) => Ok(response.into_inner()),
+                Ok(Err(status)) => Err(match classify(status) {
+                    Outcome::Final(error) | Outcome::Later(error) => error,
+                    Outcome::NotSent(text) | Outcome::Broken(text) => unavailable(text),
+                }),
+                Err(_) => Err(unavailable("no answer in time".to_owned())),
+            };
+            (master.url.clone(), answer)
+        }))
+        .await
+    }
+
+    /// The members of the store.
+    ///
+    /// # Errors
+    /// What every call can meet.
+    pub async fn members(&self) -> Result<Vec<v1::Member>, ClientError> {
+        let request = v1::MembersRequest {};
+        let members =
+            call(&self.pool, &self.options, "list members", Repeat::Safe, request, |c, r| async {
+                ClusterClient::new(c).members(r).await
+            });
+        Ok(members.await?.members)
+    }
+
+    /// Hands leadership over, to the master with this name or (`None`) to whichever is ready.
+    ///
+    /// # Errors
+    /// What every call can meet.
+    pub async fn transfer_leader(
+        &self,
+        to: Option<&str>,
+    ) -> Result<v1::TransferLeaderResponse, ClientError> {
+        let request = v1::TransferLeaderRequest { to: to.unwrap_or_default().to_owned() };
+        let what = "transfer leadership";
+        call(&self.pool, &self.options, what, Repeat::Unsafe, request, |c, r| async {
+            ClusterClient::new(c).transfer_leader(r).await
+        })
+        .await
+    }
+}
