@@ -1,0 +1,425 @@
+//! The agent's one loop: sessions, the runtime's events and timers come in; pods, services
+//! and statuses follow. It never waits for any of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
+use parking_lot::RwLock;
+use quorate_proto::v1;
+use quorate_proto::v1::agent_message::Message as ToMaster;
+use quorate_proto::v1::master_message::Message as FromMaster;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::AgentOptions;
+use crate::assignments::{Assignments, Shared};
+use crate::error::AgentError;
+use crate::node::{Troubles, conditions};
+use crate::pods::manager::Manager;
+use crate::pods::outbox::{Batch, Outbox};
+use crate::pods::worker::{Context, Network};
+use crate::proxy::table::{self, Table};
+use crate::runtime::{Record, Runtime};
+use crate::session::{Event, Sessions};
+use crate::{background, logs};
+
+/// A batch that is not acknowledged by then is sent again.
+const ACK: Duration = Duration::from_secs(10);
+/// Looks for orphans and for what was missed.
+const ROUND: Duration = Duration::from_secs(30);
+
+struct Session {
+    url: String,
+    control: mpsc::Sender<ToMaster>,
+    data: mpsc::Sender<ToMaster>,
+}
+
+struct InFlight {
+    sequence: u64,
+    batch: Option<Batch>,
+    troubles: Option<Troubles>,
+    sent: Instant,
+}
+
+/// What happens inside of the agent.
+pub(crate) enum Internal {
+    /// A container of the pod with this uid changed.
+    Pod(String),
+    /// The runtime's events may have gaps: look at everything.
+    Resync,
+    /// The runtime answers, or why not.
+    Runtime(Option<String>),
+    /// All containers of the node, to find orphans.
+    Records(Vec<Record>),
+}
+
+/// All state of the loop.
+pub(crate) struct Agent {
+    node_name: String,
+    cluster: String,
+    address: std::net::IpAddr,
+    runtime: Arc<dyn Runtime>,
+    shared: Shared,
+    outbox: Arc<Outbox>,
+    manager: Manager,
+    sessions: Sessions,
+    up: BTreeMap<u64, Session>,
+    /// The session whose master sent the newest assignments.
+    leader: Option<u64>,
+    /// A ready leader has told everything since this agent started.
+    authoritative: bool,
+    sequence: u64,
+    in_flight: Option<InFlight>,
+    logs: BTreeMap<(u64, u64), CancellationToken>,
+    troubles: Troubles,
+    told_troubles: Option<Troubles>,
+    told_conditions: Vec<NodeCondition>,
+    cidr: watch::Sender<Option<String>>,
+    network: watch::Receiver<Network>,
+    table: watch::Sender<Table>,
+    problems: watch::Receiver<Vec<String>>,
+    dirty: Arc<Notify>,
+    internal: mpsc::Sender<Internal>,
+    internal_receiver: Option<mpsc::Receiver<Internal>>,
+    cancel: CancellationToken,
+}
+
+impl Agent {
+    /// Takes up what the last run left, and starts the tasks in the background.
+    pub(crate) fn start(
+        options: &AgentOptions,
+        data_dir: PathBuf,
+        cluster: &str,
+        runtime: Arc<dyn Runtime>,
+        sessions: Sessions,
+        cancel: CancellationToken,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), AgentError> {
+        let file = data_dir.join("assignments.json");
+        let kept = Assignments::load(&file).map_err(|e| AgentError::DataDir {
+            path: file.clone(),
+            message: format!("cannot read the assignments: {e}; remove the file to start without"),
+        })?;
+        info!(pods = kept.pods().count(), term = kept.term(), "kept assignments");
+        let shared: Shared = Arc::new(RwLock::new(kept));
+        let (cidr, cidr_receiver) = watch::channel(None);
+        let (network_sender, network) =
+            watch::channel(Network::Waiting("the node has no pod address range yet".into()));
+        let (table, table_receiver) = watch::channel(Table::new());
+        let (problems_sender, problems) = watch::channel(Vec::new());
+        let (internal, internal_receiver) = mpsc::channel(1024);
+        let outbox = Arc::new(Outbox::default());
+        let dirty = Arc::new(Notify::new());
+        let context = Arc::new(Context {
+            runtime: runtime.clone(),
+            objects: shared.clone(),
+            outbox: outbox.clone(),
+            node_name: options.node_name.clone(),
+            node_address: options.node_address,
+            data_dir,
+            network: network.clone(),
+        });
+        background::network(runtime.clone(), cidr_receiver, network_sender, cancel.clone());
+        background::events(runtime.clone(), internal.clone(), cancel.clone());
+        background::save(shared.clone(), dirty.clone(), file, cancel.clone());
+        let proxy = crate::proxy::Proxy::new(cluster, table_receiver, problems_sender);
+        // Serves services; when it ends, its last act is to remove routes, so it is awaited.
+        let proxy = tokio::spawn(proxy.run(cancel.clone()));
+        let agent = Self {
+            node_name: options.node_name.clone(),
+            cluster: cluster.to_owned(),
+            address: options.node_address,
+            runtime,
+            shared,
+            outbox,
+            manager: Manager::new(context),
+            sessions,
+            up: BTreeMap::new(),
+            leader: None,
+            authoritative: false,
+            sequence: 0,
+            in_flight: None,
+            logs: BTreeMap::new(),
+            troubles: Troubles::default(),
+            told_troubles: None,
+            told_conditions: Vec::new(),
+            cidr,
+            network,
+            table,
+            problems,
+            dirty,
+            internal,
+            internal_receiver: Some(internal_receiver),
+            cancel,
+        };
+        Ok((agent, proxy))
+    }
+
+    /// Runs until cancelled. What runs on the node goes on.
+    pub(crate) async fn run(
+        mut self,
+        early: Vec<Event>,
+        mut events: mpsc::Receiver<Event>,
+    ) -> Result<(), AgentError> {
+        let Some(mut internal) = self.internal_receiver.take() else { return Ok(()) };
+        self.spread(&crate::assignments::Change {
+            pods: true,
+            configs: true,
+            services: true,
+            node: true,
+        });
+        for event in early {
+            self.event(event)?;
+        }
+        let mut round = tokio::time::interval(ROUND);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let (cancel, outbox) = (self.cancel.clone(), self.outbox.clone());
+        let (mut network, mut problems) = (self.network.clone(), self.problems.clone());
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                event = events.recv() => match event {
+                    Some(event) => self.event(event)?,
+                    None => return Ok(()),
+                },
+                message = internal.recv() => if let Some(message) = message {
+                    self.internal(message);
+                },
+                () = self.manager.finished() => {}
+                () = outbox.changed() => {}
+                Ok(()) = network.changed() => {
+                    self.troubles.network = match network.borrow_and_update().clone() {
+                        Network::Waiting(why) => Some(why),
+                        Network::Ready => None,
+                    };
+                    self.manager.wake_all();
+                }
+                Ok(()) = problems.changed() => {
+                    self.troubles.services = problems.borrow_and_update().clone();
+                }
+                _ = round.tick() => self.look_for_orphans(),
+                _ = tick.tick() => self.logs.retain(|_, cancel| !cancel.is_cancelled()),
+            }
+            self.send();
+        }
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), AgentError> {
+        match event {
+            Event::Up { session, url, welcome, control, data } => {
+                if welcome.cluster_id != self.cluster {
+                    return self.refuse(url, welcome.cluster_id);
+                }
+                for other in &welcome.master_urls {
+                    self.sessions.add(other);
+                }
+                debug!(session, url, "session is up");
+                self.up.insert(session, Session { url, control, data });
+            }
+            Event::Down { session } => {
+                self.up.remove(&session);
+                self.logs.retain(|(of, _), cancel| {
+                    let keep = *of != session;
+                    if !keep {
+                        cancel.cancel();
+                    }
+                    keep
+                });
+                if self.leader == Some(session) {
+                    self.lose_leader();
+                }
+            }
+            Event::Replaced { message } => {
+                error!(message, "a master refuses this agent");
+                return Err(AgentError::Replaced(self.node_name.clone()));
+            }
+            Event::Message { session, message } => self.message(session, message),
+        }
+        Ok(())
+    }
+
+    /// A master of another cluster: fatal for a node that has never heard its own.
+    fn refuse(&self, master: String, theirs: String) -> Result<(), AgentError> {
+        let wrong = AgentError::WrongCluster { master, theirs, ours: self.cluster.clone() };
+        if self.shared.read().term() == 0 {
+            return Err(wrong);
+        }
+        error!("{wrong}");
+        Ok(())
+    }
+
+    fn lose_leader(&mut self) {
+        self.leader = None;
+        // Whoever leads next hears it all again.
+        self.in_flight = None;
+        self.told_troubles = None;
+    }
+
+    fn message(&mut self, session: u64, message: FromMaster) {
+        match message {
+            FromMaster::Assignments(assignments) => self.assignments(session, assignments),
+            FromMaster::StatusAck(ack) => self.acknowledged(session, &ack),
+            FromMaster::Leadership(leadership) => {
+                if !leadership.self_ready && self.leader == Some(session) {
+                    self.lose_leader();
+                }
+            }
+            FromMaster::LogRequest(request) => self.log(session, request),
+            FromMaster::LogCancel(cancel) => {
+                if let Some(token) = self.logs.remove(&(session, cancel.id)) {
+                    token.cancel();
+                }
+            }
+            FromMaster::Welcome(_) => {}
+        }
+    }
+
+    fn assignments(&mut self, session: u64, message: v1::Assignments) {
+        if !self.up.contains_key(&session) {
+            return;
+        }
+        let (full, term) = (message.full, message.term);
+        let change = match self.shared.write().apply(message) {
+            Ok(change) => change,
+            Err(stale) => {
+                warn!(
+                    term = stale.term,
+                    newest = stale.newest,
+                    "refused assignments of a leader of an older term"
+                );
+                return;
+            }
+        };
+        if self.leader != Some(session) {
+            self.lose_leader();
+            self.leader = Some(session);
+            let url = self.up.get(&session).map_or("", |s| s.url.as_str());
+            info!(term, url, "taking assignments from the leader");
+        }
+        self.dirty.notify_one();
+        self.spread(&change);
+        if full {
+            self.authoritative = true;
+            let pods: Vec<_> = self.shared.read().pods().cloned().collect();
+            for pod in pods {
+                if let Some(uid) = &pod.metadata.uid {
+                    self.outbox.compare(uid, pod.status.as_ref());
+                }
+            }
+            self.look_for_orphans();
+        }
+    }
+
+    /// Hands a change to those whom it concerns.
+    fn spread(&mut self, change: &crate::assignments::Change) {
+        if change.pods {
+            let pods: Vec<_> = self.shared.read().pods().cloned().collect();
+            self.manager.assign(&pods);
+        }
+        if change.configs {
+            self.manager.wake_all();
+        }
+        if change.services {
+            let (services, slices) = {
+                let all = self.shared.read();
+                (all.services(), all.slices())
+            };
+            self.table.send_replace(table::build(&services, &slices, self.address));
+        }
+        if change.node {
+            let cidr = self.shared.read().pod_cidr();
+            self.cidr.send_if_modified(|present| {
+                let changed = *present != cidr;
+                *present = cidr;
+                changed
+            });
+        }
+    }
+
+    fn look_for_orphans(&self) {
+        if !self.authoritative {
+            return;
+        }
+        let (runtime, internal) = (self.runtime.clone(), self.internal.clone());
+        // One look; when the runtime does not answer, the next round looks again.
+        tokio::spawn(async move {
+            match runtime.list(None).await {
+                Ok(records) => drop(internal.send(Internal::Records(records)).await),
+                Err(error) => debug!(%error, "cannot look for orphans"),
+            }
+        });
+    }
+
+    fn internal(&mut self, message: Internal) {
+        match message {
+            Internal::Pod(uid) => self.manager.wake(&uid),
+            Internal::Resync => self.manager.wake_all(),
+            Internal::Runtime(trouble) => self.troubles.runtime = trouble,
+            Internal::Records(records) => self.manager.remove_orphans(&records),
+        }
+    }
+
+    fn acknowledged(&mut self, session: u64, ack: &v1::StatusAck) {
+        if self.leader != Some(session) {
+            return;
+        }
+        let Some(sent) = self.in_flight.take_if(|sent| sent.sequence == ack.sequence) else {
+            return;
+        };
+        if let Some(batch) = &sent.batch {
+            self.outbox.acknowledge(batch, &ack.retry_uids);
+        }
+        if sent.troubles.is_some() {
+            self.told_troubles = sent.troubles;
+        }
+    }
+
+    /// Sends what the leader has not heard, unless a batch is under way.
+    fn send(&mut self) {
+        let Some(leader) = self.leader.and_then(|session| self.up.get(&session)) else { return };
+        if self.in_flight.as_ref().is_some_and(|sent| sent.sent.elapsed() < ACK) {
+            return;
+        }
+        let batch = self.outbox.batch();
+        let troubles =
+            (self.told_troubles.as_ref() != Some(&self.troubles)).then(|| self.troubles.clone());
+        if batch.is_none() && troubles.is_none() {
+            self.in_flight = None;
+            return;
+        }
+        let node_status = troubles.as_ref().map(|troubles| {
+            self.told_conditions = conditions(troubles, &self.told_conditions, Timestamp::now());
+            let status =
+                NodeStatus { conditions: Some(self.told_conditions.clone()), ..Default::default() };
+            serde_json::to_vec(&status).unwrap_or_default()
+        });
+        self.sequence += 1;
+        let message = ToMaster::Status(v1::StatusBatch {
+            sequence: self.sequence,
+            pods: batch.as_ref().map(|b| b.pods.clone()).unwrap_or_default(),
+            node_status_json: node_status.unwrap_or_default().into(),
+        });
+        // A full queue: the next tick tries again.
+        if leader.control.try_send(message).is_ok() {
+            let sequence = self.sequence;
+            self.in_flight = Some(InFlight { sequence, batch, troubles, sent: Instant::now() });
+        }
+    }
+
+    fn log(&mut self, session: u64, request: v1::LogRequest) {
+        let Some(out) = self.up.get(&session).map(|s| s.data.clone()) else { return };
+        let pod = self.shared.read().pod(&request.namespace, &request.pod);
+        let cancel = self.cancel.child_token();
+        self.logs.insert((session, request.id), cancel.clone());
+        let runtime = self.runtime.clone();
+        // Reads one log; its failure is told to the reader.
+        tokio::spawn(async move {
+            logs::answer(runtime, pod, request, out, cancel.clone()).await;
+            cancel.cancel();
+        });
+    }
+}

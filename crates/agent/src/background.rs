@@ -1,0 +1,109 @@
+//! Tasks that run as long as the agent does: the pod network, the runtime's events, and the
+//! file of assignments. Each survives every failure and tries again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::agent::Internal;
+use crate::assignments::Shared;
+use crate::pods::worker::Network;
+use crate::runtime::Runtime;
+
+const RETRY: Duration = Duration::from_secs(2);
+/// A network or firewall rule that somebody removed comes back.
+const RECHECK: Duration = Duration::from_secs(60);
+
+/// Keeps the pod network in the range that the cluster gave.
+pub(crate) fn network(
+    runtime: Arc<dyn Runtime>,
+    mut cidr: watch::Receiver<Option<String>>,
+    state: watch::Sender<Network>,
+    cancel: CancellationToken,
+) {
+    let work = async move {
+        loop {
+            let wanted = cidr.borrow_and_update().clone();
+            let mut wait = RECHECK;
+            if let Some(range) = wanted {
+                let next = match runtime.ensure_network(&range).await {
+                    Ok(()) => Network::Ready,
+                    Err(error) => {
+                        wait = RETRY;
+                        Network::Waiting(error.to_string())
+                    }
+                };
+                state.send_if_modified(|present| {
+                    if *present == next {
+                        return false;
+                    }
+                    if let Network::Waiting(why) = &next {
+                        warn!("{why}");
+                    }
+                    *present = next;
+                    true
+                });
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                changed = cidr.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    tokio::spawn(cancel.run_until_cancelled_owned(work));
+}
+
+/// Passes the runtime's events on, and tells when it does not answer.
+pub(crate) fn events(
+    runtime: Arc<dyn Runtime>,
+    out: mpsc::Sender<Internal>,
+    cancel: CancellationToken,
+) {
+    let work = async move {
+        let mut down = false;
+        while !out.is_closed() {
+            match runtime.events().await {
+                Ok(mut stream) => {
+                    if std::mem::take(&mut down) {
+                        info!("the container runtime answers again");
+                    }
+                    let _ = out.send(Internal::Runtime(None)).await;
+                    let _ = out.send(Internal::Resync).await;
+                    while let Some(uid) = stream.next().await {
+                        let _ = out.send(Internal::Pod(uid)).await;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut down, true) {
+                        error!("{error}");
+                    }
+                    let _ = out.send(Internal::Runtime(Some(error.to_string()))).await;
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::spawn(cancel.run_until_cancelled_owned(work));
+}
+
+/// Writes the assignments down after each change; several changes may share one write.
+pub(crate) fn save(shared: Shared, dirty: Arc<Notify>, file: PathBuf, cancel: CancellationToken) {
+    let work = async move {
+        loop {
+            dirty.notified().await;
+            let (copy, path) = (shared.read().clone(), file.clone());
+            let saved = tokio::task::spawn_blocking(move || copy.save(&path)).await;
+            if let Ok(Err(error)) = saved {
+                error!(%error, "cannot keep the assignments; trying again");
+                tokio::time::sleep(RETRY).await;
+                dirty.notify_one();
+            }
+        }
+    };
+    tokio::spawn(cancel.run_until_cancelled_owned(work));
+}

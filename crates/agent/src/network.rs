@@ -1,0 +1,81 @@
+//! What the node's network needs beside Docker: packets between the bridges of two nodes
+//! on one host, and addresses of services that belong to the host itself.
+
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tracing::{debug, warn};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Docker isolates its bridges from each other; nodes on one host must reach each other's
+/// pods. The rule is the same for every agent of the host and stays when they go.
+const RULE: [&str; 7] = ["DOCKER-USER", "-i", "qr+", "-o", "qr+", "-j", "ACCEPT"];
+
+/// Runs a tool of the system.
+///
+/// # Errors
+/// What it said, when it failed, is missing or did not end in time.
+pub async fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(LIMIT, child).await {
+        Err(_) => Err(format!("{program} did not end in time")),
+        Ok(Err(e)) => Err(format!("cannot run {program}: {e}")),
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// Lets packets pass between the bridges of nodes. Idempotent; warns once when it cannot.
+pub async fn allow_between_bridges() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    let with = |verb: &'static str| {
+        let mut arguments = vec!["-w", "5", verb];
+        arguments.extend(RULE);
+        arguments
+    };
+    if run("iptables", &with("-C")).await.is_ok() {
+        return;
+    }
+    match run("iptables", &with("-I")).await {
+        Ok(()) => debug!("pods of nodes on this host may reach each other"),
+        Err(error) if !WARNED.swap(true, Ordering::Relaxed) => warn!(
+            error,
+            "pods on this host cannot reach pods of another node on the same host; as root: \
+             iptables -I {}",
+            RULE.join(" ")
+        ),
+        Err(_) => {}
+    }
+}
+
+/// Do two IPv4 ranges share addresses? Anything unreadable does not.
+#[must_use]
+pub fn overlap(a: &str, b: &str) -> bool {
+    let parse = |text: &str| -> Option<(u32, u32)> {
+        let (address, bits) = text.split_once('/')?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        let bits: u32 = bits.parse().ok().filter(|b| *b <= 32)?;
+        Some((u32::from(address), u32::MAX.checked_shl(32 - bits).unwrap_or(0)))
+    };
+    match (parse(a), parse(b)) {
+        (Some((a, mask_a)), Some((b, mask_b))) => {
+            let mask = mask_a & mask_b;
+            a & mask == b & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "network_test.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+//! A container engine in memory, for tests of everything above the runtime.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::runtime::{
+    ContainerSpec, ImageError, LogQuery, PodRef, PullPolicy, Record, Role, RunState, Runtime,
+    RuntimeError, RuntimeInfo, SandboxSpec,
+};
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) records: Vec<Record>,
+    pub(crate) missing_images: BTreeSet<String>,
+    pub(crate) stopped: Vec<String>,
+    pub(crate) down: bool,
+    next: u32,
+}
+
+/// The engine. Containers run until a test ends them.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) state: Mutex<State>,
+}
+
+impl Fake {
+    pub(crate) fn exit(&self, container: &str, code: i32) {
+        let mut state = self.state.lock();
+        let record = state
+            .records
+            .iter_mut()
+            .find(|r| r.container == container && r.state == RunState::Running)
+            .unwrap();
+        record.state = RunState::Exited;
+        record.exit_code = code;
+        record.finished_at = Some(Timestamp::now());
+    }
+
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.state.lock().records.clone()
+    }
+
+    fn check(&self) -> Result<(), RuntimeError> {
+        if self.state.lock().down {
+            return Err(RuntimeError::Unavailable("down".into()));
+        }
+        Ok(())
+    }
+}
+
+/// A container that runs.
+pub(crate) fn record(uid: &str, role: Role, container: &str, attempt: u32) -> Record {
+    Record {
+        id: format!("{uid}-{}-{container}-{attempt}", role.as_str()),
+        pod: PodRef { namespace: "default".into(), name: uid.into(), uid: uid.into() },
+        role,
+        container: container.into(),
+        attempt,
+        failures: 0,
+        sandbox: if role == Role::Sandbox { String::new() } else { format!("{uid}-sandbox--0") },
+        grace: 1,
+        image: "img:1".into(),
+        image_id: "sha256:1".into(),
+        state: RunState::Running,
+        created_at: Timestamp::UNIX_EPOCH,
+        started_at: Some(Timestamp::UNIX_EPOCH),
+        finished_at: None,
+        exit_code: 0,
+        oom_killed: false,
+        error: String::new(),
+        ip: (role == Role::Sandbox).then(|| "10.1.0.2".parse().unwrap()),
+    }
+}
+
+/// A pod with containers "a", "b", … of image img:1.
+pub(crate) fn pod(uid: &str, policy: &str, containers: &[&str]) -> Pod {
+    let containers: Vec<_> =
+        containers.iter().map(|name| json!({"name": name, "image": "img:1"})).collect();
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": uid, "namespace": "default", "uid": uid},
+        "spec": {"restartPolicy": policy, "containers": containers},
+    }))
+    .unwrap()
+}
+
+#[async_trait]
+impl Runtime for Fake {
+    async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        self.check()?;
+        Ok(RuntimeInfo { name: "fake".into(), version: "1".into() })
+    }
+
+    async fn ensure_network(&self, _cidr: &str) -> Result<(), RuntimeError> {
+        self.check()
+    }
+
+    async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Record>, RuntimeError> {
+        self.check()?;
+        let all = self.records();
+        Ok(all.into_iter().filter(|r| pod_uid.is_none_or(|uid| r.pod.uid == uid)).collect())
+    }
+
+    async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
+        self.check()?;
+        let mut made = record(&spec.pod.uid, Role::Sandbox, "", spec.attempt);
+        made.pod = spec.pod.clone();
+        self.state.lock().records.push(made);
+        Ok(())
+    }
+
+    async fn ensure_image(&self, image: &str, _policy: PullPolicy) -> Result<(), ImageError> {
+        self.check()?;
+        if self.state.lock().missing_images.contains(image) {
+            return Err(ImageError::Pull { image: image.into(), message: "not found".into() });
+        }
+        Ok(())
+    }
+
+    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+        self.check()?;
+        let mut state = self.state.lock();
+        state.next += 1;
+        let mut made = record(&spec.pod.uid, spec.role, &spec.name, spec.attempt);
+        made.id = format!("{}-{}", made.id, state.next);
+        made.pod = spec.pod.clone();
+        made.failures = spec.failures;
+        made.sandbox.clone_from(&spec.sandbox);
+        made.image.clone_from(&spec.image);
+        made.created_at = Timestamp::now();
+        made.started_at = Some(Timestamp::now());
+        state.records.push(made);
+        Ok(())
+    }
+
+    async fn stop(&self, id: &str, _grace: Duration) -> Result<(), RuntimeError> {
+        self.check()?;
+        let mut state = self.state.lock();
+        state.stopped.push(id.to_owned());
+        if let Some(record) = state.records.iter_mut().find(|r| r.id == id) {
+            record.state = RunState::Exited;
+            record.exit_code = 143;
+            record.finished_at = Some(Timestamp::now());
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.check()?;
+        self.state.lock().records.retain(|r| r.id != id);
+        Ok(())
+    }
+
+    async fn logs(
+        &self,
+        _id: &str,
+        _query: &LogQuery,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
+        Ok(futures::stream::iter([Ok(Bytes::from_static(b"hello\n"))]).boxed())
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, String>, RuntimeError> {
+        Ok(futures::stream::pending().boxed())
+    }
+}

@@ -1,0 +1,194 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::*;
+use crate::assignments::Assignments;
+use crate::pods::fake::{Fake, pod, record};
+use crate::pods::outbox::Outbox;
+use crate::pods::worker::Network;
+use crate::runtime::{Role, RunState};
+
+struct Bench {
+    fake: Arc<Fake>,
+    outbox: Arc<Outbox>,
+    manager: Manager,
+    _network: watch::Sender<Network>,
+    _folder: tempfile::TempDir,
+}
+
+fn bench(fake: Arc<Fake>) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, network) = watch::channel(Network::Ready);
+    let outbox = Arc::new(Outbox::default());
+    let context = Context {
+        runtime: fake.clone(),
+        objects: Arc::new(RwLock::new(Assignments::default())),
+        outbox: outbox.clone(),
+        node_name: "n".into(),
+        node_address: "127.0.1.1".parse().unwrap(),
+        data_dir: folder.path().to_owned(),
+        network,
+    };
+    let manager = Manager::new(Arc::new(context));
+    Bench { fake, outbox, manager, _network: sender, _folder: folder }
+}
+
+impl Bench {
+    async fn until(&mut self, what: &str, mut done: impl FnMut(&Fake, &Outbox) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done(&self.fake, &self.outbox) {
+            assert!(Instant::now() < deadline, "never {what}: {:#?}", self.fake.records());
+            self.manager.wake_all();
+            tokio::select! {
+                () = self.manager.finished() => {}
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+    }
+}
+
+/// The newest status of the only pod, and whether it is terminated.
+fn told(outbox: &Outbox) -> Option<(serde_json::Value, bool)> {
+    let batch = outbox.batch()?;
+    let pod = batch.pods.first()?;
+    Some((serde_json::from_slice(&pod.status_json).unwrap(), pod.terminated))
+}
+
+fn running(fake: &Fake, container: &str) -> bool {
+    fake.records().iter().any(|r| r.container == container && r.state == RunState::Running)
+}
+
+#[tokio::test]
+async fn a_pod_comes_up_is_ready_and_goes_with_its_status() {
+    let mut bench = bench(Arc::default());
+    let mut object = pod("p", "Always", &["a", "b"]);
+    bench.manager.assign(&[Arc::new(object.clone())]);
+    bench
+        .until("ready", |_, outbox| {
+            told(outbox).is_some_and(|(status, _)| {
+                status["phase"] == "Running"
+                    && status["podIP"] == "10.1.0.2"
+                    && status["conditions"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .all(|c| c["status"] == "True")
+            })
+        })
+        .await;
+    object.metadata.deletion_timestamp = serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+    bench.manager.assign(&[Arc::new(object)]);
+    bench
+        .until("terminated", |fake, outbox| {
+            fake.records().is_empty() && told(outbox).is_some_and(|(_, terminated)| terminated)
+        })
+        .await;
+    bench.manager.assign(&[]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !bench.manager.is_empty() {
+        assert!(Instant::now() < deadline);
+        bench.manager.finished().await;
+    }
+    assert!(told(&bench.outbox).is_none(), "a pod that is gone is not told of");
+}
+
+#[tokio::test]
+async fn a_restarted_agent_adopts_what_runs() {
+    let fake: Arc<Fake> = Arc::default();
+    fake.state.lock().records =
+        vec![record("p", Role::Sandbox, "", 0), record("p", Role::App, "a", 4)];
+    let before = fake.records();
+    let mut bench = bench(fake);
+    bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
+    bench
+        .until("told", |_, outbox| {
+            told(outbox).is_some_and(|(s, _)| {
+                s["containerStatuses"][0]["restartCount"] == 4 && s["phase"] == "Running"
+            })
+        })
+        .await;
+    assert_eq!(bench.fake.records(), before);
+    assert!(bench.fake.state.lock().stopped.is_empty());
+}
+
+#[tokio::test]
+async fn a_crash_is_restarted_and_counted() {
+    let mut bench = bench(Arc::default());
+    bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
+    bench.until("running", |fake, _| running(fake, "a")).await;
+    bench.fake.exit("a", 3);
+    bench
+        .until("backing off", |_, outbox| {
+            told(outbox).is_some_and(|(s, _)| {
+                let status = &s["containerStatuses"][0];
+                status["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+                    && status["lastState"]["terminated"]["exitCode"] == 3
+            })
+        })
+        .await;
+    bench.until("running again", |fake, _| running(fake, "a")).await;
+    let newest = bench.fake.records().into_iter().map(|r| (r.attempt, r.failures)).max().unwrap();
+    assert_eq!(newest, (1, 1));
+}
+
+#[tokio::test]
+async fn orphans_go_only_when_asked_and_others_stay() {
+    let fake: Arc<Fake> = Arc::default();
+    fake.state.lock().records = vec![
+        record("mine", Role::Sandbox, "", 0),
+        record("mine", Role::App, "a", 0),
+        record("orphan", Role::Sandbox, "", 0),
+        record("orphan", Role::App, "b", 0),
+    ];
+    let mut bench = bench(fake);
+    bench.manager.assign(&[Arc::new(pod("mine", "Always", &["a"]))]);
+    bench.until("adopted", |_, outbox| told(outbox).is_some()).await;
+    assert_eq!(bench.fake.records().len(), 4, "nobody said that the orphan may go");
+    let records = bench.fake.records();
+    bench.manager.remove_orphans(&records);
+    bench.until("removed", |fake, _| fake.records().len() == 2).await;
+    assert!(bench.fake.records().iter().all(|r| r.pod.uid == "mine"));
+}
+
+#[tokio::test]
+async fn a_runtime_that_was_away_costs_no_container() {
+    let mut bench = bench(Arc::default());
+    bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
+    bench.until("running", |fake, _| running(fake, "a")).await;
+    let before = bench.fake.records();
+    bench.fake.state.lock().down = true;
+    bench.manager.wake_all();
+    tokio::task::yield_now().await;
+    bench.fake.state.lock().down = false;
+    bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
+    bench.until("quiet", |_, outbox| told(outbox).is_some()).await;
+    assert_eq!(bench.fake.records(), before);
+}
+
+#[tokio::test]
+async fn a_missing_image_is_named_and_tried_again() {
+    let fake: Arc<Fake> = Arc::default();
+    fake.state.lock().missing_images.insert("img:1".into());
+    let mut bench = bench(fake);
+    bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
+    let mut seen = Vec::new();
+    bench
+        .until("backing off", |_, outbox| {
+            let Some((status, _)) = told(outbox) else { return false };
+            let waiting = status["containerStatuses"][0]["state"]["waiting"].clone();
+            let reason = waiting["reason"].as_str().unwrap_or_default().to_owned();
+            if seen.last() != Some(&reason) {
+                seen.push(reason.clone());
+            }
+            reason == "ImagePullBackOff"
+                && waiting["message"].as_str().unwrap_or_default().contains("img:1")
+        })
+        .await;
+    assert!(seen.contains(&"ErrImagePull".to_owned()), "{seen:?}");
+    bench.fake.state.lock().missing_images.clear();
+    bench.until("running", |fake, _| running(fake, "a")).await;
+}

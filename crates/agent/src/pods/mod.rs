@@ -1,0 +1,15 @@
+//! Pods: one worker per pod looks at what there is, decides one step (`plan`, pure), takes
+//! it, tells the status (`status`, pure), and looks again.
+
+pub mod backoff;
+pub mod env;
+pub mod manager;
+pub mod outbox;
+pub mod plan;
+pub mod resolve;
+pub mod status;
+pub mod volumes;
+pub mod worker;
+
+#[cfg(test)]
+pub(crate) mod fake;

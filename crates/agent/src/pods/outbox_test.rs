@@ -1,0 +1,44 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+
+fn pod(uid: &str) -> PodRef {
+    PodRef { namespace: "d".into(), name: uid.into(), uid: uid.into() }
+}
+
+fn status(phase: &str) -> PodStatus {
+    PodStatus { phase: Some(phase.into()), ..Default::default() }
+}
+
+#[test]
+fn a_change_is_sent_until_it_is_acknowledged() {
+    let outbox = Outbox::default();
+    assert!(outbox.batch().is_none());
+    outbox.put(&pod("1"), &status("Pending"), false);
+    let lost = outbox.batch().unwrap();
+    assert_eq!(lost.pods.len(), 1);
+    let again = outbox.batch().unwrap();
+    // It changed while it was under way: the acknowledgement is for the old one.
+    outbox.put(&pod("1"), &status("Running"), false);
+    outbox.acknowledge(&again, &[]);
+    let newer = outbox.batch().unwrap();
+    outbox.acknowledge(&newer, &["1".into()]);
+    assert!(outbox.batch().is_some(), "the leader asked for it again");
+    outbox.acknowledge(&newer, &[]);
+    assert!(outbox.batch().is_none());
+    outbox.put(&pod("1"), &status("Running"), false);
+    assert!(outbox.batch().is_none(), "nothing changed");
+}
+
+#[test]
+fn what_a_leader_does_not_know_is_said_again() {
+    let outbox = Outbox::default();
+    outbox.put(&pod("1"), &status("Running"), false);
+    outbox.acknowledge(&outbox.batch().unwrap(), &[]);
+    outbox.compare("1", Some(&status("Running")));
+    assert!(outbox.batch().is_none());
+    outbox.compare("1", Some(&status("Pending")));
+    assert!(outbox.batch().is_some());
+    outbox.forget("1");
+    assert!(outbox.batch().is_none());
+}

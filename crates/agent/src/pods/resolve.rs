@@ -1,0 +1,247 @@
+//! From a pod to what the runtime needs: every reference resolved, every default applied.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
+use quorate_objects::quantity;
+
+use super::env::{Lookup, NodeValues, expand, variables};
+use super::volumes;
+use crate::runtime::{
+    Bind, ContainerSpec, Cpu, Dns, HostPort, PodRef, PullPolicy, Role, SandboxSpec, Security,
+};
+
+/// Kubernetes' default.
+const DEFAULT_GRACE: u32 = 30;
+/// The kernel allows 64 with the end.
+const HOSTNAME: usize = 63;
+
+/// Who a pod is.
+#[must_use]
+pub fn pod_ref(pod: &Pod) -> PodRef {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    PodRef {
+        namespace: text(&pod.metadata.namespace),
+        name: text(&pod.metadata.name),
+        uid: text(&pod.metadata.uid),
+    }
+}
+
+/// Seconds that the pod's containers get to stop.
+#[must_use]
+pub fn grace(pod: &Pod) -> u32 {
+    let deleting = pod.metadata.deletion_grace_period_seconds;
+    let own = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+    deleting.or(own).and_then(|s| u32::try_from(s).ok()).unwrap_or(DEFAULT_GRACE)
+}
+
+/// The pod's sandbox.
+#[must_use]
+pub fn sandbox(pod: &Pod, attempt: u32, host_ip: IpAddr) -> SandboxSpec {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let host_network = spec.host_network == Some(true);
+    let mut ports = Vec::new();
+    for port in spec.containers.iter().flat_map(|c| c.ports.iter().flatten()) {
+        let (Some(host_port), false) = (port.host_port, host_network) else { continue };
+        let number = |n: i32| u16::try_from(n).unwrap_or_default();
+        ports.push(HostPort {
+            // The node's own address: several nodes may share a host.
+            host_ip: port.host_ip.clone().unwrap_or_else(|| host_ip.to_string()),
+            host_port: number(host_port),
+            container_port: number(port.container_port),
+            protocol: port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
+        });
+    }
+    let aliases = spec.host_aliases.iter().flatten();
+    let extra_hosts = aliases
+        .flat_map(|a| a.hostnames.iter().flatten().map(move |name| format!("{name}:{}", a.ip)))
+        .collect();
+    let config = spec.dns_config.unwrap_or_default();
+    let options = config.options.unwrap_or_default().into_iter().filter_map(|o| {
+        let name = o.name?;
+        Some(o.value.map_or_else(|| name.clone(), |value| format!("{name}:{value}")))
+    });
+    let mut hostname = spec.hostname.or(pod.metadata.name.clone()).unwrap_or_default();
+    hostname.truncate(HOSTNAME);
+    SandboxSpec {
+        pod: pod_ref(pod),
+        attempt,
+        hostname: hostname.trim_end_matches(['-', '.']).to_owned(),
+        host_network,
+        ports,
+        extra_hosts,
+        dns: Dns {
+            servers: config.nameservers.unwrap_or_default(),
+            searches: config.searches.unwrap_or_default(),
+            options: options.collect(),
+        },
+        sysctls: spec
+            .security_context
+            .and_then(|s| s.sysctls)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|s| (s.name, s.value))
+            .collect(),
+    }
+}
+
+/// When to pull a container's image: what it says, or Kubernetes' rule by the tag.
+#[must_use]
+pub fn pull_policy(container: &Container) -> PullPolicy {
+    let image = container.image.as_deref().unwrap_or_default();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    match container.image_pull_policy.as_deref() {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some(_) => PullPolicy::IfNotPresent,
+        None if last.ends_with(":latest") || !last.contains([':', '@']) => PullPolicy::Always,
+        None => PullPolicy::IfNotPresent,
+    }
+}
+
+/// Numbers of a container to be made.
+#[derive(Debug, Clone)]
+pub struct Making<'a> {
+    /// Init or app.
+    pub role: Role,
+    /// See `Record::attempt`.
+    pub attempt: u32,
+    /// See `Record::failures`.
+    pub failures: u32,
+    /// Id of the sandbox.
+    pub sandbox: &'a str,
+}
+
+/// A container of the pod. Makes or refreshes the pod's volumes on the way.
+///
+/// # Errors
+/// What is missing or wrong, in words: the reason is CreateContainerConfigError.
+pub fn container(
+    data_dir: &Path,
+    pod: &Pod,
+    container: &Container,
+    making: &Making<'_>,
+    lookup: &dyn Lookup,
+    node: &NodeValues,
+) -> Result<ContainerSpec, String> {
+    let pod_spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    let env = variables(pod, container, lookup, node)?;
+    let places = volumes::prepare(data_dir, pod, lookup, node)?;
+    let mut binds = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let place = places
+            .get(&mount.name)
+            .ok_or_else(|| format!("no volume \"{}\" in the pod", mount.name))?;
+        let path = match (&mount.sub_path, &mount.sub_path_expr) {
+            (Some(path), _) if !path.is_empty() => Some(path.clone()),
+            (_, Some(path)) if !path.is_empty() => Some(expand(path, &env)),
+            _ => None,
+        };
+        binds.push(Bind {
+            source: path.map_or_else(|| Ok(place.clone()), |path| sub_path(place, &path))?,
+            target: mount.mount_path.clone(),
+            read_only: mount.read_only == Some(true),
+        });
+    }
+    let words = |list: &Option<Vec<String>>| -> Vec<String> {
+        list.iter().flatten().map(|word| expand(word, &env)).collect()
+    };
+    Ok(ContainerSpec {
+        pod: pod_ref(pod),
+        role: making.role,
+        name: container.name.clone(),
+        attempt: making.attempt,
+        failures: making.failures,
+        sandbox: making.sandbox.to_owned(),
+        host_network: pod_spec.host_network == Some(true),
+        host_pid: pod_spec.host_pid == Some(true),
+        grace: grace(pod),
+        image: container.image.clone().unwrap_or_default(),
+        command: words(&container.command),
+        args: words(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        env: env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        binds,
+        cpu: cpu(container),
+        memory_limit: limit(container, "memory").map(quantity::bytes),
+        security: security(
+            pod_spec.security_context.as_ref(),
+            container.security_context.as_ref(),
+        )?,
+        tty: container.tty == Some(true),
+        stdin: container.stdin == Some(true),
+    })
+}
+
+/// A path inside of a volume, with links followed so that the runtime need not, and never
+/// outside of it.
+fn sub_path(place: &Path, path: &str) -> Result<PathBuf, String> {
+    let wanted = place.join(path);
+    let inside = !Path::new(path).is_absolute() && !path.split('/').any(|part| part == "..");
+    if !inside {
+        return Err(format!("subPath \"{path}\" must stay inside of its volume"));
+    }
+    if !wanted.exists() {
+        std::fs::create_dir_all(&wanted).map_err(|e| format!("subPath \"{path}\": {e}"))?;
+    }
+    let real = wanted.canonicalize().map_err(|e| format!("subPath \"{path}\": {e}"))?;
+    let root = place.canonicalize().map_err(|e| format!("subPath \"{path}\": {e}"))?;
+    if real.starts_with(&root) {
+        Ok(real)
+    } else {
+        Err(format!("subPath \"{path}\" must stay inside of its volume"))
+    }
+}
+
+type Quantity = k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+fn limit<'a>(container: &'a Container, name: &str) -> Option<&'a Quantity> {
+    container.resources.as_ref()?.limits.as_ref()?.get(name)
+}
+
+/// Shares by the request (1024 a core, as Kubernetes has it), quota by the limit.
+fn cpu(container: &Container) -> Cpu {
+    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let limit = limit(container, "cpu").map(quantity::cpu_millis);
+    let request = requests.and_then(|r| r.get("cpu")).map(quantity::cpu_millis).or(limit);
+    Cpu {
+        shares: request.map(|m| (m * 1024 / 1000).clamp(2, 262_144)),
+        quota: limit.map(|m| (m * 100).max(1000)),
+    }
+}
+
+fn security(
+    pod: Option<&PodSecurityContext>,
+    container: Option<&SecurityContext>,
+) -> Result<Security, String> {
+    let user = container.and_then(|c| c.run_as_user).or(pod.and_then(|p| p.run_as_user));
+    let group = container.and_then(|c| c.run_as_group).or(pod.and_then(|p| p.run_as_group));
+    let non_root =
+        container.and_then(|c| c.run_as_non_root).or(pod.and_then(|p| p.run_as_non_root));
+    if non_root == Some(true) && user == Some(0) {
+        return Err("runAsNonRoot is set and runAsUser is 0".into());
+    }
+    let groups = pod.into_iter().flat_map(|p| {
+        p.supplemental_groups.iter().flatten().copied().chain(p.fs_group).map(|g| g.to_string())
+    });
+    let capabilities = container.and_then(|c| c.capabilities.clone()).unwrap_or_default();
+    Ok(Security {
+        user: match (user, group) {
+            (Some(user), Some(group)) => format!("{user}:{group}"),
+            (Some(user), None) => user.to_string(),
+            (None, Some(group)) => format!("0:{group}"),
+            (None, None) => String::new(),
+        },
+        groups: groups.collect(),
+        privileged: container.and_then(|c| c.privileged) == Some(true),
+        read_only: container.and_then(|c| c.read_only_root_filesystem) == Some(true),
+        no_new_privileges: container.and_then(|c| c.allow_privilege_escalation) == Some(false),
+        cap_add: capabilities.add.unwrap_or_default(),
+        cap_drop: capabilities.drop.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+#[path = "resolve_test.rs"]
+mod tests;

@@ -1,0 +1,71 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use serde_json::json;
+
+use super::*;
+
+fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn the_pull_policy_follows_the_tag_unless_said() {
+    for (image, said, policy) in [
+        ("a", None, PullPolicy::Always),
+        ("a:latest", None, PullPolicy::Always),
+        ("host:5000/a:1", None, PullPolicy::IfNotPresent),
+        ("host:5000/a", None, PullPolicy::Always),
+        ("a@sha256:00", None, PullPolicy::IfNotPresent),
+        ("a", Some("Never"), PullPolicy::Never),
+        ("a", Some("IfNotPresent"), PullPolicy::IfNotPresent),
+    ] {
+        let container: Container =
+            parse(json!({"name": "c", "image": image, "imagePullPolicy": said}));
+        assert_eq!(pull_policy(&container), policy, "{image} {said:?}");
+    }
+}
+
+#[test]
+fn resources_become_shares_quota_and_bytes() {
+    let container: Container = parse(json!({
+        "name": "c",
+        "resources": {
+            "requests": {"cpu": "500m"}, "limits": {"cpu": "2", "memory": "64Mi"}
+        },
+    }));
+    assert_eq!(cpu(&container), Cpu { shares: Some(512), quota: Some(200_000) });
+    assert_eq!(limit(&container, "memory").map(quantity::bytes), Some(64 << 20));
+}
+
+#[test]
+fn host_ports_listen_at_the_nodes_address() {
+    let pod: Pod = parse(json!({
+        "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+        "spec": {"containers": [{"name": "c", "ports": [
+            {"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}
+        ]}]},
+    }));
+    let spec = sandbox(&pod, 0, "127.0.1.1".parse().unwrap());
+    assert_eq!(spec.hostname, "p");
+    assert_eq!(spec.ports.len(), 1);
+    assert_eq!((spec.ports[0].host_ip.as_str(), spec.ports[0].host_port), ("127.0.1.1", 8080));
+}
+
+#[test]
+fn the_containers_security_goes_before_the_pods() {
+    let pod = parse(json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3}));
+    let container = parse(json!({"runAsUser": 5, "readOnlyRootFilesystem": true}));
+    let security = security(Some(&pod), Some(&container)).unwrap();
+    assert_eq!(security.user, "5:2");
+    assert_eq!(security.groups, ["3"]);
+    assert!(security.read_only && !security.privileged);
+}
+
+#[test]
+fn a_sub_path_stays_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(sub_path(folder.path(), "a/b").unwrap().is_dir());
+    assert!(sub_path(folder.path(), "../x").is_err());
+    std::os::unix::fs::symlink("/", folder.path().join("out")).unwrap();
+    assert!(sub_path(folder.path(), "out/etc").is_err());
+}

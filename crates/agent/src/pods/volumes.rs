@@ -1,0 +1,252 @@
+//! A pod's volumes as directories on the node.
+//!
+//! Files from ConfigMaps, Secrets and the downward API are written as Kubernetes does it: a
+//! directory with all files of one version, and a link `..data` to it that is replaced in one
+//! step, so that a reader sees one version or the other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{KeyToPath, Pod, Volume};
+
+use super::env::{Lookup, NodeValues, field};
+
+/// Mode of files from ConfigMaps when the pod names none.
+const DEFAULT_MODE: i32 = 0o644;
+/// Where volumes in memory are, when the node has it.
+const MEMORY: &str = "/dev/shm";
+
+/// Where a pod's own files are.
+#[must_use]
+pub fn pod_dir(data_dir: &Path, uid: &str) -> PathBuf {
+    data_dir.join("pods").join(uid)
+}
+
+fn memory_dir(uid: &str) -> PathBuf {
+    Path::new(MEMORY).join(format!("quorate-{uid}"))
+}
+
+/// Makes or refreshes all volumes; answers where each is.
+///
+/// # Errors
+/// When a source is missing or of a kind that we do not know, or the disk refuses.
+pub fn prepare(
+    data_dir: &Path,
+    pod: &Pod,
+    lookup: &dyn Lookup,
+    node: &NodeValues,
+) -> Result<BTreeMap<String, PathBuf>, String> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let base = pod_dir(data_dir, uid).join("volumes");
+    let mut places = BTreeMap::new();
+    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        let place = one(&base, uid, pod, volume, lookup, node)
+            .map_err(|e| format!("volume \"{}\": {e}", volume.name))?;
+        places.insert(volume.name.clone(), place);
+    }
+    Ok(places)
+}
+
+fn one(
+    base: &Path,
+    uid: &str,
+    pod: &Pod,
+    volume: &Volume,
+    lookup: &dyn Lookup,
+    node: &NodeValues,
+) -> Result<PathBuf, String> {
+    if let Some(host) = &volume.host_path {
+        return host_path(Path::new(&host.path), host.type_.as_deref().unwrap_or_default());
+    }
+    let place = base.join(&volume.name);
+    if let Some(empty) = &volume.empty_dir {
+        let memory = empty.medium.as_deref() == Some("Memory") && Path::new(MEMORY).is_dir();
+        let place = if memory { memory_dir(uid).join(&volume.name) } else { place };
+        fs::create_dir_all(&place).map_err(|e| e.to_string())?;
+        // Any user of any container may write, as Kubernetes has it.
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777))
+            .map_err(|e| e.to_string())?;
+        return Ok(place);
+    }
+    let files = files(pod, volume, lookup, node)?;
+    let files = files.ok_or("this kind of volume is not supported")?;
+    write_files(&place, &files).map_err(|e| e.to_string())?;
+    Ok(place)
+}
+
+fn host_path(path: &Path, kind: &str) -> Result<PathBuf, String> {
+    let shown = path.display();
+    match kind {
+        "DirectoryOrCreate" => {
+            fs::create_dir_all(path).map_err(|e| format!("cannot make {shown}: {e}"))?;
+        }
+        "FileOrCreate" if !path.exists() => {
+            fs::write(path, []).map_err(|e| format!("cannot make {shown}: {e}"))?;
+        }
+        "Directory" if !path.is_dir() => return Err(format!("{shown} is not a directory")),
+        "File" if !path.is_file() => return Err(format!("{shown} is not a file")),
+        _ => {}
+    }
+    Ok(path.to_owned())
+}
+
+/// Name in the volume, content, mode.
+type Files = BTreeMap<String, (Vec<u8>, i32)>;
+
+fn files(
+    pod: &Pod,
+    volume: &Volume,
+    lookup: &dyn Lookup,
+    node: &NodeValues,
+) -> Result<Option<Files>, String> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    if let Some(source) = &volume.config_map {
+        let name = source.name.as_str();
+        let Some(found) = lookup.config_map(namespace, name) else {
+            let missing = format!("configmap \"{name}\" not found");
+            return optional(source.optional, missing);
+        };
+        let mut data: BTreeMap<String, Vec<u8>> =
+            found.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())).collect();
+        data.extend(found.binary_data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)));
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        return select(data, source.items.as_deref(), mode, source.optional).map(Some);
+    }
+    if let Some(source) = &volume.secret {
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let Some(found) = lookup.secret(namespace, name) else {
+            return optional(source.optional, format!("secret \"{name}\" not found"));
+        };
+        let data = found.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)).collect();
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        return select(data, source.items.as_deref(), mode, source.optional).map(Some);
+    }
+    if let Some(source) = &volume.downward_api {
+        let mut files = Files::new();
+        for item in source.items.iter().flatten() {
+            let Some(reference) = &item.field_ref else {
+                return Err("downwardAPI knows only fieldRef".into());
+            };
+            let text = field(pod, &reference.field_path, node)?;
+            let mode = item.mode.or(source.default_mode).unwrap_or(DEFAULT_MODE);
+            files.insert(item.path.clone(), (text.into_bytes(), mode));
+        }
+        return Ok(Some(files));
+    }
+    Ok(None)
+}
+
+fn optional(optional: Option<bool>, missing: String) -> Result<Option<Files>, String> {
+    if optional == Some(true) { Ok(Some(Files::new())) } else { Err(missing) }
+}
+
+/// All keys, or those that `items` names.
+fn select(
+    mut data: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: Option<bool>,
+) -> Result<Files, String> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return Ok(data.into_iter().map(|(key, value)| (key, (value, mode))).collect());
+    };
+    let mut files = Files::new();
+    for item in items {
+        match data.remove(&item.key) {
+            Some(value) => {
+                files.insert(item.path.clone(), (value, item.mode.unwrap_or(mode)));
+            }
+            None if optional == Some(true) => {}
+            None => return Err(format!("no key \"{}\"", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+/// Writes one version of the files, unless it is there already.
+fn write_files(place: &Path, files: &Files) -> io::Result<()> {
+    if files.keys().any(|name| Path::new(name).is_absolute() || name.contains("..")) {
+        return Err(io::Error::other("a file's path must stay inside of the volume"));
+    }
+    let version = format!("..{:016x}", crate::runtime::docker::spec::fnv(&encode(files)));
+    fs::create_dir_all(place)?;
+    let current = fs::read_link(place.join("..data")).ok();
+    if current.as_deref() == Some(Path::new(&version)) {
+        return Ok(());
+    }
+    let folder = place.join(&version);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir(&folder)?;
+    for (name, (content, mode)) in files {
+        let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode.unsigned_abs()))?;
+    }
+    let fresh = place.join("..data_new");
+    let _ = fs::remove_file(&fresh);
+    symlink(&version, &fresh)?;
+    fs::rename(&fresh, place.join("..data"))?;
+    link_names(place, files)?;
+    if let Some(old) = current {
+        let _ = fs::remove_dir_all(place.join(old));
+    }
+    Ok(())
+}
+
+/// One link for each name at the top, through `..data`; links of names that went are removed.
+fn link_names(place: &Path, files: &Files) -> io::Result<()> {
+    let tops: std::collections::BTreeSet<&str> =
+        files.keys().filter_map(|name| name.split('/').next()).collect();
+    for top in &tops {
+        let link = place.join(top);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(Path::new("..data").join(top), link)?;
+        }
+    }
+    for entry in fs::read_dir(place)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with("..") && !tops.contains(name.as_ref()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn encode(files: &Files) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (name, (content, mode)) in files {
+        for part in [name.as_bytes(), content, &mode.to_le_bytes()] {
+            all.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            all.extend_from_slice(part);
+        }
+    }
+    all
+}
+
+/// Removes everything that a pod had on the node's disk.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn remove(data_dir: &Path, uid: &str) -> io::Result<()> {
+    for folder in [pod_dir(data_dir, uid), memory_dir(uid)] {
+        match fs::remove_dir_all(folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "volumes_test.rs"]
+mod tests;

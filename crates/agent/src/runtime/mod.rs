@@ -1,0 +1,377 @@
+//! What the agent asks of a container engine. The reconcile loop knows only this trait; it
+//! never sees Docker.
+
+pub mod docker;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use thiserror::Error;
+
+/// What went wrong in the container engine.
+#[derive(Debug, Clone, Error)]
+pub enum RuntimeError {
+    /// The engine cannot be reached; the message says where it was sought and what to do.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It did not answer in time.
+    #[error("the container runtime did not finish \"{0}\" in time")]
+    Timeout(&'static str),
+    /// The thing does not exist (any longer).
+    #[error("{0}")]
+    NotFound(String),
+    /// It refused.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why an image is not there.
+#[derive(Debug, Clone, Error)]
+pub enum ImageError {
+    /// `imagePullPolicy: Never` and it is not present.
+    #[error("image \"{0}\" is not present on the node and imagePullPolicy is Never")]
+    NeverPull(String),
+    /// The pull failed.
+    #[error("cannot pull image \"{image}\": {message}")]
+    Pull {
+        /// As the pod names it.
+        image: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// The engine is at fault, not the image.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// When to pull, as in a container's `imagePullPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Even when it is present.
+    Always,
+    /// Only when it is missing.
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+/// Which pod something belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    /// metadata.namespace
+    pub namespace: String,
+    /// metadata.name
+    pub name: String,
+    /// metadata.uid
+    pub uid: String,
+}
+
+impl std::fmt::Display for PodRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The part that a container plays in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Holds the pod's network.
+    Sandbox,
+    /// Runs to its end before the others start.
+    Init,
+    /// Does the pod's work.
+    App,
+}
+
+impl Role {
+    /// As written in labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Init => "init",
+            Self::App => "app",
+        }
+    }
+
+    /// Reads what `as_str` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "sandbox" => Some(Self::Sandbox),
+            "init" => Some(Self::Init),
+            "app" => Some(Self::App),
+            _ => None,
+        }
+    }
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Not started yet, or its start failed (then `Record::error` says why).
+    Created,
+    /// Running (or paused).
+    Running,
+    /// Ended.
+    Exited,
+}
+
+/// One container that exists in the engine and carries our labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The engine's id.
+    pub id: String,
+    /// Whose it is.
+    pub pod: PodRef,
+    /// Its part.
+    pub role: Role,
+    /// Name in the pod's spec; empty for a sandbox.
+    pub container: String,
+    /// 0, 1, … : how often it had been started before.
+    pub attempt: u32,
+    /// How many quick failures in a row came before it.
+    pub failures: u32,
+    /// Id of the sandbox whose network it joined; empty for a sandbox.
+    pub sandbox: String,
+    /// Seconds that it gets to stop.
+    pub grace: u32,
+    /// As the pod names it.
+    pub image: String,
+    /// The engine's id of it.
+    pub image_id: String,
+    /// Where it is.
+    pub state: RunState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it began to run.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Of the main process.
+    pub exit_code: i32,
+    /// Ended by the kernel for want of memory.
+    pub oom_killed: bool,
+    /// Why it could not be started.
+    pub error: String,
+    /// Address, for a running sandbox on a network of its own.
+    pub ip: Option<IpAddr>,
+}
+
+impl Record {
+    /// Did it end, or never begin because its start failed?
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.state == RunState::Exited || self.start_failed()
+    }
+
+    /// Could the engine not start it?
+    #[must_use]
+    pub fn start_failed(&self) -> bool {
+        self.state == RunState::Created && !self.error.is_empty()
+    }
+
+    /// When it ended; for a failed start, when it was made.
+    #[must_use]
+    pub fn end_time(&self) -> Timestamp {
+        self.finished_at.unwrap_or(self.created_at)
+    }
+}
+
+/// One way in from outside: a container port with a host port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// Address to listen on.
+    pub host_ip: String,
+    /// Port to listen on.
+    pub host_port: u16,
+    /// Port in the pod.
+    pub container_port: u16,
+    /// "tcp", "udp" or "sctp".
+    pub protocol: String,
+}
+
+/// What a sandbox is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxSpec {
+    /// Whose.
+    pub pod: PodRef,
+    /// 0, 1, …
+    pub attempt: u32,
+    /// Host name in the pod.
+    pub hostname: String,
+    /// Share the node's network instead of an own address.
+    pub host_network: bool,
+    /// Ways in from outside.
+    pub ports: Vec<HostPort>,
+    /// "name:address" lines for /etc/hosts.
+    pub extra_hosts: Vec<String>,
+    /// Name servers, search domains and options; empty: the node's.
+    pub dns: Dns,
+    /// Kernel parameters of the pod's network.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A pod's resolver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Addresses of name servers.
+    pub servers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+/// Something of the node that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// On the node.
+    pub source: PathBuf,
+    /// In the container.
+    pub target: String,
+    /// Not to be written.
+    pub read_only: bool,
+}
+
+/// What a container is made from. Everything is resolved: no reference is left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerSpec {
+    /// Whose.
+    pub pod: PodRef,
+    /// Its part.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// See `Record::attempt`.
+    pub attempt: u32,
+    /// See `Record::failures`.
+    pub failures: u32,
+    /// Whose network it joins.
+    pub sandbox: String,
+    /// Share the node's network.
+    pub host_network: bool,
+    /// Share the node's processes.
+    pub host_pid: bool,
+    /// Seconds to stop.
+    pub grace: u32,
+    /// Reference of the image.
+    pub image: String,
+    /// Replaces the image's entry point unless empty.
+    pub command: Vec<String>,
+    /// Replaces the image's arguments unless empty.
+    pub args: Vec<String>,
+    /// Replaces the image's unless empty.
+    pub working_dir: String,
+    /// "NAME=value".
+    pub env: Vec<String>,
+    /// Volumes.
+    pub binds: Vec<Bind>,
+    /// Processor time.
+    pub cpu: Cpu,
+    /// Bytes; none: no limit.
+    pub memory_limit: Option<i64>,
+    /// Rights.
+    pub security: Security,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Keep its standard input open.
+    pub stdin: bool,
+}
+
+/// A container's share of the processors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cpu {
+    /// Relative weight; 1024 is one core.
+    pub shares: Option<i64>,
+    /// Microseconds within each 100 ms.
+    pub quota: Option<i64>,
+}
+
+/// A container's rights.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Security {
+    /// "uid" or "uid:gid"; empty: the image's.
+    pub user: String,
+    /// Further groups.
+    pub groups: Vec<String>,
+    /// All rights.
+    pub privileged: bool,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// Setuid programs give no more rights.
+    pub no_new_privileges: bool,
+    /// Capabilities to add.
+    pub cap_add: Vec<String>,
+    /// Capabilities to drop.
+    pub cap_drop: Vec<String>,
+}
+
+/// What the engine says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeInfo {
+    /// "docker".
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// How a container's log is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Wait for more.
+    pub follow: bool,
+    /// Begin each line with its time.
+    pub timestamps: bool,
+    /// Only this many of the last lines.
+    pub tail: Option<u64>,
+    /// Only what came after this second (Unix time).
+    pub since: Option<i64>,
+}
+
+/// A container engine, bound to one node of one cluster: it sees and touches only
+/// containers that carry that node's labels.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Is it there? Cheap; used at start and to report the node's condition.
+    async fn info(&self) -> Result<RuntimeInfo, RuntimeError>;
+
+    /// Makes the network from which pods get their addresses. Idempotent.
+    async fn ensure_network(&self, cidr: &str) -> Result<(), RuntimeError>;
+
+    /// All containers of this node, or of one pod of it.
+    async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Record>, RuntimeError>;
+
+    /// Makes and starts a sandbox.
+    async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
+
+    /// Makes an image present.
+    async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<(), ImageError>;
+
+    /// Makes and starts a container. When only the start fails, the container stays and
+    /// its record says why.
+    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError>;
+
+    /// Asks it to end, and ends it after `grace`. Fine when it has ended already.
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Removes it, running or not. Fine when it is gone already.
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Its output, standard output and error in the order written.
+    async fn logs(
+        &self,
+        id: &str,
+        query: &LogQuery,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
+
+    /// Uids of pods of which a container changed. Ends when the connection is lost; what
+    /// happened in between is not told, so the caller looks at everything again.
+    async fn events(&self) -> Result<BoxStream<'static, String>, RuntimeError>;
+}
