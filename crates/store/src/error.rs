@@ -14,7 +14,9 @@ pub enum StoreError {
         leader: Option<String>,
     },
     /// The write may or may not take effect.
-    #[error("the outcome of the write is unknown: {0}; read before retrying, or retry with the same request id")]
+    #[error(
+        "the outcome of the write is unknown: {0}; read before retrying, or retry with the same request id"
+    )]
     OutcomeUnknown(String),
     /// The fence is older than the newest term.
     #[error("refused: the writer's term is over, the store is in term {0}")]

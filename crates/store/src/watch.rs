@@ -277,7 +277,9 @@ impl Watcher {
         let WatchRequest { range, prev_kv, .. } = &self.request;
         let chunks = self.hub.history.events(range, self.next, now, BATCH_EVENTS, *prev_kv)?;
         let Some(&(reached, _)) = chunks.last() else {
-            return Err(BackendError::new("history answered nothing for an applied revision").into());
+            return Err(
+                BackendError::new("history answered nothing for an applied revision").into()
+            );
         };
         Ok((reached, chunks.into_iter().flat_map(|(_, events)| events).collect()))
     }

@@ -1,1 +1,174 @@
+//! What can be said of a command without looking at the state.
 
+use std::collections::BTreeSet;
+
+use prost::Message;
+
+use crate::backend::BackendError;
+use crate::error::StoreError;
+use crate::types::{
+    Command, CommandKind, CompareResult, DeleteRangeRequest, KeyRange, Op, PutRequest,
+    RangeRequest, Rejection, RequestOp, SortOrder, SortTarget, TxnRequest,
+};
+use crate::{MAX_COMMAND_BYTES, MAX_TXN_OPS};
+
+/// Would every replica carry this command out, as far as one can say without the state? To be
+/// asked before a command is proposed: in the log, an operation that this version does not know
+/// stops the process.
+///
+/// # Errors
+/// [`StoreError::TooLarge`] and [`StoreError::Invalid`].
+pub fn check_command(command: &Command) -> Result<(), StoreError> {
+    let size = command.encoded_len();
+    if size > MAX_COMMAND_BYTES {
+        return Err(StoreError::TooLarge { what: "command", size, limit: MAX_COMMAND_BYTES });
+    }
+    known(command).map_err(|error| StoreError::Invalid(error.to_string()))?;
+    Ok(check(command)?)
+}
+
+/// The same for a read.
+pub(super) fn check_range(request: &RangeRequest) -> Result<(), StoreError> {
+    known_range(request).map_err(|error| StoreError::Invalid(error.to_string()))?;
+    Ok(key_given(&request.range)?)
+}
+
+/// The error that stops a process when the log asks for what it does not know.
+pub(super) fn unknown(what: &str) -> BackendError {
+    BackendError::new(format_args!(
+        "unknown {what}: it comes from a newer version of quorate; upgrade this master"
+    ))
+}
+
+/// Fails when this version does not know all parts of the command.
+pub(super) fn known(command: &Command) -> Result<(), BackendError> {
+    match &command.kind {
+        Some(CommandKind::Txn(txn)) => known_txn(txn),
+        Some(CommandKind::Compact(_)) => Ok(()),
+        None => Err(unknown("command")),
+    }
+}
+
+fn known_txn(txn: &TxnRequest) -> Result<(), BackendError> {
+    for compare in &txn.compare {
+        let relation = CompareResult::try_from(compare.result);
+        if compare.target.is_none() || relation.is_err() {
+            return Err(unknown("comparison"));
+        }
+    }
+    txn.success.iter().chain(&txn.failure).try_for_each(|op| match &op.op {
+        Some(Op::Range(request)) => known_range(request),
+        Some(Op::Put(_) | Op::DeleteRange(_)) => Ok(()),
+        Some(Op::Txn(nested)) => known_txn(nested),
+        None => Err(unknown("operation")),
+    })
+}
+
+fn known_range(request: &RangeRequest) -> Result<(), BackendError> {
+    let order = SortOrder::try_from(request.sort_order);
+    let target = SortTarget::try_from(request.sort_target);
+    if order.is_err() || target.is_err() { Err(unknown("sort order")) } else { Ok(()) }
+}
+
+/// Refuses what makes no sense in any state.
+pub(super) fn check(command: &Command) -> Result<(), Rejection> {
+    let Some(CommandKind::Txn(txn)) = &command.kind else { return Ok(()) };
+    if operations(txn) > MAX_TXN_OPS {
+        return Err(invalid("too many operations in txn request"));
+    }
+    check_keys(txn)?;
+    Writes::of(&txn.success)?;
+    Writes::of(&txn.failure)?;
+    Ok(())
+}
+
+/// The longest of the three lists, nested operations included.
+fn operations(txn: &TxnRequest) -> usize {
+    let count = |ops: &[RequestOp]| -> usize {
+        ops.iter()
+            .map(|op| match &op.op {
+                Some(Op::Txn(nested)) => 1 + operations(nested),
+                _ => 1,
+            })
+            .sum()
+    };
+    txn.compare.len().max(count(&txn.success)).max(count(&txn.failure))
+}
+
+fn check_keys(txn: &TxnRequest) -> Result<(), Rejection> {
+    txn.compare.iter().try_for_each(|compare| key_given(&compare.range))?;
+    txn.success.iter().chain(&txn.failure).try_for_each(|op| match &op.op {
+        Some(Op::Range(RangeRequest { range, .. })) => key_given(range),
+        Some(Op::DeleteRange(DeleteRangeRequest { range, .. })) => key_given(range),
+        Some(Op::Put(put)) => check_put(put),
+        Some(Op::Txn(nested)) => check_keys(nested),
+        None => Ok(()),
+    })
+}
+
+fn check_put(put: &PutRequest) -> Result<(), Rejection> {
+    if put.key.is_empty() {
+        return Err(invalid("key is not provided"));
+    }
+    if put.ignore_value && !put.value.is_empty() {
+        return Err(invalid("value is provided"));
+    }
+    if put.ignore_lease && put.lease != 0 {
+        return Err(invalid("lease is provided"));
+    }
+    Ok(())
+}
+
+fn key_given(range: &KeyRange) -> Result<(), Rejection> {
+    if range.key.is_empty() { Err(invalid("key is not provided")) } else { Ok(()) }
+}
+
+fn invalid(text: &str) -> Rejection {
+    Rejection::Invalid(text.into())
+}
+
+/// What a list of operations may write. No key may be put twice, nor put after or beside its
+/// deletion; the branches of a nested transaction exclude each other (etcd's `checkIntervals`).
+#[derive(Default)]
+struct Writes<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deletes: Vec<&'a KeyRange>,
+}
+
+impl<'a> Writes<'a> {
+    fn of(ops: &'a [RequestOp]) -> Result<Self, Rejection> {
+        let mut writes = Self::default();
+        for op in ops {
+            if let Some(Op::DeleteRange(delete)) = &op.op {
+                writes.deletes.push(&delete.range);
+            }
+        }
+        for op in ops {
+            if let Some(Op::Txn(nested)) = &op.op {
+                writes.nest(Self::of(&nested.success)?, Self::of(&nested.failure)?)?;
+            }
+        }
+        for op in ops {
+            if let Some(Op::Put(put)) = &op.op {
+                writes.put(&put.key)?;
+            }
+        }
+        Ok(writes)
+    }
+
+    fn nest(&mut self, then: Self, otherwise: Self) -> Result<(), Rejection> {
+        for key in then.puts.union(&otherwise.puts) {
+            self.put(key)?;
+        }
+        self.deletes.extend(then.deletes);
+        self.deletes.extend(otherwise.deletes);
+        Ok(())
+    }
+
+    fn put(&mut self, key: &'a [u8]) -> Result<(), Rejection> {
+        if self.deletes.iter().any(|range| range.contains(key)) || !self.puts.insert(key) {
+            return Err(invalid("duplicate key given in txn request"));
+        }
+        Ok(())
+    }
+}

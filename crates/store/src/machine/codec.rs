@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::overlay::Overlay;
+use super::range::ReadPoint;
 use crate::backend::{BackendError, Space, View};
 use crate::types::{EventType, KeyValue, LeaseId, Revision, Term};
 
@@ -262,6 +263,11 @@ impl Counters {
             )));
         }
         Ok(counters)
+    }
+
+    /// The revisions of the state that these counters belong to.
+    pub fn read_point(&self) -> ReadPoint {
+        ReadPoint { revision: self.revision, compact_revision: self.compact_revision }
     }
 
     pub fn save<V: View>(&self, state: &mut Overlay<'_, V>) {

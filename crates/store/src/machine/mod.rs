@@ -29,7 +29,6 @@ pub use check::check_command;
 use codec::Counters;
 use history::{BackendHistory, Published};
 use overlay::Overlay;
-use range::ReadPoint;
 
 /// One entry of the log, as the state machine sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,8 +112,9 @@ impl<B: Backend> StateMachine<B> {
         };
         let Applied { mut ops, counters: after, events } = group;
         ops.extend(extra);
-        self.published.replace(after.revision, after.compact_revision, || {
-            self.backend.commit(Batch { ops })
+        self.published.replace(|| {
+            self.backend.commit(Batch { ops })?;
+            Ok(after.read_point())
         })?;
         *counters = after;
         self.hub.publish_group(events);
@@ -160,11 +160,25 @@ impl<B: Backend> StateMachine<B> {
     /// # Errors
     /// As [`StateMachine::open`].
     pub fn reload(&self) -> Result<(), BackendError> {
+        self.replace(|| Ok(()))
+    }
+
+    /// The same, with `swap` replacing the content: readers never see the new content with the
+    /// old counters.
+    ///
+    /// # Errors
+    /// As [`StateMachine::open`], and what `swap` returns.
+    pub fn replace(
+        &self,
+        swap: impl FnOnce() -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
         let mut counters = self.counters.lock();
-        let stored = Counters::load(&self.backend.view())?;
-        self.published.replace(stored.revision, stored.compact_revision, || Ok(()))?;
-        self.hub.reset(stored.revision);
-        *counters = stored;
+        self.published.replace(|| {
+            swap()?;
+            *counters = Counters::load(&self.backend.view())?;
+            Ok(counters.read_point())
+        })?;
+        self.hub.reset(counters.revision);
         Ok(())
     }
 
@@ -252,17 +266,14 @@ impl<V: View> Group<'_, V> {
         }
     }
 
-    fn execute(
-        &mut self,
-        command: &Command,
-    ) -> Result<Option<TxnResponse>, Refusal> {
+    fn execute(&mut self, command: &Command) -> Result<Option<TxnResponse>, Refusal> {
         if command.fence != 0 && command.fence < self.counters.term {
             return Err(Rejection::Fenced(self.counters.term).into());
         }
         check::check(command)?;
         match &command.kind {
             Some(CommandKind::Txn(request)) => {
-                let done = txn::execute(&mut self.state, request, self.read_point())?;
+                let done = txn::execute(&mut self.state, request, self.counters.read_point())?;
                 if !done.events.is_empty() {
                     self.counters.revision = done.response.revision;
                     self.events.push((done.response.revision, done.events));
@@ -277,18 +288,7 @@ impl<V: View> Group<'_, V> {
         }
     }
 
-    fn read_point(&self) -> ReadPoint {
-        ReadPoint {
-            revision: self.counters.revision,
-            compact_revision: self.counters.compact_revision,
-        }
-    }
-
-    fn result(
-        &self,
-        txn: Option<TxnResponse>,
-        rejection: Option<Rejection>,
-    ) -> CommandResult {
+    fn result(&self, txn: Option<TxnResponse>, rejection: Option<Rejection>) -> CommandResult {
         CommandResult { revision: self.counters.revision, txn, rejection }
     }
 
