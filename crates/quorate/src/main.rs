@@ -1,1 +1,83 @@
-fn main() {}
+//! The `quorate` binary: configuration and composition, nothing else.
+
+mod agent;
+mod listen;
+mod logging;
+mod master;
+mod members;
+mod shutdown;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use quorate_cli::{Globals, Host, Purged};
+
+/// A container orchestrator whose masters may die at any moment without anyone noticing.
+#[derive(Parser)]
+#[command(name = "quorate", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a master in the foreground
+    Master(Box<master::MasterArgs>),
+    /// Run a node's agent in the foreground
+    Agent(Box<agent::AgentArgs>),
+    #[command(flatten)]
+    User(quorate_cli::Command),
+}
+
+fn main() -> ExitCode {
+    let cli: Cli = match quorate_cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start the asynchronous runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Master(args) => daemon(master::run(*args)).await,
+            Command::Agent(args) => daemon(agent::run(*args)).await,
+            Command::User(command) => quorate_cli::run::<Cli>(command, cli.globals, host()).await,
+        }
+    })
+}
+
+/// Runs a daemon; the one place where its failure is reported.
+async fn daemon(run: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    if let Err(error) = logging::init() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    match run.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn host() -> Host {
+    Host {
+        version: env!("CARGO_PKG_VERSION"),
+        purge: Box::new(|docker, cluster| {
+            Box::pin(async move {
+                let purged = quorate_agent::purge(&docker, &cluster).await;
+                purged
+                    .map(|p| Purged { containers: p.containers, networks: p.networks })
+                    .map_err(|error| error.to_string())
+            })
+        }),
+    }
+}

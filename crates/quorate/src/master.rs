@@ -1,0 +1,155 @@
+//! `quorate master`: one of the masters. Composition only: store, registry, leader work, API.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use quorate_api::{ApiOptions, Server};
+use quorate_controllers::{LeaderOptions, lead};
+use quorate_objects::net::Ipv4Net;
+use quorate_proto::Tls;
+use quorate_raftstore::{InitialMember, Options, RaftStore};
+use quorate_registry::{Registry, RegistryOptions};
+use quorate_store::SharedStore;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::listen::{bind, check_insecure};
+use crate::members::{self, InitialMaster};
+use crate::shutdown;
+
+/// Runs a master in the foreground.
+#[derive(Args, Debug)]
+pub struct MasterArgs {
+    /// Name of this master, as --initial-masters has it
+    #[arg(long)]
+    name: String,
+    /// Where this master keeps its log and its state
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Address for clients and agents
+    #[arg(long, default_value = "127.0.0.1:7001")]
+    listen: SocketAddr,
+    /// Address for the other masters
+    #[arg(long, default_value = "127.0.0.1:7101")]
+    peer_listen: SocketAddr,
+    /// Identity of the cluster, the same on all masters and nodes
+    #[arg(long)]
+    cluster_id: String,
+    /// All masters of a new cluster: NAME=CLIENT_URL,PEER_URL;NAME=…  (the same on each)
+    #[arg(long, value_delimiter = ';', required = true)]
+    initial_masters: Vec<InitialMaster>,
+    /// Addresses of pods, cut into one /24 per node
+    #[arg(long, default_value = "10.144.0.0/16")]
+    pod_cidr: Ipv4Net,
+    /// Addresses of services
+    #[arg(long, default_value = "10.208.0.0/16")]
+    service_cidr: Ipv4Net,
+    /// Folder with ca.crt, master.crt and master.key
+    #[arg(long, required_unless_present = "insecure", conflicts_with = "insecure")]
+    tls_dir: Option<PathBuf>,
+    /// Speak plain HTTP; loopback addresses only
+    #[arg(long)]
+    insecure: bool,
+    /// Interval of the leader's heartbeats, in milliseconds
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=5_000))]
+    heartbeat_ms: u64,
+    /// Silence of the leader after which an election begins, in milliseconds (up to twice this, at random)
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    election_ms: u64,
+}
+
+/// How long a part may take to end once it is told to.
+const END: Duration = Duration::from_secs(5);
+
+type Part = JoinHandle<anyhow::Result<()>>;
+
+/// Runs until a signal, or until a part that the master cannot live without has failed. Then
+/// the process exits and its supervisor starts it again: nothing limps on half dead.
+///
+/// # Errors
+/// What failed, in words for an operator.
+pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
+    let signal = shutdown::on_signal()?;
+    check_insecure("--listen", args.listen, args.insecure)?;
+    check_insecure("--peer-listen", args.peer_listen, args.insecure)?;
+    members::check(&args.initial_masters, &args.name)?;
+    let tls = args.tls_dir.as_deref().map(|folder| Tls::load(folder, "master")).transpose()?;
+    let listener = bind("--listen", args.listen)?;
+    let peer_listener = bind("--peer-listen", args.peer_listen)?;
+
+    let parts = CancellationToken::new();
+    let store = RaftStore::start(store_options(&args, peer_listener, tls.clone()), parts.clone())
+        .await
+        .context("cannot start the store")?;
+    let shared: SharedStore = store.clone();
+    let registry = Registry::start(shared.clone(), registry_options(&args), parts.clone());
+    let server = Server::new(registry.clone(), shared.clone(), api_options(&args, &store, listener, tls));
+    tracing::info!(name = args.name, listen = %args.listen, "master started");
+
+    // Task "api" and task "lead": the end of either ends the process.
+    let cancel = parts.clone();
+    let mut api: Part = tokio::spawn(async move { Ok(server.run(cancel).await?) });
+    let (leadership, options) = (shared.leadership(), leader_options(&args));
+    let cancel = parts.clone();
+    let mut lead: Part =
+        tokio::spawn(async move { Ok(lead(leadership, registry, options, cancel).await?) });
+    let failure = tokio::select! {
+        () = signal.cancelled() => None,
+        reason = store.fatal() => Some(anyhow::anyhow!("the store stopped: {reason}")),
+        ended = &mut api => Some(ended_early("the API server", ended)),
+        ended = &mut lead => Some(ended_early("the leader's work", ended)),
+    };
+    if failure.is_none() {
+        // While clients are still served: a planned end costs them nothing.
+        if let Err(error) = store.transfer_leadership(None).await {
+            tracing::warn!("leadership was not handed over: {error}");
+        }
+    }
+    parts.cancel();
+    for (name, part) in [("API server", api), ("leader's work", lead)] {
+        if !part.is_finished() && tokio::time::timeout(END, part).await.is_err() {
+            tracing::warn!("the {name} did not end within {END:?}");
+        }
+    }
+    store.shutdown().await;
+    failure.map_or(Ok(()), Err)
+}
+
+fn ended_early(name: &str, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("{name} ended without being told to"),
+        Ok(Err(error)) => error.context(format!("{name} failed")),
+        Err(panic) => anyhow::Error::new(panic).context(format!("{name} panicked")),
+    }
+}
+
+fn store_options(args: &MasterArgs, peer_listener: TcpListener, tls: Option<Tls>) -> Options {
+    let members = args.initial_masters.iter().map(|master| InitialMember {
+        name: master.name.clone(),
+        peer_url: master.peer_url.clone(),
+        client_url: master.client_url.clone(),
+    });
+    Options {
+        heartbeat: Duration::from_millis(args.heartbeat_ms),
+        election_timeout: Duration::from_millis(args.election_ms),
+        tls,
+        ..Options::new(
+            &args.data_dir,
+            &args.cluster_id,
+            &args.name,
+            peer_listener,
+            members.collect(),
+        )
+    }
+}
+
+fn registry_options(args: &MasterArgs) -> RegistryOptions {
+    RegistryOptions { service_cidr: args.service_cidr, ..RegistryOptions::default() }
+}
+
+fn leader_options(args: &MasterArgs) -> LeaderOptions {
+    LeaderOptions { pod_cidr: args.pod_cidr, ..LeaderOptions::default() }
+}
