@@ -347,8 +347,11 @@ async fn a_member_far_behind_gets_a_snapshot() {
     .await;
     cluster.restart(lagging).await;
     cluster.equal_hashes().await;
-    let snapshot = cluster.store(lagging).raft_metrics().snapshot;
-    assert!(snapshot.is_some_and(|id| id.index > 500), "{snapshot:?}");
+    until("the snapshot is known", async || {
+        let snapshot = cluster.store(lagging).raft_metrics().snapshot;
+        snapshot.is_some_and(|id| id.index > 500).then_some(())
+    })
+    .await;
     // It takes part again, and what it got is still there after a restart.
     cluster.put(lagging, "last", "v").await.unwrap();
     cluster.kill(lagging);
@@ -455,6 +458,11 @@ async fn wrong_starts_say_what_is_wrong() {
     std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
 }
 
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned()
+}
+
 /// Figures, not a test: `cargo test -p quorate-raftstore figures -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints figures"]
@@ -462,6 +470,7 @@ async fn figures() {
     let mut cluster = Cluster::start(|_| {}).await;
     let (leader, _) = cluster.leader().await;
     let follower = cluster.follower().await;
+    eprintln!("three members, idle: {}", resident());
     for (at, name) in [(leader, "leader"), (follower, "follower")] {
         let started = Instant::now();
         for i in 0..200 {
@@ -490,6 +499,7 @@ async fn figures() {
             eprintln!("{clients} clients at the {name}: {rate:.0} writes/s");
         }
     }
+    eprintln!("three members, after the load: {}", resident());
     let started = Instant::now();
     for _ in 0..200 {
         cluster.get(follower, "one0").await;

@@ -7,13 +7,23 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use openraft::errors::{ClientWriteError, RaftError};
 use prost::Message as _;
 use quorate_proto::peer as pb;
-use quorate_proto::peer::forward_reply::Outcome;
+use quorate_proto::peer::forward_result::Outcome;
 use quorate_store::{Command, CommandResult};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::peer::{Peer, never_sent};
 use crate::types::{Proposal, Raft};
+
+/// Writes that may wait for a call.
+const FORWARD_QUEUE: usize = 8192;
+/// Calls to the leader at the same time.
+const FORWARD_CALLS: usize = 8;
+/// Writes of one call.
+const FORWARD_COMMANDS: usize = 128;
+/// How much longer than the leader its caller waits.
+const FORWARD_GRACE: Duration = Duration::from_millis(100);
 
 /// What came of a proposal that was not applied.
 #[derive(Debug)]
@@ -59,32 +69,47 @@ impl Forwarded {
         }
     }
 
-    /// A follower's write.
+    /// A follower's writes; the answers come when the last of them is done. They enter the log
+    /// together, so that is hardly later than the first.
     pub(crate) async fn handle(&self, request: pb::ForwardRequest) -> pb::ForwardReply {
-        let refusal = match check(&request.command) {
-            Ok(()) => {
-                let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
-                match self.propose(request.command, deadline).await {
-                    Ok((result, index)) => {
-                        return pb::ForwardReply {
-                            outcome: Outcome::Applied.into(),
-                            result: result.encode_to_vec().into(),
-                            index,
-                            reason: String::new(),
-                        };
-                    }
-                    Err(refusal) => refusal,
-                }
-            }
-            Err(refusal) => refusal,
-        };
-        let (outcome, reason) = match refusal {
-            Refusal::NotLeader => (Outcome::NotLeader, String::new()),
-            Refusal::Overloaded(reason) => (Outcome::Overloaded, reason),
-            Refusal::Invalid(reason) => (Outcome::Invalid, reason),
-            Refusal::Unknown(reason) => (Outcome::Unknown, reason),
-        };
-        pb::ForwardReply { outcome: outcome.into(), reason, ..Default::default() }
+        let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
+        let proposed = request.commands.into_iter().map(|command| async move {
+            check(&command)?;
+            self.propose(command, deadline).await
+        });
+        let outcomes = futures::future::join_all(proposed).await;
+        pb::ForwardReply { results: outcomes.into_iter().map(encode_outcome).collect() }
+    }
+}
+
+fn encode_outcome(outcome: Result<Applied, Refusal>) -> pb::ForwardResult {
+    let (outcome, reason) = match outcome {
+        Ok((result, index)) => {
+            return pb::ForwardResult {
+                outcome: Outcome::Applied.into(),
+                result: result.encode_to_vec().into(),
+                index,
+                reason: String::new(),
+            };
+        }
+        Err(Refusal::NotLeader) => (Outcome::NotLeader, String::new()),
+        Err(Refusal::Overloaded(reason)) => (Outcome::Overloaded, reason),
+        Err(Refusal::Invalid(reason)) => (Outcome::Invalid, reason),
+        Err(Refusal::Unknown(reason)) => (Outcome::Unknown, reason),
+    };
+    pb::ForwardResult { outcome: outcome.into(), reason, ..Default::default() }
+}
+
+fn decode_outcome(result: pb::ForwardResult) -> Result<Applied, Refusal> {
+    match result.outcome() {
+        Outcome::Applied => match CommandResult::decode(result.result) {
+            Ok(applied) => Ok((applied, result.index)),
+            Err(error) => Err(Refusal::Unknown(format!("the leader's answer: {error}"))),
+        },
+        Outcome::NotLeader => Err(Refusal::NotLeader),
+        Outcome::Overloaded => Err(Refusal::Overloaded(result.reason)),
+        Outcome::Invalid => Err(Refusal::Invalid(result.reason)),
+        Outcome::Unknown => Err(Refusal::Unknown(result.reason)),
     }
 }
 
@@ -108,34 +133,106 @@ fn stamp(command: &Bytes) -> Bytes {
     stamped.freeze()
 }
 
-/// Passes an encoded command on to the leader.
-pub(crate) async fn forward(
-    leader: &Peer,
+/// A write on its way to the leader.
+struct Waiting {
+    leader: Arc<Peer>,
     command: Bytes,
     deadline: Instant,
-) -> Result<Applied, Refusal> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    let mut client = leader.urgent();
-    let call = client.forward(pb::ForwardRequest { command, timeout_ms });
-    // The leader gives up first and then says what it knows.
-    let reply = match tokio::time::timeout_at(deadline + Duration::from_millis(100), call).await {
-        Ok(Ok(reply)) => reply.into_inner(),
-        Ok(Err(status)) if never_sent(&status) => return Err(Refusal::NotLeader),
-        Ok(Err(status)) => {
-            return Err(Refusal::Unknown(format!("the leader went away: {}", status.message())));
+    done: oneshot::Sender<Result<Applied, Refusal>>,
+}
+
+/// Passes writes on to the leader: those that wait at the same time travel in one call.
+#[derive(Clone)]
+pub(crate) struct Forwarder(mpsc::Sender<Waiting>);
+
+impl Forwarder {
+    /// Starts the task "forwarder"; it ends with `cancel`.
+    pub(crate) fn start(cancel: CancellationToken) -> Self {
+        let (sender, mut waiting) = mpsc::channel(FORWARD_QUEUE);
+        tokio::spawn(async move {
+            let calls = Arc::new(Semaphore::new(FORWARD_CALLS));
+            loop {
+                // While all calls are out, the next ones gather.
+                let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
+                let mut group = Vec::new();
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    received = waiting.recv_many(&mut group, FORWARD_COMMANDS) => {
+                        if received == 0 {
+                            return;
+                        }
+                    }
+                }
+                // The task "forward": its callers have time-outs of their own, and get an error
+                // when it is dropped.
+                tokio::spawn(async move {
+                    forward(group).await;
+                    drop(call);
+                });
+            }
+        });
+        Self(sender)
+    }
+
+    /// Passes one encoded command on.
+    pub(crate) async fn forward(
+        &self,
+        leader: Arc<Peer>,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<Applied, Refusal> {
+        let (done, answer) = oneshot::channel();
+        if self.0.send(Waiting { leader, command, deadline, done }).await.is_err() {
+            return Err(Refusal::NotLeader);
         }
-        Err(_) => return Err(Refusal::Unknown("the leader did not answer in time".into())),
+        // The leader gives up first and then says what it knows.
+        match tokio::time::timeout_at(deadline + FORWARD_GRACE, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Refusal::Unknown("this master is stopping".into())),
+            Err(_) => Err(Refusal::Unknown("the leader did not answer in time".into())),
+        }
+    }
+}
+
+/// One call for each leader in the group; there is more than one only while it changes.
+async fn forward(mut group: Vec<Waiting>) {
+    while let Some(leader) = group.first().map(|first| Arc::clone(&first.leader)) {
+        let (same, others) =
+            group.into_iter().partition(|waiting| Arc::ptr_eq(&waiting.leader, &leader));
+        forward_to(&leader, same).await;
+        group = others;
+    }
+}
+
+async fn forward_to(leader: &Peer, group: Vec<Waiting>) {
+    let now = Instant::now();
+    let deadline = group.iter().map(|waiting| waiting.deadline).max().unwrap_or(now);
+    let left = deadline.saturating_duration_since(now);
+    let request = pb::ForwardRequest {
+        commands: group.iter().map(|waiting| waiting.command.clone()).collect(),
+        timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     };
-    match reply.outcome() {
-        Outcome::Applied => match CommandResult::decode(reply.result) {
-            Ok(result) => Ok((result, reply.index)),
-            Err(error) => Err(Refusal::Unknown(format!("the leader's answer: {error}"))),
-        },
-        Outcome::NotLeader => Err(Refusal::NotLeader),
-        Outcome::Overloaded => Err(Refusal::Overloaded(reply.reason)),
-        Outcome::Invalid => Err(Refusal::Invalid(reply.reason)),
-        Outcome::Unknown => Err(Refusal::Unknown(reply.reason)),
+    let mut client = leader.urgent();
+    let reply = tokio::time::timeout_at(deadline + FORWARD_GRACE, client.forward(request)).await;
+    let (mut results, reason) = match reply {
+        Ok(Ok(reply)) => (reply.into_inner().results, "the leader's answer is incomplete".into()),
+        Ok(Err(status)) if never_sent(&status) => {
+            for waiting in group {
+                let _ = waiting.done.send(Err(Refusal::NotLeader));
+            }
+            return;
+        }
+        Ok(Err(status)) => (Vec::new(), format!("the leader went away: {}", status.message())),
+        Err(_) => (Vec::new(), "the leader did not answer in time".to_owned()),
+    };
+    results.reverse();
+    for waiting in group {
+        let outcome = match results.pop() {
+            Some(result) => decode_outcome(result),
+            None => Err(Refusal::Unknown(reason.clone())),
+        };
+        // A caller that has given up is no concern.
+        let _ = waiting.done.send(outcome);
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::RaftStoreError;
 use crate::fatal::Fatal;
-use crate::forward::Forwarded;
+use crate::forward::{Forwarded, Forwarder};
 use crate::identity::{DirectoryLock, Identity};
 use crate::leadership::LeadershipTask;
 use crate::log::{LogStore, WriterThread};
@@ -91,6 +91,7 @@ impl RaftStore {
             state: storage.state,
             peers,
             forwarded,
+            forwarder: Forwarder::start(tasks_cancel.clone()),
             reads,
             leadership: Arc::new(watch::Sender::new(leadership)),
             fatal,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::fatal::Fatal;
-use crate::forward::{self, Forwarded, Refusal};
+use crate::forward::{self, Forwarded, Forwarder, Refusal};
 use crate::identity::DirectoryLock;
 use crate::leadership;
 use crate::log::WriterThread;
@@ -48,6 +48,7 @@ pub struct RaftStore {
     pub(crate) state: Arc<State>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) forwarded: Arc<Forwarded>,
+    pub(crate) forwarder: Forwarder,
     pub(crate) reads: ReadIndex,
     pub(crate) leadership: Arc<watch::Sender<Leadership>>,
     pub(crate) revision: watch::Receiver<Revision>,
@@ -260,7 +261,7 @@ impl RaftStore {
                     .peers
                     .get(leader, &info)
                     .map_err(|status| Refusal::Invalid(status.message().to_owned()))?;
-                forward::forward(&peer, command.clone(), deadline).await
+                self.forwarder.forward(peer, command.clone(), deadline).await
             }
         }
     }

@@ -167,8 +167,10 @@ impl LogReader {
             return Ok(cached);
         }
         let mut entries = self.read_disk(range.start, cached_first, bytes)?;
-        // Only when the part on disk is complete may the cached part follow it.
-        if entries.last().is_some_and(|entry| entry.log_id.index + 1 == cached_first) {
+        // The cached part may follow only where the part on disk ends. None on disk: the log
+        // begins with the cached part.
+        let complete = entries.last().is_none_or(|entry| entry.log_id.index + 1 == cached_first);
+        if complete && (entries.is_empty() || bytes == usize::MAX) {
             entries.extend(cached);
         }
         Ok(entries)

@@ -123,7 +123,7 @@ impl Tail {
             self.bytes -= newest.size;
             self.cached.pop_back();
         }
-        self.last = last.max(self.purged);
+        self.last = self.last.min(last).max(self.purged);
     }
 
     pub(super) fn purge(&mut self, upto: LogId) {

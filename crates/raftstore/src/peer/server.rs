@@ -65,7 +65,6 @@ impl PeerServer {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's interceptors return Status")]
 fn check_cluster(ours: &str, request: Request<()>) -> Result<Request<()>, Status> {
     let theirs = request.metadata().get(CLUSTER_HEADER).and_then(|value| value.to_str().ok());
     if theirs == Some(ours) {
