@@ -34,7 +34,7 @@ verify: lint test ## Everything that CI checks; changes no file of the checkout
 lint: ## Format, clippy, licences and bans of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	deny=$$(deploy/install-cargo-deny.sh) && "$$deny" --offline check bans licenses sources
+	deny=$$(deploy/install-cargo-deny.sh) && "$$deny" check bans licenses sources
 
 advisories: ## Checks dependencies against the advisory database (downloads it)
 	deny=$$(deploy/install-cargo-deny.sh) && "$$deny" check advisories

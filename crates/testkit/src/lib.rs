@@ -1,1 +1,18 @@
-//! Local clusters of real processes, test hosts, fault injection
+//! Local clusters of real processes, fault injection, and what the tests and the demo share.
+//!
+//! Nothing here links the server: clusters are started by `quorate up`, seen through the
+//! client, and checked against what Docker and the operating system say.
+
+pub mod cluster;
+pub mod docker;
+pub mod http;
+pub mod image;
+pub mod load;
+pub mod ports;
+pub mod process;
+pub mod suite;
+pub mod wait;
+pub mod writer;
+
+pub use cluster::{Options, TestCluster};
+pub use wait::wait_for;

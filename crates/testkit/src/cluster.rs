@@ -1,0 +1,482 @@
+//! [`TestCluster`]: a local cluster of real processes that can be broken on purpose.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use quorate_client::v1::StatusResponse;
+use quorate_client::{Client, ClientOptions, ClusterFile, ListOptions};
+
+use crate::docker::{self, Container};
+use crate::ports::PortBase;
+use crate::process::{self, Output};
+use crate::wait::wait_for;
+
+/// For waits on a healthy cluster: far beyond what it takes, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lines of each log in a description of the cluster.
+const LOG_TAIL: usize = 25;
+
+/// What to start.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Number of masters.
+    pub masters: u16,
+    /// Number of nodes (agents on this machine's Docker).
+    pub nodes: u16,
+    /// Plain HTTP instead of mutual TLS.
+    pub insecure: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { masters: 3, nodes: 2, insecure: false }
+    }
+}
+
+/// A running cluster. Dropping it stops it and removes its containers.
+#[derive(Debug)]
+pub struct TestCluster {
+    binary: PathBuf,
+    dir: PathBuf,
+    cluster_id: String,
+    _ports: Option<PortBase>,
+    _temp: Option<tempfile::TempDir>,
+}
+
+impl TestCluster {
+    /// Starts a cluster in a temporary folder, on ports of its own, and waits until a master
+    /// leads and all nodes are ready.
+    ///
+    /// # Errors
+    /// When it does not come up; the error carries what `quorate up` and the logs say.
+    pub async fn start(options: Options) -> Result<Self> {
+        let temp = tempfile::Builder::new().prefix("quorate-test-").tempdir()?;
+        let ports = PortBase::reserve(options.masters)?;
+        let dir = temp.path().join("cluster");
+        let mut cluster = Self::start_in(&dir, ports.number(), options).await?;
+        cluster._ports = Some(ports);
+        cluster._temp = Some(temp);
+        Ok(cluster)
+    }
+
+    /// Starts a cluster in `dir` on `port_base`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`TestCluster::start`].
+    pub async fn start_in(dir: &Path, port_base: u16, options: Options) -> Result<Self> {
+        let mut cluster = Self {
+            binary: process::binary()?,
+            dir: dir.to_owned(),
+            cluster_id: String::new(),
+            _ports: None,
+            _temp: None,
+        };
+        let numbers = [options.masters, options.nodes, port_base].map(|n| n.to_string());
+        let [masters, nodes, base] = numbers.each_ref().map(String::as_str);
+        let mut args = vec!["--masters", masters, "--nodes", nodes, "--port-base", base];
+        if options.insecure {
+            args.push("--insecure");
+        }
+        // From here on, dropping `cluster` cleans up.
+        let up = cluster.up(&args).await;
+        cluster.cluster_id = cluster.file().map(|file| file.cluster_id).unwrap_or_default();
+        up?;
+        cluster.wait_ready().await?;
+        Ok(cluster)
+    }
+
+    async fn up(&self, more: &[&str]) -> Result<()> {
+        let dir = self.dir.display().to_string();
+        let args = [&["up", "--dir", &dir], more].concat();
+        let up = self.quorate(&args).await?;
+        if up.code == Some(0) {
+            return Ok(());
+        }
+        bail!("{up}\n{}", self.logs());
+    }
+
+    /// Starts what is not running, and waits until all is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn heal(&self) -> Result<()> {
+        for (_, pid) in self.pids()? {
+            // A paused process would take the signal only later; one that is gone needs none.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        }
+        self.up(&[]).await?;
+        self.wait_ready().await
+    }
+
+    /// Waits until a master leads with all masters caught up, and all nodes are ready.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn wait_ready(&self) -> Result<()> {
+        self.wait("every master follows a leader and every node is ready", async || {
+            let file = self.file()?;
+            for master in &file.masters {
+                let status = self.status_of(&master.name).await?;
+                ensure!(!status.leader.is_empty(), "{} knows no leader", master.name);
+            }
+            let nodes: Vec<Node> = self.client()?.list_as(&ListOptions::default()).await?;
+            let ready = nodes.iter().filter(|node| is_node_ready(node)).count();
+            ensure!(ready >= file.nodes.len(), "{ready} of {} nodes are ready", file.nodes.len());
+            Ok(())
+        })
+        .await
+    }
+
+    /// The cluster's folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The binary under test.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// `cluster.json` as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn file(&self) -> Result<ClusterFile> {
+        Ok(ClusterFile::load(&self.dir)?)
+    }
+
+    /// Runs `quorate` with these arguments against this cluster.
+    ///
+    /// # Errors
+    /// When it cannot be run, or does not end; not when it fails.
+    pub async fn quorate(&self, args: &[&str]) -> Result<Output> {
+        self.quorate_with(args, None).await
+    }
+
+    /// The same with text on its standard input.
+    ///
+    /// # Errors
+    /// As [`TestCluster::quorate`].
+    pub async fn quorate_with(&self, args: &[&str], input: Option<&str>) -> Result<Output> {
+        // The state folder keeps `up` from becoming the user's default cluster.
+        let state = self.dir.with_extension("state");
+        let env: [(&str, &OsStr); 2] =
+            [("QUORATE_CLUSTER", self.dir.as_os_str()), ("XDG_STATE_HOME", state.as_os_str())];
+        process::run(&self.binary, args, &env, input).await
+    }
+
+    /// Applies manifests.
+    ///
+    /// # Errors
+    /// When `quorate apply` fails.
+    pub async fn apply(&self, manifests: &str) -> Result<String> {
+        self.quorate_with(&["apply", "-f", "-"], Some(manifests)).await?.ok()
+    }
+
+    /// A client of all masters.
+    ///
+    /// # Errors
+    /// When `cluster.json` or a certificate cannot be read.
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::from_cluster_file(&self.file()?, ClientOptions::default())?)
+    }
+
+    /// A client of one master only.
+    ///
+    /// # Errors
+    /// As [`TestCluster::client`], or when there is no such master.
+    pub fn client_of(&self, master: &str, timeout: Duration) -> Result<Client> {
+        let mut file = self.file()?;
+        file.masters.retain(|m| m.name == master);
+        let options = ClientOptions { timeout, ..ClientOptions::default() };
+        Ok(Client::from_cluster_file(&file, options)?)
+    }
+
+    /// What one master says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status_of(&self, master: &str) -> Result<StatusResponse> {
+        Ok(self.client_of(master, Duration::from_secs(2))?.status().await?)
+    }
+
+    /// What the first master that answers says.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn status(&self) -> Result<StatusResponse> {
+        Ok(self.client()?.status().await?)
+    }
+
+    /// The name of the leader, from a master that leads itself with its work running.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn leader(&self) -> Result<String> {
+        for master in self.file()?.masters {
+            if let Ok(status) = self.status_of(&master.name).await
+                && status.leader == master.name
+                && status.leader_work_running
+            {
+                return Ok(master.name);
+            }
+        }
+        bail!("no master leads")
+    }
+
+    /// Waits until a master other than `not` leads.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub async fn wait_leader(&self, not: &str) -> Result<String> {
+        self.wait("a (new) leader", async || {
+            let leader = self.leader().await?;
+            ensure!(leader != not, "{not} still leads");
+            Ok(leader)
+        })
+        .await
+    }
+
+    /// Waits for `look` to return `Ok`; on failure the error shows the cluster's state.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn wait<T>(&self, what: &str, look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+        self.wait_within(what, PATIENCE, look).await
+    }
+
+    /// The same with a deadline of its own.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn wait_within<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        look: impl AsyncFnMut() -> Result<T>,
+    ) -> Result<T> {
+        match wait_for(what, deadline, look).await {
+            Ok((value, _)) => Ok(value),
+            Err(error) => Err(anyhow!("{error:#}\n{}", self.describe().await)),
+        }
+    }
+
+    /// Process ids by name of master or node.
+    ///
+    /// # Errors
+    /// When `cluster.json` cannot be read.
+    pub fn pids(&self) -> Result<BTreeMap<String, i32>> {
+        let file = self.file()?;
+        let masters = file.masters.into_iter().map(|m| (m.name, m.pid));
+        let all = masters.chain(file.nodes.into_iter().map(|n| (n.name, n.pid)));
+        all.filter_map(|(name, pid)| Some((name, pid.filter(|pid| *pid != 0)?)))
+            .map(|(name, pid)| Ok((name, i32::try_from(pid)?)))
+            .collect()
+    }
+
+    /// Sends a signal to a master or an agent.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        let pid = *self.pids()?.get(name).with_context(|| format!("no {name} in this cluster"))?;
+        ensure!(self.is_alive(pid), "{name} (process {pid}) is not running");
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {name} ({pid})"))
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub async fn kill(&self, name: &str) -> Result<()> {
+        let pid = *self.pids()?.get(name).with_context(|| format!("no {name} in this cluster"))?;
+        self.signal(name, Signal::SIGKILL)?;
+        wait_for(&format!("end of {name}"), PATIENCE, async || {
+            ensure!(!self.is_alive(pid), "process {pid} is still there");
+            Ok(())
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Kills a node as a power cut would: its agent and all its containers.
+    ///
+    /// # Errors
+    /// When the agent is not running, or Docker fails.
+    pub async fn kill_node(&self, name: &str) -> Result<()> {
+        self.kill(name).await?;
+        docker::kill(&self.containers_of(name).await?).await
+    }
+
+    /// A process whose command line names this cluster's folder: ids are reused.
+    fn is_alive(&self, pid: i32) -> bool {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy())
+    }
+
+    /// All containers of the cluster, sandboxes too, running or not.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn containers(&self) -> Result<Vec<Container>> {
+        docker::containers(&[format!("{CLUSTER_LABEL}={}", self.cluster_id)]).await
+    }
+
+    /// All containers of one node.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn containers_of(&self, node: &str) -> Result<Vec<Container>> {
+        let labels =
+            [format!("{CLUSTER_LABEL}={}", self.cluster_id), format!("{NODE_LABEL}={node}")];
+        docker::containers(&labels).await
+    }
+
+    /// Pods that match a label selector, in namespace `default`.
+    ///
+    /// # Errors
+    /// When no master can answer.
+    pub async fn pods(&self, selector: &str) -> Result<Vec<Pod>> {
+        let options = ListOptions {
+            namespace: "default".to_owned(),
+            labels: selector.to_owned(),
+            ..ListOptions::default()
+        };
+        Ok(self.client()?.list_as(&options).await?)
+    }
+
+    /// Waits until exactly `count` pods match, all ready and none being deleted.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn wait_pods_ready(&self, selector: &str, count: usize) -> Result<Vec<Pod>> {
+        self.wait(&format!("{count} ready pods with {selector}"), async || {
+            let pods = self.pods(selector).await?;
+            let ready = pods.iter().filter(|pod| is_serving(pod)).count();
+            ensure!(ready == count && pods.len() == count, "{ready} ready of {}", pods.len());
+            Ok(pods)
+        })
+        .await
+    }
+
+    /// Where node ports of each node are reached.
+    ///
+    /// # Errors
+    /// When `cluster.json` cannot be read.
+    pub fn node_addresses(&self, port: u16) -> Result<Vec<SocketAddr>> {
+        let parse = |text: &str| Ok(SocketAddr::new(text.parse::<IpAddr>()?, port));
+        self.file()?.nodes.iter().map(|node| parse(&node.address)).collect()
+    }
+
+    /// State and ends of logs, for error messages.
+    pub async fn describe(&self) -> String {
+        let mut text = String::from("--- the cluster at that moment");
+        for args in [&["status"][..], &["get", "pods", "-A", "-o", "wide"], &["get", "nodes"]] {
+            match self.quorate(args).await {
+                Ok(output) => text.push_str(&format!("\n{output}")),
+                Err(error) => text.push_str(&format!("\n{error:#}")),
+            }
+        }
+        text + "\n" + &self.logs()
+    }
+
+    fn logs(&self) -> String {
+        let mut text = String::new();
+        let mut folders: Vec<PathBuf> = std::fs::read_dir(&self.dir)
+            .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+            .unwrap_or_default();
+        folders.sort();
+        for folder in folders {
+            let Ok(log) = std::fs::read_to_string(folder.join("log")) else { continue };
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+            text.push_str(&format!("--- end of {}/log\n{}\n", folder.display(), tail.join("\n")));
+        }
+        text
+    }
+}
+
+/// Label on each container: the cluster's id.
+const CLUSTER_LABEL: &str = "quorate.dev/cluster";
+/// Label on each container: the node's name.
+const NODE_LABEL: &str = "quorate.dev/node";
+
+/// Is a pod ready and meant to stay?
+#[must_use]
+pub fn is_serving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && quorate_objects::pod::is_ready(pod)
+}
+
+/// Name of an object.
+#[must_use]
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Name of the node that a pod is bound to; empty when to none.
+#[must_use]
+pub fn node_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// Is a node's condition Ready true?
+#[must_use]
+pub fn is_node_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        let run = |program: &OsStr, args: &[&str]| {
+            std::process::Command::new(program)
+                .args(args)
+                .env("XDG_STATE_HOME", self.dir.with_extension("state"))
+                .stdin(std::process::Stdio::null())
+                .output()
+        };
+        let dir = self.dir.to_string_lossy();
+        for (_, pid) in self.pids().unwrap_or_default() {
+            if self.is_alive(pid) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+            }
+        }
+        match run(self.binary.as_os_str(), &["down", "--dir", &dir]) {
+            Ok(down) if down.status.success() => {}
+            Ok(down) => eprintln!("quorate down: {}", String::from_utf8_lossy(&down.stderr)),
+            Err(error) => eprintln!("quorate down: {error}"),
+        }
+        // What a failed `down` left behind.
+        for (name, pid) in self.pids().unwrap_or_default() {
+            if self.is_alive(pid) {
+                eprintln!("{name} (process {pid}) outlived `quorate down`: killing it");
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        if self.cluster_id.is_empty() {
+            return;
+        }
+        let filter = format!("label={CLUSTER_LABEL}={}", self.cluster_id);
+        for (list, remove) in [
+            (&["ps", "-aq", "--filter", &filter][..], &["rm", "-f"][..]),
+            (&["network", "ls", "-q", "--filter", &filter], &["network", "rm"]),
+        ] {
+            let Ok(output) = run(OsStr::new("docker"), list) else { continue };
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let ids: Vec<&str> = text.lines().collect();
+            if !ids.is_empty() {
+                let _ = run(OsStr::new("docker"), &[remove, &ids].concat());
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What Docker itself says about a cluster's containers, seen through the `docker` command:
+//! independent of what Quorate believes.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tokio::process::Command;
+
+/// Longest time that one call may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One container, as `docker inspect` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// Name, without the leading slash.
+    pub name: String,
+    /// When it started last, as Docker writes it.
+    pub started_at: String,
+    /// Is it running?
+    pub running: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: String,
+    name: String,
+    state: State,
+    config: Config,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct State {
+    running: bool,
+    started_at: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// All containers, stopped ones too, that carry every one of the labels (`key` or `key=value`).
+///
+/// # Errors
+/// When Docker does not answer.
+pub async fn containers(labels: &[String]) -> Result<Vec<Container>> {
+    let mut args = vec!["ps".to_owned(), "-aq".to_owned(), "--no-trunc".to_owned()];
+    args.extend(labels.iter().flat_map(|label| ["--filter".to_owned(), format!("label={label}")]));
+    let ids: Vec<String> = docker(&args).await?.lines().map(str::to_owned).collect();
+    inspect(&ids).await
+}
+
+async fn inspect(ids: &[String]) -> Result<Vec<Container>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut args = vec!["inspect".to_owned(), "--type=container".to_owned()];
+    args.extend_from_slice(ids);
+    let text = docker(&args).await?;
+    let inspected: Vec<Inspected> = serde_json::from_str(&text).context("docker inspect")?;
+    let mut containers: Vec<Container> = inspected.into_iter().map(container).collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(containers)
+}
+
+fn container(inspected: Inspected) -> Container {
+    Container {
+        id: inspected.id,
+        name: inspected.name.trim_start_matches('/').to_owned(),
+        started_at: inspected.state.started_at,
+        running: inspected.state.running,
+        labels: inspected.config.labels.unwrap_or_default(),
+    }
+}
+
+/// Kills containers (SIGKILL) and leaves them there, as a power cut of their machine would.
+///
+/// # Errors
+/// When Docker does not answer.
+pub async fn kill(containers: &[Container]) -> Result<()> {
+    let running = containers.iter().filter(|c| c.running).map(|c| c.id.clone());
+    let mut args = vec!["kill".to_owned()];
+    args.extend(running);
+    if args.len() > 1 {
+        docker(&args).await?;
+    }
+    Ok(())
+}
+
+/// Runs `docker` and returns what it printed.
+///
+/// # Errors
+/// When it fails.
+pub async fn docker(args: &[String]) -> Result<String> {
+    let child = Command::new("docker")
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(LIMIT, child)
+        .await
+        .with_context(|| format!("docker {} did not end", args[0]))?
+        .context("running docker")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "docker {}: {}", args.join(" "), stderr.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,70 @@
+//! Port ranges for clusters that run side by side.
+
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+/// First port base that is tried; below the range of ephemeral ports.
+const FIRST: u16 = 21_000;
+/// Distance of two bases: a cluster uses base + 1… for clients and base + 101… for peers.
+const STEP: u16 = 200;
+/// Number of bases that are tried.
+const BASES: u16 = 40;
+
+/// A port base that no other process of ours uses, for as long as this value lives.
+#[derive(Debug)]
+pub struct PortBase {
+    base: u16,
+    _lock: Flock<File>,
+}
+
+impl PortBase {
+    /// Takes a free base for `masters` masters.
+    ///
+    /// # Errors
+    /// When all are taken.
+    pub fn reserve(masters: u16) -> Result<Self> {
+        let folder = lock_folder()?;
+        for base in (0..BASES).map(|n| FIRST + n * STEP) {
+            let path = folder.join(format!("{base}.lock"));
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .with_context(|| format!("opening {}", path.display()))?;
+            let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+            if ports(base, masters).all(is_free) {
+                return Ok(Self { base, _lock: lock });
+            }
+        }
+        bail!("no free range of ports from {FIRST} on: are many clusters running?")
+    }
+
+    /// The number for `quorate up --port-base`.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.base
+    }
+}
+
+fn ports(base: u16, masters: u16) -> impl Iterator<Item = u16> {
+    (1..=masters).flat_map(move |n| [base + n, base + 100 + n])
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn lock_folder() -> Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("quorate-ports-{}", nix::unistd::getuid()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+#[path = "ports_test.rs"]
+mod tests;

@@ -1,0 +1,20 @@
+use std::net::{Ipv4Addr, TcpListener};
+
+use super::{PortBase, ports};
+
+#[test]
+fn two_reservations_differ_and_a_taken_port_is_passed_over() {
+    let one = PortBase::reserve(3).unwrap();
+    let two = PortBase::reserve(3).unwrap();
+    assert_ne!(one.number(), two.number());
+
+    let base = two.number();
+    drop(two);
+    let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, base + 101)).unwrap();
+    assert_ne!(PortBase::reserve(3).unwrap().number(), base);
+}
+
+#[test]
+fn a_cluster_has_a_client_and_a_peer_port_for_each_master() {
+    assert_eq!(ports(7000, 2).collect::<Vec<_>>(), [7001, 7101, 7002, 7102]);
+}
