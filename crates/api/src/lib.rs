@@ -1,1 +1,15 @@
-//! Everything that reaches a master over the network
+#![doc = include_str!("../OVERVIEW.md")]
+
+mod cluster;
+mod convert;
+mod error;
+mod gate;
+mod limits;
+mod nodes;
+mod objects;
+mod server;
+
+pub use error::{DOMAIN, internal, registry_status};
+pub use gate::Metrics;
+pub use limits::{MAX_REQUEST_BYTES, REQUEST_TIMEOUT};
+pub use server::{ApiError, ApiOptions, Server, Transfer};

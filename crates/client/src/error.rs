@@ -97,7 +97,10 @@ impl ClientError {
     /// Nothing was written, and the same call may succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self.reason.as_str(), "Unavailable" | "Overloaded" | "Unreachable")
+        matches!(
+            self.reason.as_str(),
+            "Unavailable" | "ServiceUnavailable" | "Overloaded" | "Unreachable" | "Timeout"
+        )
     }
 
     pub(crate) fn outcome_unknown_at(endpoint: &str, what: &str, problem: &str) -> Self {

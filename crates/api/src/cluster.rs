@@ -1,0 +1,141 @@
+//! `quorate.v1.Cluster`: the answering master's view of the cluster.
+
+use k8s_openapi::api::core::v1::Node;
+use quorate_objects::kinds;
+use quorate_proto::v1;
+use quorate_proto::v1::cluster_server::Cluster;
+use quorate_registry::{Object, Registry};
+use quorate_store::{MemberStatus, Role, SharedStore, StoreStatus};
+use tonic::{Code, Request, Response, Status};
+
+use crate::error::{registry_status, status, unavailable};
+use crate::limits::{Effect, within};
+use crate::server::Transfer;
+
+/// The leader has a quorum when a majority has answered within this time.
+const QUORUM_FRESH_MS: u64 = 2_000;
+/// Linux' page size on the machines that we run on.
+const PAGE_BYTES: u64 = 4096;
+
+pub(crate) struct ClusterService {
+    pub registry: Registry,
+    pub store: SharedStore,
+    pub cluster_id: String,
+    pub version: String,
+    pub transfer: Option<Transfer>,
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(self.describe(&self.store.status())))
+    }
+
+    async fn members(
+        &self,
+        _: Request<v1::MembersRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        let members = members(&self.store.status());
+        Ok(Response::new(v1::MembersResponse { members }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let (metadata, _, r) = request.into_parts();
+        within(&metadata, Effect::Write, self.hand_over(r.to)).await.map(Response::new)
+    }
+}
+
+impl ClusterService {
+    fn describe(&self, s: &StoreStatus) -> v1::StatusResponse {
+        let own = s.members.iter().find(|m| m.member.id == s.id);
+        let nodes = self.registry.cache().list(&kinds::NODE, None);
+        let ready = nodes.iter().filter(|node| is_ready(node)).count();
+        v1::StatusResponse {
+            cluster_id: self.cluster_id.clone(),
+            name: own.map(|m| m.member.name.clone()).unwrap_or_default(),
+            version: self.version.clone(),
+            role: role(s.role).to_owned(),
+            term: s.leadership.term,
+            leader: s.leadership.leader.as_ref().map(|m| m.name.clone()).unwrap_or_default(),
+            revision: s.revision,
+            last_index: s.last_index,
+            applied_index: s.applied_index,
+            has_quorum: s.quorum_ack_ms.is_some_and(|ms| ms <= QUORUM_FRESH_MS),
+            members: members(s),
+            nodes_ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            nodes_total: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+            disk_bytes: s.disk_bytes,
+            resident_bytes: resident_bytes(),
+            leader_work_running: s.leadership.ready.is_some(),
+        }
+    }
+
+    async fn hand_over(&self, to: String) -> Result<v1::TransferLeaderResponse, Status> {
+        let Some(transfer) = &self.transfer else {
+            let text = "this master cannot hand leadership over";
+            return Err(status(Code::Unimplemented, "NotImplemented", text));
+        };
+        let mut leadership = self.store.leadership();
+        let wanted = Some(to).filter(|to| !to.is_empty());
+        if let Some(name) = &wanted {
+            let members = self.store.status().members;
+            if !members.iter().any(|m| m.member.name == *name) {
+                let text = format!("there is no master {name:?}");
+                return Err(status(Code::NotFound, "NotFound", text));
+            }
+        }
+        let before = leadership.borrow().leader.as_ref().map(|m| m.name.clone());
+        transfer(wanted.clone()).await.map_err(registry_status)?;
+        let done = leadership.wait_for(|now| match (&now.leader, &wanted) {
+            (Some(leader), Some(wanted)) => leader.name == *wanted,
+            (Some(leader), None) => Some(&leader.name) != before.as_ref(),
+            (None, _) => false,
+        });
+        let now = done.await.map_err(|_| unavailable("this master is shutting down"))?;
+        let leader = now.leader.as_ref().map(|m| m.name.clone()).unwrap_or_default();
+        Ok(v1::TransferLeaderResponse { leader, term: now.term })
+    }
+}
+
+fn members(s: &StoreStatus) -> Vec<v1::Member> {
+    let leader = s.leadership.leader.as_ref().map(|m| m.id);
+    let member = |m: &MemberStatus| v1::Member {
+        id: m.member.id,
+        name: m.member.name.clone(),
+        peer_url: m.member.peer_url.clone(),
+        client_url: m.member.client_url.clone(),
+        learner: m.member.learner,
+        leader: Some(m.member.id) == leader,
+        lag: m.matched_index.map(|index| s.last_index.saturating_sub(index)),
+        last_contact_ms: m.last_contact_ms,
+    };
+    s.members.iter().map(member).collect()
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+    }
+}
+
+fn is_ready(object: &Object) -> bool {
+    let Ok(node) = object.typed::<Node>() else { return false };
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// From the second number of `/proc/self/statm`, which counts pages; 0 when unknown.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE_BYTES
+}

@@ -1,0 +1,68 @@
+//! Between wire messages and the registry's types.
+
+use quorate_objects::{FieldSelector, FieldValidation, Kind, Selector};
+use quorate_proto::v1;
+use quorate_registry::{Consistency, Object, RegistryError};
+use serde_json::Value;
+use tonic::Status;
+
+use crate::error::{bad_request, registry_status};
+
+/// The kind that a request names.
+pub(crate) fn kind(wanted: Option<&v1::KindRef>) -> Result<&'static Kind, Status> {
+    let wanted = wanted.ok_or_else(|| bad_request("the request names no kind"))?;
+    Kind::by_gvk(&wanted.api_version, &wanted.kind).ok_or_else(|| {
+        bad_request(format!(
+            "no matches for kind {:?} in version {:?}",
+            wanted.kind, wanted.api_version
+        ))
+    })
+}
+
+pub(crate) fn kind_ref(kind: &Kind) -> v1::KindRef {
+    v1::KindRef { api_version: kind.api_version(), kind: kind.kind.to_owned() }
+}
+
+pub(crate) fn object(object: &Object) -> v1::Object {
+    v1::Object {
+        kind: Some(kind_ref(object.kind)),
+        namespace: object.namespace().to_owned(),
+        name: object.name().to_owned(),
+        uid: object.uid().to_owned(),
+        revision: object.revision,
+        json: object.json.clone(),
+    }
+}
+
+pub(crate) fn json(bytes: &[u8], what: &str) -> Result<Value, Status> {
+    serde_json::from_slice(bytes).map_err(|e| bad_request(format!("{what} is not JSON: {e}")))
+}
+
+pub(crate) fn consistency(stale: bool) -> Consistency {
+    if stale { Consistency::Serializable } else { Consistency::Linearizable }
+}
+
+pub(crate) fn labels(text: &str) -> Result<Selector, Status> {
+    Selector::parse(text).map_err(|e| registry_status(RegistryError::from(e)))
+}
+
+pub(crate) fn fields(text: &str) -> Result<FieldSelector, Status> {
+    FieldSelector::parse(text).map_err(|e| registry_status(RegistryError::from(e)))
+}
+
+pub(crate) fn field_validation(wanted: v1::FieldValidation) -> FieldValidation {
+    match wanted {
+        v1::FieldValidation::Unspecified | v1::FieldValidation::Strict => FieldValidation::Strict,
+        v1::FieldValidation::Ignore => FieldValidation::Ignore,
+    }
+}
+
+/// Empty means "not given" on the wire.
+pub(crate) fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// 0 means "not given" on the wire.
+pub(crate) fn some_revision(revision: u64) -> Option<u64> {
+    Some(revision).filter(|revision| *revision != 0)
+}

@@ -1,0 +1,222 @@
+//! One agent's session: what it says goes to registry and logs, what changes goes to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use quorate_proto::v1;
+use quorate_proto::v1::agent_message::Message as FromAgent;
+use quorate_proto::v1::master_message::Message as ToAgent;
+use quorate_store::Leadership;
+use tokio::sync::mpsc;
+use tonic::{Code, Status, Streaming};
+use tracing::Instrument as _;
+
+use super::Shared;
+use super::assignments;
+use super::registration::Registration;
+use super::status::{StatusWriter, refuse};
+use super::table::{Session, Table};
+use crate::error::{bad_request, status, unavailable};
+
+/// An agent must introduce itself within this time.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A session on which nothing is heard for this many heartbeat intervals is over.
+const SILENT_HEARTBEATS: u32 = 20;
+/// A log reader that lets its agent wait for longer loses its log: the session carries the
+/// statuses of the node's pods too.
+const SLOW_LOG_READER: Duration = Duration::from_secs(1);
+/// Status batches that wait to be written; agents send one at a time.
+const STATUS_BATCHES: usize = 4;
+
+/// Registers the agent and starts its session.
+pub(crate) async fn open(
+    shared: Shared,
+    mut inbound: Streaming<v1::AgentMessage>,
+) -> Result<BoxStream<'static, Result<v1::MasterMessage, Status>>, Status> {
+    let first = tokio::time::timeout(REGISTER_TIMEOUT, inbound.message())
+        .await
+        .map_err(|_| status(Code::DeadlineExceeded, "Timeout", "no Register came"))??;
+    let Some(FromAgent::Register(register)) = first.and_then(|first| first.message) else {
+        return Err(bad_request("a session begins with Register"));
+    };
+    check(&shared, &register)?;
+    let registration = Registration::decode(&register)?;
+    let (session, outgoing) = shared.table.enter(&register, shared.cancel.child_token())?;
+    shared.registry.heartbeats().record(&session.node);
+    let guard = Guard { table: Arc::clone(&shared.table), session: Arc::clone(&session) };
+    // The queue is new and empty, so this does not wait.
+    session.send(ToAgent::Welcome(welcome(&shared))).await;
+    let span = tracing::info_span!("session", node = %session.node);
+    let run = run(shared, Arc::clone(&session), inbound, registration);
+    // Task "node session": ends with the session; its failure ends the session.
+    tokio::spawn(run.instrument(span));
+    Ok(outbound(guard, outgoing))
+}
+
+fn check(shared: &Shared, register: &v1::Register) -> Result<(), Status> {
+    if register.cluster_id != *shared.cluster_id {
+        let text = format!(
+            "node {:?} belongs to cluster {:?}, this is cluster {:?}; give the agent the right \
+             masters, or another data directory",
+            register.node_name, register.cluster_id, shared.cluster_id
+        );
+        return Err(status(Code::FailedPrecondition, "WrongCluster", text));
+    }
+    if register.node_name.is_empty() {
+        return Err(bad_request("Register has no node_name"));
+    }
+    Ok(())
+}
+
+/// Takes the session out of the table when the agent's stream is dropped.
+struct Guard {
+    table: Arc<Table>,
+    session: Arc<Session>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.session.end(unavailable("the agent has gone"));
+        self.table.leave(&self.session);
+    }
+}
+
+/// What goes to the agent, until the session ends; then why.
+fn outbound(
+    guard: Guard,
+    outgoing: mpsc::Receiver<v1::MasterMessage>,
+) -> BoxStream<'static, Result<v1::MasterMessage, Status>> {
+    let next = |state: Option<(Guard, mpsc::Receiver<v1::MasterMessage>)>| async move {
+        let (guard, mut outgoing) = state?;
+        let message = tokio::select! {
+            biased;
+            () = guard.session.ended.cancelled() => None,
+            message = outgoing.recv() => message,
+        };
+        match message {
+            Some(message) => Some((Ok(message), Some((guard, outgoing)))),
+            None => Some((Err(guard.session.reason()), None)),
+        }
+    };
+    Box::pin(futures::stream::unfold(Some((guard, outgoing)), next))
+}
+
+fn welcome(shared: &Shared) -> v1::Welcome {
+    let store = shared.store.status();
+    let own = store.members.iter().find(|m| m.member.id == store.id);
+    v1::Welcome {
+        cluster_id: shared.cluster_id.to_string(),
+        master_name: own.map(|m| m.member.name.clone()).unwrap_or_default(),
+        heartbeat_interval_ms: u32::try_from(shared.heartbeat_interval.as_millis())
+            .unwrap_or(u32::MAX),
+        leadership: Some(leadership(&shared.store.leadership().borrow())),
+        master_urls: store.members.iter().map(|m| m.member.client_url.clone()).collect(),
+    }
+}
+
+fn leadership(now: &Leadership) -> v1::Leadership {
+    let leader = now.leader.as_ref();
+    v1::Leadership {
+        term: now.term,
+        leader_name: leader.map(|m| m.name.clone()).unwrap_or_default(),
+        leader_url: leader.map(|m| m.client_url.clone()).unwrap_or_default(),
+        self_ready: now.ready.is_some(),
+    }
+}
+
+/// Everything of one session; it ends as a whole.
+async fn run(
+    shared: Shared,
+    session: Arc<Session>,
+    inbound: Streaming<v1::AgentMessage>,
+    registration: Registration,
+) {
+    tracing::info!(incarnation = session.incarnation, "agent connected");
+    let (batches, queue) = mpsc::channel(STATUS_BATCHES);
+    let reason = tokio::select! {
+        () = session.ended.cancelled() => session.reason(),
+        reason = Box::pin(read(&shared, &session, inbound, batches)) => reason,
+        reason = Box::pin(StatusWriter::new(&shared, &session).run(queue)) => reason,
+        reason = Box::pin(follow(&shared, &session, &registration)) => reason,
+    };
+    tracing::info!(reason = reason.message(), "session ended");
+    session.end(reason);
+    shared.table.leave(&session);
+}
+
+/// Takes what the agent says; returns why that ended.
+async fn read(
+    shared: &Shared,
+    session: &Session,
+    mut inbound: Streaming<v1::AgentMessage>,
+    batches: mpsc::Sender<v1::StatusBatch>,
+) -> Status {
+    let heartbeats = shared.registry.heartbeats();
+    let silence = shared.heartbeat_interval * SILENT_HEARTBEATS;
+    loop {
+        let message = match tokio::time::timeout(silence, inbound.message()).await {
+            Ok(Ok(Some(message))) => message.message,
+            Ok(Ok(None)) => return unavailable("the agent ended the session"),
+            Ok(Err(status)) => {
+                return unavailable(format!("the connection broke: {}", status.message()));
+            }
+            Err(_) => return unavailable(format!("nothing heard for {silence:?}")),
+        };
+        heartbeats.record(&session.node);
+        match message {
+            Some(FromAgent::Status(batch)) => {
+                // Never wait here: heartbeats are behind it.
+                if let Err(refused) = batches.try_send(batch) {
+                    let ack = refuse(&refused.into_inner());
+                    if session.send(ToAgent::StatusAck(ack)).await.is_none() {
+                        return session.reason();
+                    }
+                }
+            }
+            Some(FromAgent::LogData(data)) => relay_log(session, data).await,
+            Some(FromAgent::Heartbeat(_)) | None => {}
+            Some(FromAgent::Register(_)) => return bad_request("Register came twice"),
+        }
+    }
+}
+
+/// Hands log data to its reader; the reader's queue is the flow control.
+async fn relay_log(session: &Session, data: v1::LogData) {
+    let id = data.id;
+    let Some(reader) = session.log(id) else {
+        return;
+    };
+    let end = data.end;
+    let sent = tokio::time::timeout(SLOW_LOG_READER, reader.send(data)).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        session.close_log(id);
+        session.send(ToAgent::LogCancel(v1::LogCancel { id })).await;
+    } else if end {
+        session.close_log(id);
+    }
+}
+
+/// Tells the agent who leads; while that is this master, writes the Node and sends assignments.
+async fn follow(shared: &Shared, session: &Session, registration: &Registration) -> Status {
+    let mut changes = shared.store.leadership();
+    loop {
+        let now = changes.borrow_and_update().clone();
+        if session.send(ToAgent::Leadership(leadership(&now))).await.is_none() {
+            return session.reason();
+        }
+        let lead = async {
+            let Some(term) = now.ready else { return std::future::pending().await };
+            registration.write(&shared.registry, term).await;
+            assignments::send(shared, session, term).await
+        };
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return unavailable("this master is shutting down");
+                }
+            }
+            reason = Box::pin(lead) => return reason,
+        }
+    }
+}

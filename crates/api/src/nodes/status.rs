@@ -1,0 +1,158 @@
+//! Statuses that agents report, written in batches by the leader.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::NodeStatus;
+use quorate_objects::kinds;
+use quorate_proto::v1;
+use quorate_proto::v1::master_message::Message as ToAgent;
+use quorate_registry::{DeleteOptions, Object, RegistryError, Write};
+use quorate_store::Term;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::Shared;
+use super::registration::write_status;
+use super::table::Session;
+
+/// Writes one session's batches, one after the other.
+pub(crate) struct StatusWriter<'a> {
+    shared: &'a Shared,
+    session: &'a Session,
+}
+
+/// An answer for a batch that is not written at all.
+pub(crate) fn refuse(batch: &v1::StatusBatch) -> v1::StatusAck {
+    let retry_uids = batch.pods.iter().map(|pod| pod.uid.clone()).collect();
+    v1::StatusAck { sequence: batch.sequence, retry_uids }
+}
+
+impl<'a> StatusWriter<'a> {
+    pub fn new(shared: &'a Shared, session: &'a Session) -> Self {
+        Self { shared, session }
+    }
+
+    /// Until the session ends; returns why.
+    pub async fn run(self, mut batches: mpsc::Receiver<v1::StatusBatch>) -> Status {
+        // The sender lives as long as the session's reader, which ends the session.
+        while let Some(batch) = batches.recv().await {
+            let ready = self.shared.store.leadership().borrow().ready;
+            let ack = match ready {
+                Some(term) => self.write(batch, term).await,
+                None => refuse(&batch),
+            };
+            if self.session.send(ToAgent::StatusAck(ack)).await.is_none() {
+                break;
+            }
+        }
+        self.session.reason()
+    }
+
+    async fn write(&self, batch: v1::StatusBatch, term: Term) -> v1::StatusAck {
+        if !batch.node_status_json.is_empty() {
+            self.write_node(&batch.node_status_json, term).await;
+        }
+        let mut retry_uids = self.write_pods(&batch.pods, term).await;
+        retry_uids.extend(self.finalise(&batch.pods, term).await);
+        retry_uids.sort_unstable();
+        retry_uids.dedup();
+        v1::StatusAck { sequence: batch.sequence, retry_uids }
+    }
+
+    /// Returns the uids of pods that could not be written now.
+    async fn write_pods(&self, pods: &[v1::PodStatus], term: Term) -> Vec<String> {
+        let mut sent = Vec::with_capacity(pods.len());
+        let mut writes = Vec::with_capacity(pods.len());
+        for pod in pods {
+            match status_write(pod) {
+                Ok(Some(write)) => {
+                    sent.push(pod);
+                    writes.push(write);
+                }
+                Ok(None) => {}
+                // Sending the same again would not help.
+                Err(error) => tracing::error!(pod = %pod.name, %error, "a status is not JSON"),
+            }
+        }
+        let results = self.shared.registry.write_batch(writes, Some(term)).await;
+        let failed = sent.iter().zip(results).filter(|(pod, result)| !settled(pod, result));
+        failed.map(|(pod, _)| pod.uid.clone()).collect()
+    }
+
+    /// Removes the pods that were being deleted and of which nothing is left on the node.
+    async fn finalise(&self, pods: &[v1::PodStatus], term: Term) -> Vec<String> {
+        let cache = self.shared.registry.cache();
+        let mut sent = Vec::new();
+        let mut writes = Vec::new();
+        for pod in pods.iter().filter(|pod| pod.terminated) {
+            let deleting = |object: &Arc<Object>| object.is_deleting() && object.uid() == pod.uid;
+            if cache.get(&kinds::POD, &pod.namespace, &pod.name).as_ref().is_some_and(deleting) {
+                sent.push(pod);
+                writes.push(removal(pod));
+            }
+        }
+        let results = self.shared.registry.write_batch(writes, Some(term)).await;
+        let failed = sent.iter().zip(results).filter(|(pod, result)| !settled(pod, result));
+        failed.map(|(pod, _)| pod.uid.clone()).collect()
+    }
+
+    async fn write_node(&self, json: &[u8], term: Term) {
+        let name = &self.session.node;
+        let status: NodeStatus = match serde_json::from_slice(json) {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::error!(%error, "the node's status is no NodeStatus");
+                return;
+            }
+        };
+        // The agent sends it again with its next change; losing one is no harm.
+        if let Err(error) = write_status(&self.shared.registry, name, &status, term).await {
+            tracing::warn!(%error, "cannot write the node's status");
+        }
+    }
+}
+
+fn status_write(pod: &v1::PodStatus) -> Result<Option<Write>, serde_json::Error> {
+    if pod.status_json.is_empty() {
+        return Ok(None);
+    }
+    let status: Value = serde_json::from_slice(&pod.status_json)?;
+    Ok(Some(Write::Status {
+        kind: &kinds::POD,
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        status,
+    }))
+}
+
+fn removal(pod: &v1::PodStatus) -> Write {
+    let options = DeleteOptions {
+        uid: Some(pod.uid.clone()),
+        grace_seconds: Some(0),
+        ..DeleteOptions::default()
+    };
+    Write::Delete {
+        kind: &kinds::POD,
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        options,
+    }
+}
+
+/// Is there nothing more to do for this pod? A pod that is gone, or whose name another pod has
+/// now, needs no status; a status that is refused would be refused again.
+fn settled(pod: &v1::PodStatus, result: &Result<Arc<Object>, RegistryError>) -> bool {
+    match result {
+        Ok(_) | Err(RegistryError::NotFound { .. } | RegistryError::Conflict { .. }) => true,
+        Err(RegistryError::Invalid(invalid)) => {
+            tracing::error!(pod = %pod.name, %invalid, "a status was refused");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(pod = %pod.name, %error, "a status could not be written");
+            false
+        }
+    }
+}

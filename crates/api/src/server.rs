@@ -1,0 +1,210 @@
+//! [`Server`]: one port, all services.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use quorate_proto::v1::cluster_server::ClusterServer;
+use quorate_proto::v1::nodes_server::NodesServer;
+use quorate_proto::v1::objects_server::ObjectsServer;
+use quorate_proto::{FILE_DESCRIPTOR_SET, Tls};
+use quorate_registry::{Registry, RegistryError};
+use quorate_store::SharedStore;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::cluster::ClusterService;
+use crate::gate::{GateLayer, Metrics};
+use crate::limits::MAX_REQUEST_BYTES;
+use crate::nodes::NodesService;
+use crate::objects::ObjectsService;
+
+/// Half-dead connections are found after at most twice this.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Calls that are being carried out get this long when the master shuts down.
+const DRAIN: Duration = Duration::from_secs(3);
+const SYNC_POLL: Duration = Duration::from_secs(1);
+/// Open calls on one connection.
+const MAX_CALLS_PER_CONNECTION: u32 = 4096;
+/// What health can be asked about, beside "" for the whole server.
+const SERVICES: &[&str] = &["", "quorate.v1.Objects", "quorate.v1.Nodes", "quorate.v1.Cluster"];
+
+/// Hands leadership over to the master with this name, or to whichever is ready.
+pub type Transfer =
+    Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Result<(), RegistryError>> + Send + Sync>;
+
+/// Settings of a [`Server`].
+pub struct ApiOptions {
+    /// Already bound, so that a taken port is reported before anything else starts.
+    pub listen: TcpListener,
+    /// `None`: plain HTTP, on loopback addresses only.
+    pub tls: Option<Tls>,
+    /// Version of the binary.
+    pub version: String,
+    /// Agents of another cluster are refused.
+    pub cluster_id: String,
+    /// How `Cluster.TransferLeader` does it; the store's contract has no such call.
+    pub transfer: Option<Transfer>,
+    /// How often agents are to send heartbeats.
+    pub heartbeat_interval: Duration,
+}
+
+impl ApiOptions {
+    /// Plain HTTP and the usual settings.
+    #[must_use]
+    pub fn new(listen: TcpListener, cluster_id: impl Into<String>) -> Self {
+        Self {
+            listen,
+            tls: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: cluster_id.into(),
+            transfer: None,
+            heartbeat_interval: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Plain HTTP where others can listen.
+    #[error("{0} is no loopback address: plain HTTP is for loopback only, use certificates")]
+    PlainText(std::net::SocketAddr),
+    /// The listener is broken.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] std::io::Error),
+    /// gRPC's server failed.
+    #[error("the API server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors of our own services are broken.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Everything that reaches a master over the network.
+pub struct Server {
+    registry: Registry,
+    store: SharedStore,
+    options: ApiOptions,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// A server that does not listen yet.
+    #[must_use]
+    pub fn new(registry: Registry, store: SharedStore, options: ApiOptions) -> Self {
+        Self { registry, store, options, metrics: Arc::default() }
+    }
+
+    /// The counters of requests.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Serves until `cancel`, then lets calls end that are being carried out.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), ApiError> {
+        let address = self.options.listen.local_addr()?;
+        if self.options.tls.is_none() && !address.ip().is_loopback() {
+            return Err(ApiError::PlainText(address));
+        }
+        self.options.listen.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(self.options.listen.try_clone()?)?;
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let mut builder = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(MAX_CALLS_PER_CONNECTION);
+        if let Some(tls) = &self.options.tls {
+            builder = builder.tls_config(tls.server())?;
+        }
+        let reporter = HealthReporter::new();
+        let routes = self.routes(&reporter, &cancel)?;
+        let health = report_health(&reporter, &self.registry, &cancel);
+        let serve = builder
+            .layer(GateLayer(Arc::clone(&self.metrics)))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, cancel.cancelled());
+        tracing::info!(%address, tls = self.options.tls.is_some(), "API is served");
+        let drained = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            result = Box::pin(serve) => Ok(result?),
+            never = Box::pin(health) => match never {},
+            () = drained => {
+                tracing::warn!("calls were still open when the API ended");
+                Ok(())
+            }
+        }
+    }
+
+    fn routes(
+        &self,
+        reporter: &HealthReporter,
+        cancel: &CancellationToken,
+    ) -> Result<Routes, ApiError> {
+        let health = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let objects = ObjectsService { registry: self.registry.clone(), cancel: cancel.clone() };
+        let nodes = NodesService::new(
+            self.registry.clone(),
+            Arc::clone(&self.store),
+            self.options.cluster_id.clone(),
+            self.options.heartbeat_interval,
+            cancel.clone(),
+        );
+        let cluster = ClusterService {
+            registry: self.registry.clone(),
+            store: Arc::clone(&self.store),
+            cluster_id: self.options.cluster_id.clone(),
+            version: self.options.version.clone(),
+            transfer: self.options.transfer.clone(),
+        };
+        let mut routes = Routes::builder();
+        routes
+            .add_service(ObjectsServer::new(objects).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(NodesServer::new(nodes).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(ClusterServer::new(cluster).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        Ok(routes.routes())
+    }
+}
+
+/// SERVING from the moment that the caches have been read: without a quorum a master still
+/// answers stale reads, so that is no reason to be taken out of service.
+async fn report_health(
+    reporter: &HealthReporter,
+    registry: &Registry,
+    cancel: &CancellationToken,
+) -> std::convert::Infallible {
+    set_all(reporter, ServingStatus::NotServing).await;
+    let synced = async { while registry.wait_synced(SYNC_POLL).await.is_err() {} };
+    tokio::select! {
+        () = synced => set_all(reporter, ServingStatus::Serving).await,
+        () = cancel.cancelled() => {}
+    }
+    cancel.cancelled().await;
+    set_all(reporter, ServingStatus::NotServing).await;
+    std::future::pending().await
+}
+
+async fn set_all(reporter: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        reporter.set_service_status(*service, status).await;
+    }
+}
