@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::error::{FieldError, FieldErrorKind, Invalid};
-use crate::kind::{Kind, Typed, name_of};
+use crate::kind::{Kind, name_of};
 
 /// What unknown fields cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,12 @@ pub fn decode_with(
     if !errors.is_empty() {
         return Err(Invalid::new(kind, &name, errors));
     }
-    (kind.ops.decode)(value, validation).map_err(|errors| Invalid::new(kind, &name, errors))
+    let known = (kind.ops.decode)(&value).map_err(|errors| Invalid::new(kind, &name, errors))?;
+    let mut errors = Vec::new();
+    if validation == FieldValidation::Strict {
+        unknown_fields(&value, &known, "", &mut errors);
+    }
+    if errors.is_empty() { Ok(known) } else { Err(Invalid::new(kind, &name, errors)) }
 }
 
 /// k8s-openapi takes a missing kind or apiVersion silently.
@@ -60,46 +65,86 @@ fn identity(value: &Value, kind: &Kind) -> Vec<FieldError> {
     errors
 }
 
-pub(crate) fn strict<T: Typed>(
-    value: Value,
-    validation: FieldValidation,
-) -> Result<Value, Vec<FieldError>> {
-    let mut unknown = Vec::new();
-    let mut record = |path: serde_ignored::Path<'_>| {
-        let path = join_path(&path.to_string());
-        unknown.push(FieldError::new(FieldErrorKind::UnknownField, path, None, ""));
-    };
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let object: Result<T, _> = serde_ignored::deserialize(deserializer, &mut record);
-    let object = object.map_err(|error| {
-        vec![type_error(&serde_path_to_error::Error::new(track.path(), error))]
-    })?;
-    if validation == FieldValidation::Strict && !unknown.is_empty() {
-        return Err(unknown);
+/// What `given` has and `known` has not. Types of k8s-openapi write every field that is set, so
+/// what does not come back was not understood.
+fn unknown_fields(given: &Value, known: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            for (key, value) in given {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    Some(known) => unknown_fields(value, known, &path, errors),
+                    None if value.is_null() => {}
+                    None => {
+                        let kind = FieldErrorKind::UnknownField;
+                        errors.push(FieldError::new(kind, path, None, ""));
+                    }
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(known)) => {
+            for (index, (given, known)) in given.iter().zip(known).enumerate() {
+                unknown_fields(given, known, &format!("{path}[{index}]"), errors);
+            }
+        }
+        _ => {}
     }
-    serde_json::to_value(&object)
-        .map_err(|error| vec![FieldError::invalid("", "", error.to_string())])
 }
 
-/// `spec.containers.0.image` and `metadata.?.name` become `spec.containers[0].image` and
-/// `metadata.name`.
-fn join_path(path: &str) -> String {
-    let mut joined = String::new();
-    for part in path.split('.').filter(|part| *part != "?") {
-        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
-            joined.push_str(&format!("[{part}]"));
-            continue;
-        }
-        if !joined.is_empty() {
-            joined.push('.');
-        }
-        joined.push_str(part);
-    }
-    joined
+/// An error of serde_json about `text` (one line), with the path of the wrong field.
+pub(crate) fn type_error(text: &str, error: &serde_json::Error) -> FieldError {
+    let (path, value) = position(text, error.column());
+    let message = error.to_string();
+    // "… at line 1 column 17" says nothing to the user, whose text was another one.
+    let message = message.split(" at line ").next().unwrap_or_default();
+    FieldError::new(FieldErrorKind::WrongType, path, value, message)
 }
 
-pub(crate) fn type_error(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
-    let path = join_path(&error.path().to_string().replace('[', ".").replace(']', ""));
-    FieldError::new(FieldErrorKind::WrongType, path, None, error.inner().to_string())
+/// Path and text of the value that ends, or goes on, at `column` (from 1).
+fn position(text: &str, column: usize) -> (String, Option<String>) {
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return (String::new(), None) };
+    let mut found = (String::new(), None);
+    walk(&value, "", 0, column, &mut found);
+    found
+}
+
+/// Walks the compact text of `value`, which starts at `start`, and returns where it ends. The
+/// last value that starts before `column` is the one looked for.
+fn walk(
+    value: &Value,
+    path: &str,
+    start: usize,
+    column: usize,
+    found: &mut (String, Option<String>),
+) -> usize {
+    if start >= column {
+        return start;
+    }
+    let scalar = !value.is_object() && !value.is_array();
+    *found = (path.to_owned(), scalar.then(|| value.to_string()));
+    let mut at = start + 1;
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                // "key":value,
+                at += Value::from(key.as_str()).to_string().len() + 1;
+                at = walk(value, &inner, at, column, found) + 1;
+                if at > column {
+                    break;
+                }
+            }
+            at.max(start + 2)
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                at = walk(value, &format!("{path}[{index}]"), at, column, found) + 1;
+                if at > column {
+                    break;
+                }
+            }
+            at.max(start + 2)
+        }
+        scalar => start + scalar.to_string().len(),
+    }
 }

@@ -21,3 +21,6 @@ pub use kinds::kinds;
 pub use selector::{FieldSelector, Selector, SelectorError};
 
 pub use k8s_openapi;
+
+#[cfg(test)]
+mod kinds_test;

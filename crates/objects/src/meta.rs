@@ -21,10 +21,7 @@ pub(crate) fn validate(kind: &Kind, meta: &ObjectMeta, errors: &mut Errors) {
             errors.invalid("metadata.namespace", namespace, message);
         }
     } else if !namespace.is_empty() {
-        errors.push(crate::FieldError::forbidden(
-            "metadata.namespace",
-            "not allowed on this type",
-        ));
+        errors.push(crate::FieldError::forbidden("metadata.namespace", "not allowed on this type"));
     }
     validate_labels(meta.labels.as_ref(), "metadata.labels", errors);
     validate_annotations(meta.annotations.as_ref(), errors);

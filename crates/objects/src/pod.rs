@@ -107,8 +107,7 @@ pub fn set_condition(
     reason: Option<&str>,
     message: Option<&str>,
 ) -> bool {
-    let conditions =
-        pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
     let present = conditions.iter().position(|c| c.type_ == condition_type);
     let reason = reason.map(str::to_owned);
     let message = message.map(str::to_owned);
@@ -207,8 +206,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 /// The first of `taints` with one of `effects` that no toleration of the pod tolerates.
 #[must_use]
 pub fn untolerated<'a>(pod: &Pod, taints: &'a [Taint], effects: &[&str]) -> Option<&'a Taint> {
-    let tolerations =
-        pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+    let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
     taints
         .iter()
         .filter(|taint| effects.contains(&taint.effect.as_str()))

@@ -20,7 +20,9 @@ pub struct Quantity {
 
 /// The text is no quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("quantities must match a number with an optional suffix (n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or e3): {0:?}")]
+#[error(
+    "quantities must match a number with an optional suffix (n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or e3): {0:?}"
+)]
 pub struct QuantityError(pub String);
 
 impl Quantity {
@@ -206,3 +208,7 @@ impl fmt::Display for Quantity {
         write!(f, "{}n", self.nanos)
     }
 }
+
+#[cfg(test)]
+#[path = "quantity_test.rs"]
+mod tests;

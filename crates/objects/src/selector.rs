@@ -108,10 +108,12 @@ impl Selector {
         let labels = selector.match_labels.clone().unwrap_or_default();
         let mut requirements = Self::from_map(&labels).requirements;
         for expression in selector.match_expressions.iter().flatten() {
-            requirements.push(from_expression(expression).map_err(|message| SelectorError {
-                selector: expression.key.clone(),
-                message,
-            })?);
+            requirements.push(
+                from_expression(expression).map_err(|message| SelectorError {
+                    selector: expression.key.clone(),
+                    message,
+                })?,
+            );
         }
         Ok(Self { requirements, nothing: false })
     }
@@ -310,3 +312,7 @@ impl FromStr for FieldSelector {
         Self::parse(text)
     }
 }
+
+#[cfg(test)]
+#[path = "selector_test.rs"]
+mod tests;

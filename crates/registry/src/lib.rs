@@ -1,1 +1,31 @@
-//! Typed objects over the store, and the caches that all watchers read
+#![doc = include_str!("../OVERVIEW.md")]
+
+mod alloc;
+mod batch;
+mod cache;
+mod commit;
+mod delete;
+mod error;
+mod events;
+mod feed;
+mod heartbeats;
+mod object;
+mod options;
+mod patch;
+mod registry;
+mod strategic;
+mod system;
+mod watcher;
+mod write;
+
+pub use cache::{Cache, View};
+pub use delete::Deleted;
+pub use error::{Code, RegistryError};
+pub use events::{EventRecord, EventRecorder, EventType};
+pub use heartbeats::Heartbeats;
+pub use object::{Object, ObjectKey};
+pub use options::*;
+pub use registry::{List, Registry};
+pub use watcher::{EventKind, ObjectEvent, ObjectWatcher, WatchOptions};
+
+pub use quorate_store::Consistency;

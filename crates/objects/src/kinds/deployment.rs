@@ -1,10 +1,12 @@
 //! Deployment.
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::error::Errors;
+use crate::error::{Errors, FieldError};
 use crate::kind::{Column, Kind, Ops, Typed};
+use crate::{Selector, template, time};
 
 /// Deployment.
 pub static KIND: Kind = Kind {
@@ -36,9 +38,102 @@ impl Typed for Deployment {
         &KIND
     }
 
-    fn validate(&self, _errors: &mut Errors) {}
+    fn set_defaults(&mut self) {
+        let spec = &mut self.spec;
+        spec.replicas.get_or_insert(1);
+        spec.revision_history_limit.get_or_insert(10);
+        spec.progress_deadline_seconds.get_or_insert(600);
+        let strategy = spec.strategy.get_or_insert_default();
+        template::default_text(&mut strategy.type_, "RollingUpdate");
+        if strategy.type_.as_deref() == Some("RollingUpdate") {
+            let quarter = || IntOrString::String("25%".into());
+            let rolling = strategy.rolling_update.get_or_insert_default();
+            rolling.max_surge.get_or_insert_with(quarter);
+            rolling.max_unavailable.get_or_insert_with(quarter);
+        }
+        if let Some(pod) = &mut spec.template.spec {
+            template::default_spec(pod);
+        }
+    }
 
-    fn cells(&self, _now: Timestamp) -> Vec<String> {
-        vec![String::new(); KIND.columns.len()]
+    fn validate(&self, errors: &mut Errors) {
+        let spec = &self.spec;
+        errors.non_negative("spec.replicas", spec.replicas.map(i64::from));
+        errors.non_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
+        errors.non_negative(
+            "spec.revisionHistoryLimit",
+            spec.revision_history_limit.map(i64::from),
+        );
+        let deadline = spec.progress_deadline_seconds;
+        errors.non_negative("spec.progressDeadlineSeconds", deadline.map(i64::from));
+        if let Some(deadline) = deadline.filter(|d| *d <= spec.min_ready_seconds.unwrap_or(0)) {
+            let text = "must be greater than minReadySeconds";
+            errors.invalid("spec.progressDeadlineSeconds", deadline, text);
+        }
+        validate_strategy(spec.strategy.as_ref(), errors);
+        template::validate_template(&spec.selector, &spec.template, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        errors.immutable("spec.selector", &self.spec.selector, &old.spec.selector);
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        let desired = self.spec.replicas.unwrap_or(1);
+        let pod = self.spec.template.spec.as_ref();
+        let containers = pod.map(|pod| pod.containers.as_slice()).unwrap_or_default();
+        let names: Vec<&str> = containers.iter().map(|one| one.name.as_str()).collect();
+        let images: Vec<&str> = containers.iter().filter_map(|one| one.image.as_deref()).collect();
+        let selector = Selector::from_label_selector(&self.spec.selector).ok();
+        vec![
+            self.metadata.name.clone().unwrap_or_default(),
+            format!("{}/{desired}", status.ready_replicas.unwrap_or(0)),
+            status.updated_replicas.unwrap_or(0).to_string(),
+            status.available_replicas.unwrap_or(0).to_string(),
+            time::age_of(self.metadata.creation_timestamp.as_ref(), now),
+            names.join(","),
+            images.join(","),
+            selector.map(|selector| selector.to_string()).unwrap_or_default(),
+        ]
+    }
+}
+
+fn validate_strategy(strategy: Option<&DeploymentStrategy>, errors: &mut Errors) {
+    let Some(strategy) = strategy else { return };
+    let kind = strategy.type_.as_deref();
+    errors.one_of("spec.strategy.type", kind, &["Recreate", "RollingUpdate"]);
+    let Some(rolling) = &strategy.rolling_update else { return };
+    if kind == Some("Recreate") {
+        errors.push(FieldError::forbidden(
+            "spec.strategy.rollingUpdate",
+            "may not be specified when strategy `type` is 'Recreate'",
+        ));
+    }
+    let path = "spec.strategy.rollingUpdate";
+    let surge = amount(rolling.max_surge.as_ref(), &format!("{path}.maxSurge"), errors);
+    let unavailable_path = format!("{path}.maxUnavailable");
+    let unavailable = amount(rolling.max_unavailable.as_ref(), &unavailable_path, errors);
+    if (surge, unavailable) == (Some(0), Some(0)) {
+        errors.invalid(unavailable_path, 0, "may not be 0 when `maxSurge` is 0");
+    }
+}
+
+/// A number or percentage that is not negative.
+fn amount(value: Option<&IntOrString>, path: &str, errors: &mut Errors) -> Option<i32> {
+    match value? {
+        IntOrString::Int(number) => {
+            errors.non_negative(path, i64::from(*number));
+            Some(*number)
+        }
+        IntOrString::String(text) => {
+            let percent = text.strip_suffix('%').and_then(|text| text.parse::<u16>().ok());
+            if percent.is_none() {
+                let text_rule = "a valid percent string must be a numeric string followed by an \
+                                 ending '%'";
+                errors.invalid(path, text, text_rule);
+            }
+            percent.map(i32::from)
+        }
     }
 }

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::error::Errors;
 use crate::kind::{Column, Kind, Ops, Typed};
+use crate::{names, time};
 
 /// Node.
 pub static KIND: Kind = Kind {
@@ -38,9 +39,71 @@ impl Typed for Node {
         &KIND
     }
 
-    fn validate(&self, _errors: &mut Errors) {}
-
-    fn cells(&self, _now: Timestamp) -> Vec<String> {
-        vec![String::new(); KIND.columns.len()]
+    fn validate(&self, errors: &mut Errors) {
+        let taints = self.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        for (index, taint) in taints.enumerate() {
+            let path = format!("spec.taints[{index}]");
+            if let Err(message) = names::label_key(&taint.key) {
+                errors.invalid(format!("{path}.key"), &taint.key, message);
+            }
+            errors.one_of(
+                format!("{path}.effect"),
+                Some(&taint.effect),
+                &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+            );
+        }
     }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let cidr = |node: &Self| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
+        // Set once.
+        if cidr(old).is_some() {
+            errors.immutable("spec.podCIDR", &cidr(self), &cidr(old));
+        }
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let info = self.status.as_ref().and_then(|status| status.node_info.clone());
+        let info = info.unwrap_or_default();
+        let unknown = |text: String| if text.is_empty() { "<unknown>".into() } else { text };
+        vec![
+            self.metadata.name.clone().unwrap_or_default(),
+            shown_status(self),
+            roles(self),
+            time::age_of(self.metadata.creation_timestamp.as_ref(), now),
+            info.kubelet_version,
+            address(self, "InternalIP"),
+            address(self, "ExternalIP"),
+            unknown(info.os_image),
+            unknown(info.kernel_version),
+            unknown(info.container_runtime_version),
+        ]
+    }
+}
+
+fn shown_status(node: &Node) -> String {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.filter(|condition| condition.type_ == "Ready").last();
+    let mut shown = match ready.map(|condition| condition.status.as_str()) {
+        Some("True") => "Ready".to_owned(),
+        Some(_) => "NotReady".to_owned(),
+        None => "Unknown".to_owned(),
+    };
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        shown.push_str(",SchedulingDisabled");
+    }
+    shown
+}
+
+fn roles(node: &Node) -> String {
+    const PREFIX: &str = "node-role.kubernetes.io/";
+    let labels = node.metadata.labels.iter().flatten();
+    let roles: Vec<&str> = labels.filter_map(|(key, _)| key.strip_prefix(PREFIX)).collect();
+    if roles.is_empty() { "<none>".into() } else { roles.join(",") }
+}
+
+fn address(node: &Node, address_type: &str) -> String {
+    let mut addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let found = addresses.find(|address| address.type_ == address_type);
+    found.map_or_else(|| "<none>".into(), |address| address.address.clone())
 }

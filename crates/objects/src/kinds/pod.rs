@@ -1,10 +1,12 @@
 //! Pod.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::error::Errors;
+use crate::error::{Errors, FieldError};
 use crate::kind::{Column, Kind, Ops, Typed};
+use crate::{pod, template, time};
 
 /// Pod.
 pub static KIND: Kind = Kind {
@@ -37,9 +39,168 @@ impl Typed for Pod {
         &KIND
     }
 
-    fn validate(&self, _errors: &mut Errors) {}
+    fn set_defaults(&mut self) {
+        if let Some(spec) = &mut self.spec {
+            template::default_spec(spec);
+            for toleration in FAILURE_TOLERATIONS {
+                tolerate(spec, toleration);
+            }
+        }
+        let status = self.status.get_or_insert_default();
+        template::default_text(&mut status.phase, "Pending");
+        status.qos_class.get_or_insert_with(|| qos_class(self.spec.as_ref()).to_owned());
+    }
 
-    fn cells(&self, _now: Timestamp) -> Vec<String> {
-        vec![String::new(); KIND.columns.len()]
+    fn validate(&self, errors: &mut Errors) {
+        match &self.spec {
+            None => errors.required("spec.containers", ""),
+            Some(spec) => template::validate_spec(spec, "spec", errors),
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let (Some(new), Some(old)) = (&self.spec, &old.spec) else { return };
+        let mut allowed = old.clone();
+        if new.containers.len() == old.containers.len() {
+            for (allowed, new) in allowed.containers.iter_mut().zip(&new.containers) {
+                allowed.image.clone_from(&new.image);
+            }
+        }
+        let additions = |new: &PodSpec| {
+            let kept = new.tolerations.as_deref().unwrap_or_default();
+            old.tolerations.iter().flatten().all(|toleration| kept.contains(toleration))
+        };
+        if additions(new) {
+            allowed.tolerations.clone_from(&new.tolerations);
+        }
+        allowed.active_deadline_seconds = new.active_deadline_seconds;
+        if *new != allowed {
+            errors.push(FieldError::forbidden(
+                "spec",
+                "pod updates may not change fields other than `spec.containers[*].image`, \
+                 `spec.activeDeadlineSeconds` or `spec.tolerations` (only additions to existing \
+                 tolerations)",
+            ));
+        }
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let statuses: Vec<_> = pod::container_statuses(self).collect();
+        let ready = statuses.iter().filter(|status| status.ready).count();
+        let total = self.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        let none = || "<none>".to_owned();
+        let status = self.status.as_ref();
+        let nominated = status.and_then(|s| s.nominated_node_name.clone());
+        vec![
+            self.metadata.name.clone().unwrap_or_default(),
+            format!("{ready}/{total}"),
+            shown_status(self),
+            restarts(self, now),
+            time::age_of(self.metadata.creation_timestamp.as_ref(), now),
+            pod::pod_ip(self).map_or_else(none, str::to_owned),
+            pod::node_name(self).map_or_else(none, str::to_owned),
+            nominated.filter(|name| !name.is_empty()).unwrap_or_else(none),
+            none(),
+        ]
+    }
+}
+
+/// Every pod stays this long on a node that is gone, unless it says otherwise.
+const FAILURE_TOLERATIONS: [&str; 2] =
+    ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+const FAILURE_SECONDS: i64 = 300;
+
+fn tolerate(spec: &mut PodSpec, key: &str) {
+    let tolerations = spec.tolerations.get_or_insert_default();
+    let covered = tolerations.iter().any(|toleration| {
+        let effect = toleration.effect.as_deref().unwrap_or_default();
+        let known = toleration.key.as_deref().unwrap_or_default();
+        (known == key || known.is_empty()) && (effect.is_empty() || effect == "NoExecute")
+    });
+    if !covered {
+        tolerations.push(Toleration {
+            key: Some(key.to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: Some(FAILURE_SECONDS),
+            ..Toleration::default()
+        });
+    }
+}
+
+/// Kubernetes' classes: Guaranteed when every container has limits of processor and memory that
+/// equal its requests, BestEffort when none has any.
+fn qos_class(spec: Option<&PodSpec>) -> &'static str {
+    let resources = spec.iter().flat_map(|s| &s.containers).map(|c| c.resources.as_ref());
+    let (mut any, mut all) = (false, true);
+    for resources in resources {
+        let list = |pick: fn(&ResourceRequirements) -> &Option<_>| {
+            resources.and_then(|r| pick(r).clone()).unwrap_or_default()
+        };
+        let (limits, requests): (Quantities, Quantities) =
+            (list(|r| &r.limits), list(|r| &r.requests));
+        any |= !limits.is_empty() || !requests.is_empty();
+        all &= ["cpu", "memory"]
+            .iter()
+            .all(|name| limits.get(*name).is_some_and(|limit| requests.get(*name) == Some(limit)));
+    }
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+type Quantities = std::collections::BTreeMap<String, Quantity>;
+
+/// The STATUS column: the most telling reason.
+fn shown_status(this: &Pod) -> String {
+    let status = this.status.as_ref();
+    let mut shown = status
+        .and_then(|s| s.reason.clone())
+        .filter(|reason| !reason.is_empty())
+        .unwrap_or_else(|| pod::phase(this).to_owned());
+    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let init: Vec<_> = status.iter().flat_map(|s| s.init_container_statuses.iter().flatten()).collect();
+    let total = this.spec.as_ref().and_then(|s| s.init_containers.as_ref()).map_or(0, Vec::len);
+    let unfinished = init.iter().position(|one| {
+        let ended = one.state.as_ref().and_then(|s| s.terminated.as_ref());
+        !one.started.unwrap_or(false) && ended.is_none_or(|ended| ended.exit_code != 0)
+    });
+    if let Some(index) = unfinished {
+        let state = init[index].state.as_ref();
+        let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| filled(&w.reason));
+        let ended = state.and_then(|s| s.terminated.as_ref()).and_then(|t| filled(&t.reason));
+        let reason = ended.or(waiting.filter(|reason| reason != "PodInitializing"));
+        shown = reason.map_or_else(|| format!("Init:{index}/{total}"), |r| format!("Init:{r}"));
+    } else {
+        // As kubectl: the first container has the last word.
+        for one in pod::container_statuses(this).collect::<Vec<_>>().into_iter().rev() {
+            let Some(state) = &one.state else { continue };
+            if let Some(reason) = state.waiting.as_ref().and_then(|w| filled(&w.reason)) {
+                shown = reason;
+            } else if let Some(ended) = &state.terminated {
+                shown = filled(&ended.reason).unwrap_or_else(|| match ended.signal {
+                    Some(signal) if signal != 0 => format!("Signal:{signal}"),
+                    _ => format!("ExitCode:{}", ended.exit_code),
+                });
+            }
+        }
+    }
+    if pod::is_deleting(this) {
+        let lost = status.and_then(|s| s.reason.as_deref()) == Some("NodeLost");
+        shown = if lost { "Unknown".into() } else { "Terminating".into() };
+    }
+    shown
+}
+
+fn restarts(this: &Pod, now: Timestamp) -> String {
+    let count: i32 = pod::container_statuses(this).map(|status| status.restart_count).sum();
+    let last = pod::container_statuses(this)
+        .filter_map(|status| status.last_state.as_ref()?.terminated.as_ref()?.finished_at.clone())
+        .max();
+    match last {
+        Some(last) if count > 0 => format!("{count} ({} ago)", time::age(last.0, now)),
+        _ => count.to_string(),
     }
 }

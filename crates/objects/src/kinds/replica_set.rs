@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use crate::error::Errors;
 use crate::kind::{Column, Kind, Ops, Typed};
+use crate::{Selector, template, time};
 
 /// ReplicaSet.
 pub static KIND: Kind = Kind {
@@ -36,9 +37,48 @@ impl Typed for ReplicaSet {
         &KIND
     }
 
-    fn validate(&self, _errors: &mut Errors) {}
+    fn set_defaults(&mut self) {
+        let spec = &mut self.spec;
+        spec.replicas.get_or_insert(1);
+        if let Some(template) = &mut spec.template
+            && let Some(pod) = &mut template.spec
+        {
+            template::default_spec(pod);
+        }
+    }
 
-    fn cells(&self, _now: Timestamp) -> Vec<String> {
-        vec![String::new(); KIND.columns.len()]
+    fn validate(&self, errors: &mut Errors) {
+        let spec = &self.spec;
+        errors.non_negative("spec.replicas", spec.replicas.map(i64::from));
+        errors.non_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
+        match &spec.template {
+            Some(template) => template::validate_template(&spec.selector, template, errors),
+            None => errors.required("spec.template", ""),
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        errors.immutable("spec.selector", &self.spec.selector, &old.spec.selector);
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        let desired = self.spec.replicas.unwrap_or(1);
+        let template = self.spec.template.as_ref();
+        let pod = template.and_then(|template| template.spec.as_ref());
+        let containers = pod.map(|pod| pod.containers.as_slice()).unwrap_or_default();
+        let names: Vec<&str> = containers.iter().map(|one| one.name.as_str()).collect();
+        let images: Vec<&str> = containers.iter().filter_map(|one| one.image.as_deref()).collect();
+        let selector = Selector::from_label_selector(&self.spec.selector).ok();
+        vec![
+            self.metadata.name.clone().unwrap_or_default(),
+            desired.to_string(),
+            status.replicas.to_string(),
+            status.ready_replicas.unwrap_or(0).to_string(),
+            time::age_of(self.metadata.creation_timestamp.as_ref(), now),
+            names.join(","),
+            images.join(","),
+            selector.map(|selector| selector.to_string()).unwrap_or_default(),
+        ]
     }
 }

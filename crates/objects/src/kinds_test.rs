@@ -1,0 +1,259 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{FieldValidation, Kind, decode, decode_with, kinds};
+
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+    })
+}
+
+fn deployment() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web"}]},
+            },
+        },
+    })
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    })
+}
+
+fn kind(value: &Value) -> &'static Kind {
+    let text = |field: &str| value[field].as_str().unwrap();
+    Kind::by_gvk(text("apiVersion"), text("kind")).unwrap()
+}
+
+/// Decoded and with defaults.
+fn ready(value: Value) -> Value {
+    let kind = kind(&value);
+    let mut value = decode(value, kind).unwrap();
+    kind.default(&mut value).unwrap();
+    value
+}
+
+/// The texts of all errors of a new object.
+fn wrong(value: Value) -> Vec<String> {
+    let value = ready(value);
+    match kind(&value).validate(&value) {
+        Ok(()) => Vec::new(),
+        Err(invalid) => invalid.errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn wrong_update(new: Value, old: Value) -> Vec<String> {
+    let (new, old) = (ready(new), ready(old));
+    match kind(&new).validate_update(&new, &old) {
+        Ok(()) => Vec::new(),
+        Err(invalid) => invalid.errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn undecodable(value: Value) -> String {
+    let kind = kind(&value);
+    decode(value, kind).unwrap_err().to_string()
+}
+
+fn with(mut value: Value, pointer: &str, new: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    value.pointer_mut(parent).unwrap()[field] = new;
+    value
+}
+
+#[test]
+fn names_of_kinds() {
+    for name in ["po", "pods", "pod", "Pod", "POD"] {
+        assert_eq!(Kind::by_resource(name), Some(&kinds::POD), "{name}");
+    }
+    for name in ["deploy", "deployments.apps", "deployment.v1.apps"] {
+        assert_eq!(Kind::by_resource(name), Some(&kinds::DEPLOYMENT), "{name}");
+    }
+    assert_eq!(Kind::by_resource("deployments.batch"), None);
+    for kind in crate::kinds() {
+        assert_eq!(Kind::by_gvk(&kind.api_version(), kind.kind), Some(*kind));
+        assert_eq!(Kind::by_resource(&kind.resource()), Some(*kind));
+        let empty = json!({"apiVersion": kind.api_version(), "kind": kind.kind});
+        assert_eq!(kind.row(&empty, Timestamp::UNIX_EPOCH).len(), kind.columns.len(), "{kind}");
+    }
+}
+
+#[test]
+fn unknown_fields_have_their_path() {
+    let text = undecodable(with(deployment(), "/spec/replica", json!(3)));
+    assert_eq!(text, "Deployment.apps \"web\" is invalid: unknown field \"spec.replica\"");
+    let text = undecodable(with(pod(), "/spec/containers/0/imag", json!("x")));
+    assert!(text.ends_with("unknown field \"spec.containers[0].imag\""), "{text}");
+    let loose = with(pod(), "/spec/colour", json!("red"));
+    let decoded = decode_with(loose, &kinds::POD, FieldValidation::Ignore).unwrap();
+    assert!(decoded["spec"].get("colour").is_none());
+}
+
+#[test]
+fn wrong_types_have_their_path() {
+    for (pointer, value, path) in [
+        ("/spec/replicas", json!("three"), "spec.replicas"),
+        ("/spec/template/spec/containers", json!("web"), "spec.template.spec.containers"),
+        (
+            "/spec/template/spec/containers/0/image",
+            json!(5),
+            "spec.template.spec.containers[0].image",
+        ),
+        ("/metadata/labels", json!({"a": 1}), "metadata.labels.a"),
+        ("/spec/paused", json!([1, 2]), "spec.paused"),
+        ("/spec/selector/matchLabels", json!(["a"]), "spec.selector.matchLabels"),
+    ] {
+        let value = with(deployment(), pointer, value);
+        let error = decode(value, &kinds::DEPLOYMENT).unwrap_err();
+        assert_eq!(error.errors[0].path, path, "{error}");
+    }
+}
+
+#[test]
+fn every_strict_object_decodes() {
+    for value in [pod(), deployment(), service()] {
+        let once = ready(value);
+        assert_eq!(ready(once.clone()), once, "defaulting twice changes nothing");
+        assert_eq!(wrong(once), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn defaults_are_kubernetes() {
+    let deployment = ready(deployment());
+    let spec = &deployment["spec"];
+    assert_eq!(spec["replicas"], 1);
+    assert_eq!(spec["revisionHistoryLimit"], 10);
+    assert_eq!(spec["progressDeadlineSeconds"], 600);
+    assert_eq!(spec["strategy"]["type"], "RollingUpdate");
+    assert_eq!(spec["strategy"]["rollingUpdate"]["maxSurge"], "25%");
+    let pod_spec = &spec["template"]["spec"];
+    assert_eq!(pod_spec["restartPolicy"], "Always");
+    assert_eq!(pod_spec["terminationGracePeriodSeconds"], 30);
+    let service = ready(service());
+    assert_eq!(service["spec"]["type"], "ClusterIP");
+    assert_eq!(service["spec"]["ports"][0]["protocol"], "TCP");
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], 80);
+    for (image, policy) in [
+        ("web", "Always"),
+        ("web:latest", "Always"),
+        ("web:1", "IfNotPresent"),
+        ("host:5000/web", "Always"),
+        ("host:5000/web:1", "IfNotPresent"),
+        ("web@sha256:00", "IfNotPresent"),
+    ] {
+        let pod = ready(with(pod(), "/spec/containers/0/image", json!(image)));
+        assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
+    }
+}
+
+#[test]
+fn validation_speaks_kubernetes() {
+    for (value, want) in [
+        (
+            with(deployment(), "/spec/replicas", json!(-1)),
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        (with(pod(), "/spec/containers", json!([])), "spec.containers: Required value"),
+        (
+            with(pod(), "/spec/containers/0/image", json!("")),
+            "spec.containers[0].image: Required value",
+        ),
+        (
+            with(pod(), "/spec/restartPolicy", json!("Sometimes")),
+            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
+             \"OnFailure\", \"Never\"",
+        ),
+        (
+            with(pod(), "/spec/containers/0/ports", json!([{"containerPort": 70000}])),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 \
+             and 65535, inclusive",
+        ),
+        (
+            with(
+                pod(),
+                "/spec/containers/0/volumeMounts",
+                json!([{"name": "v", "mountPath": "/v"}]),
+            ),
+            "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+        ),
+        (
+            with(
+                pod(),
+                "/spec/containers",
+                json!([
+                {"name": "a", "image": "i"}, {"name": "a", "image": "i"}]),
+            ),
+            "spec.containers[1].name: Duplicate value: \"a\"",
+        ),
+        (
+            with(deployment(), "/spec/template/metadata/labels", json!({"app": "other"})),
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: `selector` does \
+             not match template `labels`",
+        ),
+        (with(deployment(), "/spec/selector", json!({})), "spec.selector: Required value"),
+        (with(service(), "/spec/ports", json!([])), "spec.ports: Required value"),
+    ] {
+        assert_eq!(wrong(value), [want]);
+    }
+    let long = with(pod(), "/metadata/name", json!("Web_1"));
+    assert!(wrong(long)[0].starts_with("metadata.name: Invalid value: \"Web_1\": a lowercase"));
+    let resources = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1", "memory": "x"}});
+    let errors = wrong(with(pod(), "/spec/containers/0/resources", resources));
+    assert_eq!(errors.len(), 3, "{errors:?}");
+}
+
+#[test]
+fn what_updates_may_change() {
+    let image = with(pod(), "/spec/containers/0/image", json!("web:2"));
+    assert_eq!(wrong_update(image, pod()), Vec::<String>::new());
+    let node = with(pod(), "/spec/nodeName", json!("n1"));
+    assert!(wrong_update(node, pod())[0].starts_with("spec: Forbidden: pod updates may not"));
+    let tolerant = with(pod(), "/spec/tolerations", json!([{"key": "a", "operator": "Exists"}]));
+    assert_eq!(wrong_update(tolerant.clone(), pod()), Vec::<String>::new());
+    assert_eq!(wrong_update(pod(), tolerant).len(), 1);
+    let mut other = with(deployment(), "/spec/selector/matchLabels/app", json!("other"));
+    other["spec"]["template"]["metadata"]["labels"]["app"] = json!("other");
+    let errors = wrong_update(other, deployment());
+    assert!(errors[0].starts_with("spec.selector: Invalid value"), "{errors:?}");
+    let old = with(service(), "/spec/clusterIP", json!("10.208.0.9"));
+    let new = with(service(), "/spec/clusterIP", json!("10.208.0.10"));
+    assert_eq!(
+        wrong_update(new, old),
+        ["spec.clusterIPs[0]: Invalid value: \"10.208.0.10\": may not change once set"]
+    );
+}
+
+#[test]
+fn rows_of_pods() {
+    let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+    let mut value = ready(pod());
+    value["metadata"]["creationTimestamp"] = json!("2026-01-01T00:05:00Z");
+    value["status"] = json!({
+        "phase": "Running", "podIP": "10.1.0.2",
+        "containerStatuses": [{
+            "name": "web", "image": "web", "imageID": "", "ready": false, "restartCount": 2,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:09:30Z"}},
+        }],
+    });
+    let row = kinds::POD.row(&value, now);
+    assert_eq!(row[..6], ["web", "0/1", "CrashLoopBackOff", "2 (30s ago)", "5m", "10.1.0.2"]);
+    value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:10:30Z");
+    assert_eq!(kinds::POD.row(&value, now)[2], "Terminating");
+}

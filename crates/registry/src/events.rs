@@ -1,0 +1,273 @@
+//! Events: what happened to objects, for people.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use quorate_objects::{kinds, time};
+use quorate_store::Term;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::RegistryError;
+use crate::object::Object;
+use crate::options::{DeleteOptions, Write, WriteOptions};
+use crate::registry::Registry;
+
+/// Events waiting to be written; more are dropped.
+const QUEUE: usize = 1024;
+/// Events whose repetition is recognised.
+const KNOWN: usize = 4096;
+/// Events taken from the queue at once.
+const BATCH: usize = 128;
+/// Events removed in one call of [`Registry::expire_events`].
+const EXPIRE_AT_ONCE: usize = 500;
+const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+/// Longer messages are cut.
+const MESSAGE_MAX: usize = 1024;
+
+/// How serious an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventType {
+    /// As it should be.
+    Normal,
+    /// Someone may have to look.
+    Warning,
+}
+
+impl EventType {
+    /// As the API writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Debug)]
+pub struct EventRecord {
+    /// What it happened to: kind, apiVersion, namespace, name, uid.
+    pub object: ObjectReference,
+    /// How serious it is.
+    pub event_type: EventType,
+    /// In one word: `Scheduled`, `FailedScheduling`.
+    pub reason: String,
+    /// In a sentence.
+    pub message: String,
+    /// Who says so: `scheduler`, `deployment-controller`.
+    pub component: String,
+    /// As in [`WriteOptions`].
+    pub fence: Option<Term>,
+}
+
+impl EventRecord {
+    /// About an object.
+    pub fn about(
+        object: &Object,
+        event_type: EventType,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+        component: impl Into<String>,
+        fence: Option<Term>,
+    ) -> Self {
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let object = ObjectReference {
+            api_version: Some(object.kind.api_version()),
+            kind: Some(object.kind.kind.to_owned()),
+            namespace: text(object.namespace()),
+            name: text(object.name()),
+            uid: text(object.uid()),
+            ..ObjectReference::default()
+        };
+        Self {
+            object,
+            event_type,
+            reason: reason.into(),
+            message: message.into(),
+            component: component.into(),
+            fence,
+        }
+    }
+}
+
+/// Takes events and returns at once.
+#[derive(Clone)]
+pub struct EventRecorder {
+    queue: mpsc::Sender<EventRecord>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl EventRecorder {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<EventRecord>) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        (Self { queue, dropped: Arc::default() }, receiver)
+    }
+
+    /// Records an event, when there is room.
+    pub fn record(&self, record: EventRecord) {
+        if self.queue.try_send(record).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many events found no room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// What makes two events the same.
+type Sameness = (String, String, String, String, String, String, &'static str);
+
+fn sameness(record: &EventRecord) -> Sameness {
+    let object = &record.object;
+    (
+        object.kind.clone().unwrap_or_default(),
+        namespace_of(record).to_owned(),
+        format!(
+            "{}/{}",
+            object.name.as_deref().unwrap_or_default(),
+            object.uid.as_deref().unwrap_or_default()
+        ),
+        record.reason.clone(),
+        record.message.clone(),
+        record.component.clone(),
+        record.event_type.as_str(),
+    )
+}
+
+/// Events about objects without a namespace are in `default`.
+fn namespace_of(record: &EventRecord) -> &str {
+    record.object.namespace.as_deref().filter(|ns| !ns.is_empty()).unwrap_or("default")
+}
+
+/// Writes what the queue holds until cancelled.
+pub(crate) async fn run(
+    registry: Registry,
+    mut queue: mpsc::Receiver<EventRecord>,
+    cancel: CancellationToken,
+) {
+    let mut known: HashMap<Sameness, String> = HashMap::new();
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let taken = tokio::select! {
+            () = cancel.cancelled() => return,
+            taken = queue.recv_many(&mut batch, BATCH) => taken,
+        };
+        if taken == 0 {
+            return;
+        }
+        // Repetitions within the batch cost one write together.
+        let mut counts: HashMap<Sameness, (EventRecord, i32)> = HashMap::new();
+        for record in batch.drain(..) {
+            counts.entry(sameness(&record)).or_insert((record, 0)).1 += 1;
+        }
+        if known.len() + counts.len() > KNOWN {
+            known.clear();
+        }
+        for (same, (record, count)) in counts {
+            let write = write(&registry, known.get(&same), &record, count);
+            let result = tokio::select! {
+                () = cancel.cancelled() => return,
+                result = write => result,
+            };
+            match result {
+                Ok(name) => {
+                    known.insert(same, name);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, reason = record.reason, "an event was not written");
+                }
+            }
+        }
+    }
+}
+
+/// Counts up the event that is there, or creates one; returns its name.
+async fn write(
+    registry: &Registry,
+    known: Option<&String>,
+    record: &EventRecord,
+    count: i32,
+) -> Result<String, RegistryError> {
+    let options = WriteOptions { fence: record.fence, ..WriteOptions::default() };
+    let namespace = namespace_of(record);
+    if let Some(name) = known {
+        let counted = registry
+            .modify::<Event>(&kinds::EVENT, namespace, name, &options, |event| {
+                event.count = Some(event.count.unwrap_or(1).saturating_add(count));
+                event.last_timestamp = Some(time::now());
+                true
+            })
+            .await;
+        match counted {
+            // It has expired: begin a new one.
+            Err(error) if error.is_not_found() => {}
+            other => return other.map(|object| object.name().to_owned()),
+        }
+    }
+    let event = new_event(namespace, record, count);
+    registry.create_typed(&event, &options).await.map(|object| object.name().to_owned())
+}
+
+fn new_event(namespace: &str, record: &EventRecord, count: i32) -> Event {
+    let name = record.object.name.as_deref().unwrap_or("unknown");
+    let mut message = record.message.clone();
+    if message.len() > MESSAGE_MAX {
+        let end = (0..=MESSAGE_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+    }
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{name}.")),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        involved_object: record.object.clone(),
+        reason: Some(record.reason.clone()),
+        message: Some(message),
+        type_: Some(record.event_type.as_str().to_owned()),
+        count: Some(count),
+        first_timestamp: Some(time::now()),
+        last_timestamp: Some(time::now()),
+        source: Some(EventSource { component: Some(record.component.clone()), host: None }),
+        reporting_component: Some(record.component.clone()),
+        ..Event::default()
+    }
+}
+
+impl Registry {
+    /// Removes events that have not happened for an hour, at most some hundreds in one call.
+    /// Returns how many.
+    pub async fn expire_events(&self, now: Timestamp, fence: Option<Term>) -> usize {
+        let events = self.inner.cache.list(&kinds::EVENT, None);
+        let old = events.into_iter().filter(|object| {
+            let last = object.typed::<Event>().ok().and_then(|event| {
+                event.last_timestamp.as_ref().map(|time| time.0).or(event
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| time.0))
+            });
+            last.is_some_and(|last| now.duration_since(last) >= LIFETIME)
+        });
+        // In order of age the oldest would go first; all of them go within a few calls.
+        let writes: BTreeMap<_, _> =
+            old.take(EXPIRE_AT_ONCE).map(|object| (object.revision, object)).collect();
+        let writes = writes.into_values().map(|object| Write::Delete {
+            kind: &kinds::EVENT,
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            options: DeleteOptions { revision: Some(object.revision), ..DeleteOptions::default() },
+        });
+        let results = self.write_batch(writes.collect(), fence).await;
+        results.iter().filter(|result| result.is_ok()).count()
+    }
+}

@@ -1,0 +1,107 @@
+//! The task that feeds the cache from the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_store::{
+    Consistency, Event, EventType, KeyRange, RangeRequest, SharedStore, StoreError, WatchRequest,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::object::{Object, ObjectKey, PREFIX};
+
+/// Keys read at once.
+const PAGE: u64 = 1000;
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Runs until cancelled. Failures are logged and retried: reads of the cache then time out.
+pub(crate) async fn run(store: SharedStore, cache: Arc<Cache>, cancel: CancellationToken) {
+    let mut listed = false;
+    loop {
+        let step = async {
+            if !listed {
+                relist(&store, &cache).await?;
+                listed = true;
+            }
+            follow(&store, &cache).await
+        };
+        let result = tokio::select! {
+            () = cancel.cancelled() => return,
+            result = step => result,
+        };
+        if let Err(error) = result {
+            if matches!(error, StoreError::Compacted(_)) {
+                listed = false;
+            }
+            tracing::warn!(%error, "the registry's cache was interrupted, going on");
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn relist(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
+    let everything = KeyRange::prefix(PREFIX);
+    let mut request = RangeRequest { limit: PAGE, ..RangeRequest::new(everything) };
+    let mut list = BTreeMap::new();
+    loop {
+        // The first page fixes the revision of the others.
+        let page = store.range(request.clone(), Consistency::Serializable).await?;
+        if request.revision == 0 {
+            request.revision = page.revision;
+        }
+        for kv in &page.kvs {
+            if let Some((key, object)) = decode(&kv.key, &kv.value, kv.mod_revision) {
+                list.insert(key, object);
+            }
+        }
+        let Some(last) = page.kvs.last().filter(|_| page.more) else { break };
+        let next = [last.key.as_ref(), &[0]].concat();
+        request.range.key = Bytes::from(next);
+    }
+    cache.reset(request.revision, list);
+    Ok(())
+}
+
+async fn follow(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
+    let mut watcher = store.watch(WatchRequest {
+        range: KeyRange::prefix(PREFIX),
+        start_revision: cache.revision() + 1,
+        prev_kv: false,
+    })?;
+    loop {
+        let batch = watcher.next().await?;
+        cache.apply(batch.revision, batch.events.iter().filter_map(change));
+    }
+}
+
+fn change(event: &Event) -> Option<(ObjectKey, u64, Option<Arc<Object>>)> {
+    let revision = event.kv.mod_revision;
+    match event.kind {
+        EventType::Put => {
+            let (key, object) = decode(&event.kv.key, &event.kv.value, revision)?;
+            Some((key, revision, Some(object)))
+        }
+        EventType::Delete => Some((ObjectKey::parse(&event.kv.key)?, revision, None)),
+    }
+}
+
+/// What cannot be decoded (a kind of a newer master, a write past the registry) is left out.
+fn decode(key: &[u8], value: &[u8], revision: u64) -> Option<(ObjectKey, Arc<Object>)> {
+    let Some(parsed) = ObjectKey::parse(key) else {
+        tracing::warn!(key = %String::from_utf8_lossy(key), "a key of no kind that is served");
+        return None;
+    };
+    match Object::decode(parsed.kind, value, revision) {
+        Ok(object) => Some((parsed, Arc::new(object))),
+        Err(error) => {
+            tracing::error!(key = %String::from_utf8_lossy(key), %error, "left out of the cache");
+            None
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! An object as the registry hands it out, and the keys under which objects live.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use quorate_objects::{FieldSelector, Kind, Typed};
+use serde_json::Value;
+
+use crate::error::RegistryError;
+
+/// Everything that is an object is below this prefix.
+pub(crate) const PREFIX: &str = "/registry/";
+
+/// Where an object is: kind, namespace ("" for kinds without), name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// The kind.
+    pub kind: &'static Kind,
+    /// "" for kinds without namespaces.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The object's key.
+    #[must_use]
+    pub fn new(kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        let namespace = if kind.namespaced { namespace } else { "" };
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// `/registry/<plural>[.<group>]/[<namespace>/]<name>`
+    #[must_use]
+    pub fn store_key(&self) -> Bytes {
+        let Self { kind, namespace, name } = self;
+        let resource = kind.resource();
+        if kind.namespaced {
+            format!("{PREFIX}{resource}/{namespace}/{name}").into()
+        } else {
+            format!("{PREFIX}{resource}/{name}").into()
+        }
+    }
+
+    /// The reverse of [`Self::store_key`]; `None` for keys of kinds that are not served.
+    #[must_use]
+    pub fn parse(key: &[u8]) -> Option<Self> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
+        let (resource, rest) = rest.split_once('/')?;
+        let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+        let mut kinds = quorate_objects::kinds().iter().copied();
+        let kind = kinds.find(|kind| kind.plural == plural && kind.group == group)?;
+        let (namespace, name) = if kind.namespaced { rest.split_once('/')? } else { ("", rest) };
+        Some(Self::new(kind, namespace, name))
+    }
+
+    pub(crate) fn not_found(&self) -> RegistryError {
+        RegistryError::NotFound { resource: self.kind.resource(), name: self.name.clone() }
+    }
+
+    pub(crate) fn conflict(&self, message: impl Into<String>) -> RegistryError {
+        RegistryError::Conflict {
+            resource: self.kind.resource(),
+            name: self.name.clone(),
+            message: message.into(),
+        }
+    }
+}
+
+/// One object at one revision. Immutable and shared.
+pub struct Object {
+    /// The kind.
+    pub kind: &'static Kind,
+    /// The metadata, with the resourceVersion.
+    pub meta: ObjectMeta,
+    /// The revision at which it last changed (of a deleted object: at which it was deleted).
+    pub revision: u64,
+    /// The complete object with apiVersion, kind and metadata.resourceVersion.
+    pub json: Bytes,
+    /// Fields that selectors and indexes ask for.
+    fields: Vec<(&'static str, String)>,
+    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Object {
+    /// From JSON; sets the resourceVersion.
+    ///
+    /// # Errors
+    /// [`RegistryError::Internal`] when the metadata is broken.
+    pub fn from_value(
+        kind: &'static Kind,
+        mut value: Value,
+        revision: u64,
+    ) -> Result<Self, RegistryError> {
+        let internal = |error: serde_json::Error| {
+            RegistryError::Internal(format!("a stored {} cannot be decoded: {error}", kind.kind))
+        };
+        value["metadata"]["resourceVersion"] = revision.to_string().into();
+        let meta = serde_json::from_str(&value["metadata"].to_string()).map_err(internal)?;
+        let fields =
+            kind.selectable.iter().filter_map(|path| Some((*path, field(&value, path)?))).collect();
+        let json = serde_json::to_vec(&value).map_err(internal)?.into();
+        Ok(Self { kind, meta, revision, json, fields, typed: OnceLock::new() })
+    }
+
+    /// From the bytes in the store.
+    pub(crate) fn decode(
+        kind: &'static Kind,
+        stored: &[u8],
+        revision: u64,
+    ) -> Result<Self, RegistryError> {
+        let value = serde_json::from_slice(stored).map_err(|error| {
+            RegistryError::Internal(format!("a stored {} is no JSON: {error}", kind.kind))
+        })?;
+        Self::from_value(kind, value, revision)
+    }
+
+    /// The same object with another revision: events of deletion carry the deletion's.
+    pub(crate) fn at_revision(&self, revision: u64) -> Result<Self, RegistryError> {
+        Self::from_value(self.kind, self.value(), revision)
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or_default()
+    }
+
+    /// The namespace; "" for kinds without.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.meta.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The uid.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.meta.uid.as_deref().unwrap_or_default()
+    }
+
+    /// The labels.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.meta.labels.as_ref().unwrap_or(&NONE)
+    }
+
+    /// Is it being deleted?
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.meta.deletion_timestamp.is_some()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.kind, self.namespace(), self.name())
+    }
+
+    /// The complete JSON.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        // `json` was written by `from_value`, so it is JSON.
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+
+    /// The object as its type, decoded once and shared.
+    ///
+    /// # Errors
+    /// [`RegistryError::Internal`] when it is of another kind.
+    pub fn typed<T: Typed>(&self) -> Result<Arc<T>, RegistryError> {
+        let wrong = || {
+            RegistryError::Internal(format!("{} was read as {}", self.kind.kind, T::kind().kind))
+        };
+        if T::kind() != self.kind {
+            return Err(wrong());
+        }
+        if let Some(ready) = self.typed.get() {
+            return Arc::clone(ready).downcast::<T>().map_err(|_| wrong());
+        }
+        let decoded = Arc::new(T::from_json(&self.json).map_err(|error| {
+            RegistryError::Internal(format!("{} cannot be decoded: {error}", self.kind.kind))
+        })?);
+        let shared = self.typed.get_or_init(|| decoded);
+        Arc::clone(shared).downcast::<T>().map_err(|_| wrong())
+    }
+
+    /// A field that selectors may name.
+    #[must_use]
+    pub fn field(&self, path: &str) -> Option<&str> {
+        match path {
+            "metadata.name" => Some(self.name()),
+            "metadata.namespace" => Some(self.namespace()),
+            _ => self.fields.iter().find(|(p, _)| *p == path).map(|(_, v)| v.as_str()),
+        }
+    }
+
+    /// Does it satisfy the field selector?
+    #[must_use]
+    pub fn matches_fields(&self, selector: &FieldSelector) -> bool {
+        selector.is_everything() || selector.matches(|path| self.field(path))
+    }
+}
+
+/// The field at a dotted path, as text.
+fn field(value: &Value, path: &str) -> Option<String> {
+    // kubectl's name for the component that reported an event.
+    let path = if path == "source" { "source.component" } else { path };
+    match path.split('.').try_fold(value, |value, part| value.get(part))? {
+        Value::String(text) => Some(text.clone()),
+        Value::Null => None,
+        other => Some(other.to_string()),
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, revision, .. } = self;
+        write!(f, "{}/{}/{}@{revision}", kind.resource(), self.namespace(), self.name())
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.revision == other.revision && self.json == other.json
+    }
+}

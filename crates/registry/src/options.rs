@@ -1,0 +1,170 @@
+//! Options of requests.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use quorate_objects::net::Ipv4Net;
+use quorate_objects::{FieldSelector, FieldValidation, Kind, Selector};
+use quorate_store::Term;
+use serde_json::Value;
+
+/// Settings of a [`crate::Registry`].
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Where Services get their addresses.
+    pub service_cidr: Ipv4Net,
+    /// Where Services get their node ports.
+    pub node_ports: RangeInclusive<u16>,
+    /// Changes kept for watchers, for each kind.
+    pub watch_ring: usize,
+    /// How long a request may take, retries included.
+    pub request_timeout: Duration,
+    /// An idle watcher hears a bookmark this often.
+    pub bookmark_interval: Duration,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            service_cidr: Ipv4Net::new([10, 208, 0, 0].into(), 16),
+            node_ports: 30000..=32767,
+            watch_ring: 16 * 1024,
+            request_timeout: Duration::from_secs(10),
+            bookmark_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Options of a write.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Carry it out only while this term is the newest: leader work sets it.
+    pub fence: Option<Term>,
+    /// Check everything, write nothing.
+    pub dry_run: bool,
+    /// What unknown fields cause.
+    pub field_validation: FieldValidation,
+    /// Only when the object is at this revision.
+    pub revision: Option<u64>,
+}
+
+impl WriteOptions {
+    /// Of the leader's work in `term`.
+    #[must_use]
+    pub fn fenced(term: Term) -> Self {
+        Self { fence: Some(term), ..Self::default() }
+    }
+}
+
+/// What happens to the objects that a deleted one owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go after it.
+    #[default]
+    Background,
+    /// They go before it.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
+/// Options of a deletion.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    /// Only when it has this uid.
+    pub uid: Option<String>,
+    /// Only when it is at this revision.
+    pub revision: Option<u64>,
+    /// Seconds a pod gets to stop; `None`: what the pod says; 0: gone at once.
+    pub grace_seconds: Option<u32>,
+    /// What happens to what it owns.
+    pub propagation: Propagation,
+    /// As in [`WriteOptions`].
+    pub fence: Option<Term>,
+    /// Check everything, delete nothing.
+    pub dry_run: bool,
+}
+
+/// Options of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Only objects with these labels.
+    pub labels: Selector,
+    /// Only objects with these fields.
+    pub fields: FieldSelector,
+    /// At most this many; 0 means all.
+    pub limit: usize,
+    /// From [`crate::List::continue_token`].
+    pub continue_token: Option<String>,
+}
+
+/// How a patch is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    /// RFC 7396
+    Merge,
+    /// RFC 6902
+    Json,
+    /// Kubernetes' merge that knows the keys of lists.
+    Strategic,
+}
+
+/// Which part of an object is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subresource {
+    /// Everything but the status.
+    #[default]
+    Main,
+    /// The status only.
+    Status,
+    /// A pod's node: everything that the registry itself has prepared.
+    #[doc(hidden)]
+    Bind,
+}
+
+/// One write of [`crate::Registry::write_batch`].
+pub enum Write {
+    /// Creates an object.
+    Create(Value),
+    /// Replaces an object (not its status).
+    Update(Value),
+    /// Replaces an object's status.
+    UpdateStatus(Value),
+    /// Replaces the status of the object with this uid; `status` is the content of its field.
+    Status {
+        /// The kind.
+        kind: &'static Kind,
+        /// "" for kinds without namespaces.
+        namespace: String,
+        /// The name.
+        name: String,
+        /// Only when it has this uid; empty: whichever it is.
+        uid: String,
+        /// The new content of `status`.
+        status: Value,
+    },
+    /// Binds a pod to a node, when it is bound nowhere and is not being deleted.
+    Bind {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// Only when it has this uid; empty: whichever it is.
+        uid: String,
+        /// Only when it is at this revision.
+        revision: Option<u64>,
+        /// The node.
+        node: String,
+    },
+    /// Deletes an object. The fence of the options is that of the batch.
+    Delete {
+        /// The kind.
+        kind: &'static Kind,
+        /// "" for kinds without namespaces.
+        namespace: String,
+        /// The name.
+        name: String,
+        /// Preconditions, grace and propagation.
+        options: DeleteOptions,
+    },
+}

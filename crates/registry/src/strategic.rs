@@ -1,0 +1,206 @@
+//! Strategic merge patch: Kubernetes' merge that knows the keys of lists.
+//!
+//! Rules from Kubernetes' documentation of the patch format; the table lists the fields of the
+//! kinds served here.
+
+use serde_json::{Map, Value};
+
+/// How a list is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListRule {
+    /// Items with the same value of this field are the same item.
+    ByKey(&'static str),
+    /// A set of plain values.
+    Set,
+    /// Replaced as a whole.
+    Atomic,
+}
+
+/// Field, field that contains it ("" for any), rule. Other lists are replaced.
+const RULES: &[(&str, &str, ListRule)] = &[
+    ("containers", "", ListRule::ByKey("name")),
+    ("initContainers", "", ListRule::ByKey("name")),
+    ("ephemeralContainers", "", ListRule::ByKey("name")),
+    ("env", "", ListRule::ByKey("name")),
+    ("volumes", "", ListRule::ByKey("name")),
+    ("volumeMounts", "", ListRule::ByKey("mountPath")),
+    ("volumeDevices", "", ListRule::ByKey("devicePath")),
+    ("imagePullSecrets", "", ListRule::ByKey("name")),
+    ("hostAliases", "", ListRule::ByKey("ip")),
+    ("topologySpreadConstraints", "", ListRule::ByKey("topologyKey")),
+    ("schedulingGates", "", ListRule::ByKey("name")),
+    ("resourceClaims", "spec", ListRule::ByKey("name")),
+    ("podIPs", "", ListRule::ByKey("ip")),
+    ("hostIPs", "", ListRule::ByKey("ip")),
+    ("ports", "containers", ListRule::ByKey("containerPort")),
+    ("ports", "initContainers", ListRule::ByKey("containerPort")),
+    ("ports", "ephemeralContainers", ListRule::ByKey("containerPort")),
+    ("ports", "spec", ListRule::ByKey("port")),
+    ("conditions", "", ListRule::ByKey("type")),
+    ("addresses", "status", ListRule::ByKey("type")),
+    ("taints", "", ListRule::ByKey("key")),
+    ("podCIDRs", "", ListRule::Set),
+    ("finalizers", "", ListRule::Set),
+    ("ownerReferences", "", ListRule::ByKey("uid")),
+];
+
+fn rule(parent: &str, field: &str) -> ListRule {
+    let found =
+        RULES.iter().find(|(name, within, _)| *name == field && ["", parent].contains(within));
+    found.map_or(ListRule::Atomic, |(_, _, rule)| *rule)
+}
+
+/// Merges `patch` into `target`.
+///
+/// # Errors
+/// What is wrong with the patch.
+pub(crate) fn merge(target: &mut Value, patch: &Value) -> Result<(), String> {
+    let patch = patch.as_object().ok_or("a strategic merge patch must be an object")?;
+    merge_object(target, patch, "")
+}
+
+fn directive(patch: &Map<String, Value>) -> Result<&str, String> {
+    match patch.get("$patch") {
+        None => Ok("merge"),
+        Some(Value::String(text)) if ["merge", "replace", "delete"].contains(&text.as_str()) => {
+            Ok(text)
+        }
+        Some(other) => Err(format!("unknown value of $patch: {other}")),
+    }
+}
+
+fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
+    patch
+        .iter()
+        .filter(|(key, _)| !key.starts_with('$'))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
+}
+
+fn merge_object(target: &mut Value, patch: &Map<String, Value>, name: &str) -> Result<(), String> {
+    match directive(patch)? {
+        "replace" => {
+            *target = Value::Object(without_directives(patch));
+            return Ok(());
+        }
+        "delete" => {
+            *target = Value::Object(Map::new());
+            return Ok(());
+        }
+        _ => {}
+    }
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(map) = target else { return Ok(()) };
+    if let Some(Value::Array(keys)) = patch.get("$retainKeys") {
+        map.retain(|key, _| keys.iter().any(|kept| kept == key));
+    }
+    for (key, list) in patch {
+        if let Some(field) = key.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = list.as_array().ok_or_else(|| format!("{key} must be a list"))?;
+            if let Some(Value::Array(values)) = map.get_mut(field) {
+                values.retain(|value| !gone.contains(value));
+            }
+        }
+    }
+    for (key, value) in patch.iter().filter(|(key, _)| !key.starts_with('$')) {
+        match value {
+            Value::Null => {
+                map.remove(key);
+            }
+            Value::Object(inner) if directive(inner)? == "delete" => {
+                map.remove(key);
+            }
+            Value::Object(inner) => {
+                merge_object(map.entry(key.clone()).or_insert(Value::Null), inner, key)?;
+            }
+            Value::Array(items) => {
+                let entry = map.entry(key.clone()).or_insert_with(|| Value::Array(Vec::new()));
+                merge_list(entry, items, rule(name, key), key)?;
+            }
+            plain => {
+                map.insert(key.clone(), plain.clone());
+            }
+        }
+    }
+    for (key, order) in patch {
+        if let Some(field) = key.strip_prefix("$setElementOrder/") {
+            let order = order.as_array().ok_or_else(|| format!("{key} must be a list"))?;
+            if let Some(Value::Array(items)) = map.get_mut(field) {
+                reorder(items, order, rule(name, field));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merge_list(
+    target: &mut Value,
+    patch: &[Value],
+    rule: ListRule,
+    name: &str,
+) -> Result<(), String> {
+    if !target.is_array() {
+        *target = Value::Array(Vec::new());
+    }
+    let Value::Array(items) = target else { return Ok(()) };
+    match rule {
+        ListRule::Atomic => *items = patch.to_vec(),
+        ListRule::Set => {
+            for value in patch {
+                if !items.contains(value) {
+                    items.push(value.clone());
+                }
+            }
+        }
+        ListRule::ByKey(key) => {
+            let replace = |item: &Value| item["$patch"] == "replace";
+            if patch.iter().any(replace) {
+                *items = patch.iter().filter(|item| !replace(item)).cloned().collect();
+                return Ok(());
+            }
+            for item in patch {
+                merge_item(items, item, key, name)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merge_item(items: &mut Vec<Value>, patch: &Value, key: &str, name: &str) -> Result<(), String> {
+    let object = patch.as_object().ok_or_else(|| format!("items of {name} must be objects"))?;
+    let id = object
+        .get(key)
+        .ok_or_else(|| format!("an item of {name} has no {key}, which identifies it"))?;
+    if directive(object)? == "delete" {
+        items.retain(|item| item.get(key) != Some(id));
+        return Ok(());
+    }
+    match items.iter_mut().find(|item| item.get(key) == Some(id)) {
+        Some(item) => merge_object(item, object, name),
+        None => {
+            let mut item = Value::Object(Map::new());
+            merge_object(&mut item, object, name)?;
+            items.push(item);
+            Ok(())
+        }
+    }
+}
+
+/// Items in the order given; those that are not in it keep their place behind what was before
+/// them.
+fn reorder(items: &mut Vec<Value>, order: &[Value], rule: ListRule) {
+    let rank = |item: &Value| match rule {
+        ListRule::ByKey(key) => order.iter().position(|entry| entry.get(key) == item.get(key)),
+        ListRule::Set | ListRule::Atomic => order.iter().position(|entry| entry == item),
+    };
+    let mut last = 0;
+    let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
+    for item in items.drain(..) {
+        last = rank(&item).unwrap_or(last);
+        ranked.push((last, item));
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    items.extend(ranked.into_iter().map(|(_, item)| item));
+}

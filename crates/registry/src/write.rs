@@ -1,0 +1,490 @@
+//! Creating and changing objects.
+
+use std::sync::Arc;
+
+use quorate_objects::{FieldError, Invalid, Kind, Typed, decode_with, kinds};
+use quorate_store::KeyValue;
+use serde_json::{Map, Value};
+
+use crate::alloc::Allocations;
+use crate::commit::{Loaded, Outcome, Plan, decode_kv, encode, now_text};
+use crate::error::RegistryError;
+use crate::object::{Object, ObjectKey};
+use crate::options::{Subresource, WriteOptions};
+use crate::registry::Registry;
+
+/// Attempts of one request against concurrent writers.
+const ATTEMPTS: usize = 32;
+const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// What a change makes of an object; `None` means "leave it".
+pub(crate) type Edit<'a> = dyn FnMut(&Object) -> Result<Option<Value>, RegistryError> + Send + 'a;
+
+impl Registry {
+    /// Creates an object. Sets name (from generateName), uid, creationTimestamp, generation.
+    ///
+    /// # Errors
+    /// [`RegistryError::AlreadyExists`], [`RegistryError::Invalid`], [`RegistryError::NotFound`]
+    /// or [`RegistryError::Forbidden`] for its namespace, and those of every write.
+    pub async fn create(
+        &self,
+        value: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, RegistryError> {
+        let kind = kind_of(&value)?;
+        check_size(&value)?;
+        let mut value = decode_with(value, kind, options.field_validation)?;
+        let generated = prepare_create(kind, &mut value);
+        kind.default(&mut value)?;
+        for round in 0..ATTEMPTS {
+            let mut attempt = value.clone();
+            if let Some(prefix) = &generated {
+                attempt["metadata"]["name"] = format!("{prefix}{}", random_suffix()).into();
+            }
+            match self.create_once(kind, attempt, round > 0, options).await {
+                Ok(Some(object)) => return Ok(object),
+                // Namespace or allocations changed meanwhile.
+                Ok(None) => {}
+                Err(RegistryError::AlreadyExists { .. }) if generated.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(busy())
+    }
+
+    /// Creates an object from its type.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_typed<T: Typed>(
+        &self,
+        object: &T,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, RegistryError> {
+        self.create(to_value(object)?, options).await
+    }
+
+    async fn create_once(
+        &self,
+        kind: &'static Kind,
+        mut value: Value,
+        fresh: bool,
+        options: &WriteOptions,
+    ) -> Result<Option<Arc<Object>>, RegistryError> {
+        let allocations = Allocations::for_create(self, kind, &mut value)?;
+        kind.validate(&value)?;
+        let metadata = &value["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
+        let key = ObjectKey::new(kind, &text("namespace"), &text("name"));
+        let mut plan = Plan::default();
+        plan.expect(key.store_key(), 0);
+        if kind.namespaced {
+            let (ns_key, revision) = self.namespace_revision(&key, fresh).await?;
+            plan.expect(ns_key.store_key(), revision);
+        }
+        allocations.plan(&mut plan, &key);
+        plan.put(key.store_key(), encode(&value)?);
+        if options.dry_run {
+            let taken = self.load(&key).await;
+            if taken.is_ok() {
+                return Err(already_exists(&key));
+            }
+            return Ok(Some(Arc::new(Object::from_value(kind, value, 0)?)));
+        }
+        match self.commit(plan, options.fence).await? {
+            Outcome::Done(revision) => {
+                Ok(Some(Arc::new(Object::from_value(kind, value, revision)?)))
+            }
+            Outcome::Failed(found) => {
+                if found.first().is_some_and(Option::is_some) {
+                    return Err(already_exists(&key));
+                }
+                let skip = 1 + usize::from(kind.namespaced);
+                allocations.check_conflicts(kind, &key, found.get(skip..).unwrap_or_default())?;
+                // The cache's idea of the namespace may be old: look at the store's.
+                if let Some(namespace) = found.get(1).filter(|_| kind.namespaced) {
+                    check_namespace(&key, namespace.as_ref())?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The namespace that the object will be in must exist and stay.
+    async fn namespace_revision(
+        &self,
+        key: &ObjectKey,
+        fresh: bool,
+    ) -> Result<(ObjectKey, u64), RegistryError> {
+        let ns_key = ObjectKey::new(&kinds::NAMESPACE, "", &key.namespace);
+        let cached = self.inner.cache.get(&kinds::NAMESPACE, "", &key.namespace);
+        let namespace = match cached.filter(|namespace| !fresh && !namespace.is_deleting()) {
+            Some(namespace) => namespace,
+            None => self.reload(&ns_key).await?.object,
+        };
+        if namespace.is_deleting() {
+            return Err(terminating(key));
+        }
+        Ok((ns_key, namespace.revision))
+    }
+
+    /// Replaces an object, but for its status. A resourceVersion in the metadata is the
+    /// precondition; without one it is replaced whatever it is.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Conflict`], [`RegistryError::Invalid`].
+    pub async fn update(
+        &self,
+        value: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, RegistryError> {
+        self.replace(value, Subresource::Main, options).await
+    }
+
+    /// Replaces an object's status; the rest of `value` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub async fn update_status(
+        &self,
+        value: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, RegistryError> {
+        self.replace(value, Subresource::Status, options).await
+    }
+
+    async fn replace(
+        &self,
+        value: Value,
+        subresource: Subresource,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, RegistryError> {
+        let kind = kind_of(&value)?;
+        check_size(&value)?;
+        let value = decode_with(value, kind, options.field_validation)?;
+        let metadata = &value["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+        let key = ObjectKey::new(kind, text("namespace"), text("name"));
+        if key.name.is_empty() {
+            let error = FieldError::required("metadata.name", "");
+            return Err(Invalid::new(kind, "", vec![error]).into());
+        }
+        let given = match text("resourceVersion") {
+            "" => None,
+            revision => Some(revision.parse().map_err(|_| {
+                let error =
+                    FieldError::invalid("metadata.resourceVersion", revision, "must be a number");
+                RegistryError::from(Invalid::new(kind, &key.name, vec![error]))
+            })?),
+        };
+        let uid = text("uid").to_owned();
+        let options = WriteOptions { revision: options.revision.or(given), ..options.clone() };
+        self.edit(&key, subresource, &options, &mut |old| {
+            if !uid.is_empty() && uid != old.uid() {
+                return Err(key.conflict(uid_mismatch(&uid, old.uid())));
+            }
+            Ok(Some(value.clone()))
+        })
+        .await
+    }
+
+    /// Reads, changes and writes an object (not its status) until no other writer interferes.
+    /// The closure may run several times; it returns false to leave the object as it is.
+    ///
+    /// # Errors
+    /// As [`Self::update`]; [`RegistryError::BadRequest`] when `kind` is not the type's.
+    pub async fn modify<T: Typed>(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &WriteOptions,
+        mut change: impl FnMut(&mut T) -> bool + Send,
+    ) -> Result<Arc<Object>, RegistryError> {
+        let key = typed_key::<T>(kind, namespace, name)?;
+        self.edit(&key, Subresource::Main, options, &mut |old| change_typed(old, &mut change)).await
+    }
+
+    /// [`Self::modify`] for the status: other changes are dropped.
+    ///
+    /// # Errors
+    /// As [`Self::modify`].
+    pub async fn modify_status<T: Typed>(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &WriteOptions,
+        mut change: impl FnMut(&mut T) -> bool + Send,
+    ) -> Result<Arc<Object>, RegistryError> {
+        let key = typed_key::<T>(kind, namespace, name)?;
+        self.edit(&key, Subresource::Status, options, &mut |old| change_typed(old, &mut change))
+            .await
+    }
+
+    /// The core of every change: base, edit, rules, transaction; again on a conflict.
+    pub(crate) async fn edit(
+        &self,
+        key: &ObjectKey,
+        subresource: Subresource,
+        options: &WriteOptions,
+        edit: &mut Edit<'_>,
+    ) -> Result<Arc<Object>, RegistryError> {
+        let mut base = self.load(key).await?;
+        for _ in 0..ATTEMPTS {
+            if let Some(wanted) = options.revision
+                && base.object.revision != wanted
+            {
+                if base.verified || base.object.revision > wanted {
+                    return Err(key.conflict(MODIFIED));
+                }
+                base = self.reload(key).await?;
+                continue;
+            }
+            let edited = match edit(&base.object) {
+                Ok(Some(edited)) => edited,
+                Ok(None) => return Ok(base.object),
+                // It may be the cache's lag that is wrong, not the request.
+                Err(_) if !base.verified => {
+                    base = self.reload(key).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let new = match prepare_update(key.kind, edited, &base.object.value(), subresource) {
+                Ok(Some(new)) => new,
+                Ok(None) if base.verified => return Ok(base.object),
+                Err(error) if base.verified => return Err(error),
+                _ => {
+                    base = self.reload(key).await?;
+                    continue;
+                }
+            };
+            match self.write(key, &base.object, new, options).await? {
+                Ok(written) => return Ok(written),
+                Err(None) => return Err(key.not_found()),
+                Err(Some(object)) => base = Loaded { object, verified: true },
+            }
+        }
+        Err(key.conflict(MODIFIED))
+    }
+
+    /// One transaction that replaces `old` by `new`. The inner error is what is there instead.
+    async fn write(
+        &self,
+        key: &ObjectKey,
+        old: &Object,
+        mut new: Value,
+        options: &WriteOptions,
+    ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, RegistryError> {
+        let allocations = Allocations::for_update(self, key.kind, &mut new, &old.value())?;
+        let gone = crate::delete::may_go(key.kind, &new);
+        let mut plan = Plan::default();
+        plan.expect(key.store_key(), old.revision);
+        allocations.plan(&mut plan, key);
+        if gone {
+            plan.delete(key.store_key());
+            Allocations::release_all(key.kind, &old.value(), &mut plan);
+        } else {
+            plan.put(key.store_key(), encode(&new)?);
+        }
+        if options.dry_run {
+            return Ok(Ok(Arc::new(Object::from_value(key.kind, new, old.revision)?)));
+        }
+        match self.commit(plan, options.fence).await? {
+            Outcome::Done(revision) => {
+                Ok(Ok(Arc::new(Object::from_value(key.kind, new, revision)?)))
+            }
+            Outcome::Failed(found) => {
+                let current = decode_kv(key, found.first().and_then(Option::as_ref))?;
+                if current.as_ref().is_some_and(|current| current.revision == old.revision) {
+                    let found = found.get(1..).unwrap_or_default();
+                    allocations.check_conflicts(key.kind, key, found)?;
+                }
+                Ok(Err(current))
+            }
+        }
+    }
+}
+
+fn change_typed<T: Typed>(
+    old: &Object,
+    change: &mut impl FnMut(&mut T) -> bool,
+) -> Result<Option<Value>, RegistryError> {
+    let mut object = T::clone(&*old.typed::<T>()?);
+    if change(&mut object) { to_value(&object).map(Some) } else { Ok(None) }
+}
+
+fn to_value<T: Typed>(object: &T) -> Result<Value, RegistryError> {
+    object.to_value().map_err(|error| RegistryError::BadRequest(error.to_string()))
+}
+
+fn typed_key<T: Typed>(
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<ObjectKey, RegistryError> {
+    if T::kind() != kind {
+        return Err(RegistryError::BadRequest(format!("{} is not {}", T::kind().kind, kind.kind)));
+    }
+    Ok(ObjectKey::new(kind, namespace, name))
+}
+
+/// The kind of an object from its apiVersion and kind.
+pub(crate) fn kind_of(value: &Value) -> Result<&'static Kind, RegistryError> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    Kind::by_gvk(api_version, kind).ok_or_else(|| {
+        RegistryError::BadRequest(if kind.is_empty() {
+            "Object 'Kind' is missing".into()
+        } else {
+            format!("no matches for kind \"{kind}\" in version \"{api_version}\"")
+        })
+    })
+}
+
+/// Before anything is done with a request that is too large anyway.
+fn check_size(value: &Value) -> Result<(), RegistryError> {
+    encode(value).map(|_| ())
+}
+
+/// Sets what the system sets; returns the prefix when a name is to be generated.
+fn prepare_create(kind: &Kind, value: &mut Value) -> Option<String> {
+    if kind.has_status
+        && let Some(object) = value.as_object_mut()
+    {
+        object.remove("status");
+    }
+    let meta = metadata_mut(value);
+    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
+    {
+        meta.remove(field);
+    }
+    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    meta.insert("creationTimestamp".into(), now_text().into());
+    meta.insert("generation".into(), 1.into());
+    let named = meta.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    let prefix = meta.get("generateName").and_then(Value::as_str).map(str::to_owned);
+    // So that the rest fits into a label.
+    prefix.filter(|_| !named).map(|prefix| prefix.chars().take(58).collect())
+}
+
+/// `new` with what may not change taken from `old`, checked; `None` when nothing is different.
+fn prepare_update(
+    kind: &'static Kind,
+    mut new: Value,
+    old: &Value,
+    subresource: Subresource,
+) -> Result<Option<Value>, RegistryError> {
+    match subresource {
+        Subresource::Status => {
+            let status = new.get("status").cloned();
+            new = old.clone();
+            set_or_remove(&mut new, "status", status);
+        }
+        Subresource::Bind => {}
+        Subresource::Main => {
+            if kind.has_status {
+                set_or_remove(&mut new, "status", old.get("status").cloned());
+            }
+            keep_metadata(&mut new, old);
+            kind.default(&mut new)?;
+            crate::alloc::keep(kind, &mut new, old);
+        }
+    }
+    let old_meta = &old["metadata"];
+    let generation = old_meta["generation"].as_i64().unwrap_or(1);
+    let changed = content(&new) != content(old);
+    let bump = i64::from(subresource == Subresource::Main && changed);
+    let meta = metadata_mut(&mut new);
+    meta.insert("generation".into(), (generation + bump).into());
+    meta.insert("resourceVersion".into(), old_meta["resourceVersion"].clone());
+    if new == *old {
+        return Ok(None);
+    }
+    if subresource == Subresource::Main {
+        kind.validate_update(&new, old)?;
+    }
+    Ok(Some(new))
+}
+
+/// What counts for the generation: the spec, or everything for kinds that have none.
+fn content(value: &Value) -> Option<&Value> {
+    value.get("spec")
+}
+
+/// The system's fields of the metadata cannot be written by users.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let meta = metadata_mut(new);
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "generateName",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
+        match old["metadata"].get(field) {
+            Some(value) => meta.insert(field.into(), value.clone()),
+            None => meta.remove(field),
+        };
+    }
+}
+
+pub(crate) fn metadata_mut(value: &mut Value) -> &mut Map<String, Value> {
+    if !value["metadata"].is_object() {
+        value["metadata"] = Value::Object(Map::new());
+    }
+    match &mut value["metadata"] {
+        Value::Object(map) => map,
+        _ => unreachable!("it was made an object two lines above"),
+    }
+}
+
+fn set_or_remove(value: &mut Value, field: &str, content: Option<Value>) {
+    if let Some(object) = value.as_object_mut() {
+        match content {
+            Some(content) => object.insert(field.into(), content),
+            None => object.remove(field),
+        };
+    }
+}
+
+fn random_suffix() -> String {
+    (0..5).map(|_| char::from(SUFFIX[rand::random_range(0..SUFFIX.len())])).collect()
+}
+
+fn check_namespace(key: &ObjectKey, found: Option<&KeyValue>) -> Result<(), RegistryError> {
+    let ns_key = ObjectKey::new(&kinds::NAMESPACE, "", &key.namespace);
+    let namespace = decode_kv(&ns_key, found)?.ok_or_else(|| ns_key.not_found())?;
+    if namespace.is_deleting() { Err(terminating(key)) } else { Ok(()) }
+}
+
+fn terminating(key: &ObjectKey) -> RegistryError {
+    let ObjectKey { kind, namespace, name } = key;
+    RegistryError::Forbidden(format!(
+        "{} \"{name}\" is forbidden: unable to create new content in namespace {namespace} \
+         because it is being terminated",
+        kind.resource()
+    ))
+}
+
+fn already_exists(key: &ObjectKey) -> RegistryError {
+    RegistryError::AlreadyExists { resource: key.kind.resource(), name: key.name.clone() }
+}
+
+pub(crate) fn uid_mismatch(wanted: &str, found: &str) -> String {
+    format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}")
+}
+
+pub(crate) fn busy() -> RegistryError {
+    RegistryError::Unavailable {
+        reason: "too many writers change the same objects; try again".into(),
+        leader: None,
+    }
+}
