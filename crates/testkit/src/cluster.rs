@@ -112,7 +112,12 @@ impl TestCluster {
             // A paused process would take the signal only later; one that is gone needs none.
             let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
         }
-        self.up(&[]).await?;
+        // `quorate up` refuses a cluster that runs already.
+        let alive = self.pids()?.into_values().filter(|pid| self.is_alive(*pid)).count();
+        let file = self.file()?;
+        if alive < file.masters.len() + file.nodes.len() {
+            self.up(&[]).await?;
+        }
         self.wait_ready().await
     }
 
@@ -463,6 +468,8 @@ impl Drop for TestCluster {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
+        // It only ever held the name of the last `up`; a missing folder is as good.
+        let _ = std::fs::remove_dir_all(self.dir.with_extension("state"));
         if self.cluster_id.is_empty() {
             return;
         }
