@@ -30,6 +30,8 @@ use crate::{background, logs};
 
 /// A batch that is not acknowledged by then is sent again.
 const ACK: Duration = Duration::from_secs(10);
+/// Tries again to send what could not be sent.
+const TICK: Duration = Duration::from_millis(200);
 /// Looks for orphans and for what was missed.
 const ROUND: Duration = Duration::from_secs(30);
 
@@ -73,8 +75,12 @@ pub(crate) struct Agent {
     leader: Option<u64>,
     /// A ready leader has told everything since this agent started.
     authoritative: bool,
+    /// A master of the own cluster has answered since this agent started.
+    welcomed: bool,
     sequence: u64,
     in_flight: Option<InFlight>,
+    /// The leader could not write: not again before this.
+    hold: Option<Instant>,
     logs: BTreeMap<(u64, u64), CancellationToken>,
     troubles: Troubles,
     told_troubles: Option<Troubles>,
@@ -141,8 +147,10 @@ impl Agent {
             up: BTreeMap::new(),
             leader: None,
             authoritative: false,
+            welcomed: false,
             sequence: 0,
             in_flight: None,
+            hold: None,
             logs: BTreeMap::new(),
             troubles: Troubles::default(),
             told_troubles: None,
@@ -176,7 +184,7 @@ impl Agent {
             self.event(event)?;
         }
         let mut round = tokio::time::interval(ROUND);
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut tick = tokio::time::interval(TICK);
         let (cancel, outbox) = (self.cancel.clone(), self.outbox.clone());
         let (mut network, mut problems) = (self.network.clone(), self.problems.clone());
         loop {
@@ -218,6 +226,7 @@ impl Agent {
                     self.sessions.add(other);
                 }
                 debug!(session, url, "session is up");
+                self.welcomed = true;
                 self.up.insert(session, Session { url, control, data });
             }
             Event::Down { session } => {
@@ -237,6 +246,11 @@ impl Agent {
                 error!(message, "a master refuses this agent");
                 return Err(AgentError::Replaced(self.node_name.clone()));
             }
+            // Once a master has welcomed it, another master's word does not end it.
+            Event::Refused { message } if !self.welcomed => {
+                return Err(AgentError::Refused(message));
+            }
+            Event::Refused { .. } => {}
             Event::Message { session, message } => self.message(session, message),
         }
         Ok(())
@@ -370,6 +384,9 @@ impl Agent {
         let Some(sent) = self.in_flight.take_if(|sent| sent.sequence == ack.sequence) else {
             return;
         };
+        if !ack.retry_uids.is_empty() {
+            self.hold = Some(Instant::now() + TICK);
+        }
         if let Some(batch) = &sent.batch {
             self.outbox.acknowledge(batch, &ack.retry_uids);
         }
@@ -382,6 +399,9 @@ impl Agent {
     fn send(&mut self) {
         let Some(leader) = self.leader.and_then(|session| self.up.get(&session)) else { return };
         if self.in_flight.as_ref().is_some_and(|sent| sent.sent.elapsed() < ACK) {
+            return;
+        }
+        if self.hold.is_some_and(|until| Instant::now() < until) {
             return;
         }
         let batch = self.outbox.batch();

@@ -36,6 +36,9 @@ pub enum AgentError {
         /// The node's.
         ours: String,
     },
+    /// No master has welcomed this agent, and one says that it belongs elsewhere.
+    #[error("{0}")]
+    Refused(String),
     /// A newer agent of the same node has registered.
     #[error("another agent of node {0} has started and took over; stop one of the two")]
     Replaced(String),

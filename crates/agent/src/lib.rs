@@ -26,6 +26,7 @@ use tracing::info;
 
 pub use error::AgentError;
 pub use node::parse_taint;
+pub use runtime::docker::{Purged, purge};
 
 use agent::Agent;
 use identity::DataDir;

@@ -58,6 +58,11 @@ pub enum Event {
         /// Which.
         session: u64,
     },
+    /// A master takes this agent for another cluster's.
+    Refused {
+        /// The master's words.
+        message: String,
+    },
     /// A master refuses this agent: a newer one of the same node is there.
     Replaced {
         /// The master's words.
@@ -140,7 +145,12 @@ impl Keeper {
             let _ = self.events.send(Event::Down { session }).await;
             match result {
                 Ok(()) => info!(master = self.url, "the master ended the session"),
-                Err(status) if status.code() == tonic::Code::AlreadyExists => {
+                Err(status)
+                    if matches!(
+                        status.code(),
+                        tonic::Code::AlreadyExists | tonic::Code::Aborted
+                    ) =>
+                {
                     let message = status.message().to_owned();
                     let _ = self.events.send(Event::Replaced { message }).await;
                 }

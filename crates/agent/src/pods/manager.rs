@@ -114,13 +114,8 @@ impl Manager {
         }
     }
 
-    /// How many pods have a worker.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.workers.len()
-    }
-
     /// Is there none?
+    #[cfg(test)]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()

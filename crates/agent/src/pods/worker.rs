@@ -26,6 +26,10 @@ const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// For containers whose pod nobody knows any more and that carry no grace of their own.
 const ORPHAN_GRACE: u32 = 10;
+/// A reference of the container leads nowhere.
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// The node has no pod network (yet).
+const NO_NETWORK: &str = "NetworkNotReady";
 
 /// Can sandboxes get addresses?
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +111,10 @@ impl Worker {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.wake.notified() => {}
+                // Perhaps what was missing is there now.
+                () = self.wake.notified() => {
+                    self.memory.containers.retain(|_, f| f.reason != CONFIG_ERROR);
+                }
                 changed = self.desired.changed() => if changed.is_err() { return },
             }
         }
@@ -116,6 +123,10 @@ impl Worker {
     /// One look and one step. Answers how long to wait, or none to look again at once.
     async fn turn(&mut self, desired: &Desired) -> Result<Option<Duration>, RuntimeError> {
         let records = self.context.runtime.list(Some(&self.pod.uid)).await?;
+        let waited = self.memory.sandbox.as_ref().is_some_and(|f| f.reason == NO_NETWORK);
+        if waited && *self.context.network.borrow() == Network::Ready {
+            self.memory.sandbox = None;
+        }
         let now = Timestamp::now();
         let ending = match desired {
             Desired::Removed => true,
@@ -353,7 +364,7 @@ async fn start_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(),
     if let Network::Waiting(why) = context.network.borrow().clone()
         && !spec.host_network
     {
-        return Err(failed(why));
+        return Err(StepError::Failed { reason: NO_NETWORK, message: why });
     }
     match context.runtime.start_sandbox(&spec).await {
         Err(RuntimeError::Failed(message) | RuntimeError::NotFound(message)) => {
@@ -404,8 +415,7 @@ async fn start_container(
         let making = Making { role, attempt, failures, sandbox: &sandbox };
         resolve::container(&shared.data_dir, &pod, &container, &making, &lookup, &values)
     });
-    let config_error =
-        |message| StepError::Failed { reason: "CreateContainerConfigError", message };
+    let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };
     let spec = resolved
         .await
         .map_err(|e| config_error(format!("cannot prepare the container: {e}")))?

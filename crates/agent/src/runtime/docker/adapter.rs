@@ -12,7 +12,8 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateContainerOptions, CreateImageOptions, EventsOptions,
-    ListContainersOptions, LogsOptions, RemoveContainerOptions, StopContainerOptions,
+    ListContainersOptions, ListNetworksOptions, LogsOptions, RemoveContainerOptions,
+    StopContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -201,6 +202,15 @@ impl Adapter {
     pub async fn network(&self, name: &str) -> Result<Option<NetworkInspect>, RuntimeError> {
         let call = self.docker.inspect_network(name, None);
         absent_is_none(self.call(CALL, "inspect network", call).await)
+    }
+
+    /// Names of the networks with all of the labels.
+    pub async fn networks(&self, labels: Vec<String>) -> Result<Vec<String>, RuntimeError> {
+        let options =
+            ListNetworksOptions { filters: Some(HashMap::from([("label".to_owned(), labels)])) };
+        let call = self.docker.list_networks(Some(options));
+        let networks = self.call(CALL, "list networks", call).await?;
+        Ok(networks.into_iter().filter_map(|network| network.name).collect())
     }
 
     /// Names of the networks and the subnets that they take.

@@ -3,7 +3,10 @@
 
 mod adapter;
 mod pause;
+mod purge;
 pub mod spec;
+
+pub use purge::{Purged, purge};
 
 use std::time::Duration;
 
