@@ -27,7 +27,7 @@ struct Cluster {
     dir: tempfile::TempDir,
     members: Vec<InitialMember>,
     nodes: Vec<Node>,
-    tune: fn(&mut Options),
+    tune: Box<dyn Fn(&mut Options) + Send + Sync>,
 }
 
 fn runtime() -> Runtime {
@@ -46,19 +46,23 @@ async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 impl Cluster {
-    async fn start(tune: fn(&mut Options)) -> Self {
+    async fn start(tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
+        Self::start_with("http", tune).await
+    }
+
+    async fn start_with(scheme: &str, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let members = (1..)
             .zip(&sockets)
             .map(|(id, socket)| InitialMember {
                 name: format!("m{id}"),
-                peer_url: format!("http://{}", socket.local_addr().unwrap()),
+                peer_url: format!("{scheme}://{}", socket.local_addr().unwrap()),
                 client_url: format!("http://client-{id}"),
             })
             .collect();
         let nodes = (0..3).map(|_| Node { runtime: None, store: None }).collect();
-        let mut cluster = Self { dir, members, nodes, tune };
+        let mut cluster = Self { dir, members, nodes, tune: Box::new(tune) };
         drop(sockets);
         for i in 0..3 {
             cluster.restart(i).await;
@@ -71,7 +75,7 @@ impl Cluster {
     }
 
     fn options(&self, i: usize) -> Options {
-        let address = self.members[i].peer_url.strip_prefix("http://").unwrap();
+        let address = self.members[i].peer_url.split_once("://").unwrap().1;
         let address: std::net::SocketAddr = address.parse().unwrap();
         let name = &self.members[i].name;
         let mut options =
@@ -437,7 +441,7 @@ async fn wrong_starts_say_what_is_wrong() {
 
     // Another cluster's master is refused by ours and its directory by us.
     let dir = cluster.data_dir(0);
-    let peers = crate::peer::Peers::new("other", 2).unwrap();
+    let peers = crate::peer::Peers::new("other", 2, None).unwrap();
     let info = crate::types::MemberInfo {
         peer_url: cluster.members[0].peer_url.clone(),
         ..Default::default()
@@ -456,6 +460,42 @@ async fn wrong_starts_say_what_is_wrong() {
     let error = start(foreign).await.unwrap_err();
     assert!(matches!(error, RaftStoreError::OtherCluster { .. }), "{error}");
     std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
+}
+
+fn certificates() -> quorate_proto::Tls {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let cert = params.signed_by(&key, &issuer).unwrap().pem();
+    quorate_proto::Tls { ca: ca_pem, cert, key: key.serialize_pem() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn masters_speak_tls_and_refuse_strangers() {
+    let tls = certificates();
+    let mut cluster =
+        Cluster::start_with("https", move |options| options.tls = Some(tls.clone())).await;
+    let (leader, _) = cluster.leader().await;
+    let follower = cluster.follower().await;
+    cluster.put(follower, "k", "v").await.unwrap();
+    cluster.equal_hashes().await;
+    // A certificate of another authority opens nothing.
+    let peers = crate::peer::Peers::new("test", 2, Some(certificates())).unwrap();
+    let info = crate::types::MemberInfo {
+        peer_url: cluster.members[leader].peer_url.clone(),
+        ..Default::default()
+    };
+    let mut client = peers.get(1, &info).unwrap().urgent();
+    assert!(client.state(quorate_proto::peer::StateRequest {}).await.is_err());
+    // And a dead leader is noticed as without TLS.
+    cluster.kill(leader);
+    until("a write", async || cluster.put(follower, "k", "w").await.ok()).await;
+    cluster.stop().await;
 }
 
 fn resident() -> String {

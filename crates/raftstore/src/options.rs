@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_proto::Tls;
+
 use crate::error::RaftStoreError;
 
 /// Where the other masters reach this one.
@@ -64,6 +66,9 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Most proposals in flight on this master.
     pub max_in_flight: usize,
+    /// Speak TLS with the other masters (their URLs begin with `https` then); without it
+    /// everything travels in the clear, which is for loopback only.
+    pub tls: Option<Tls>,
 }
 
 impl Options {
@@ -87,6 +92,7 @@ impl Options {
             log_keep: 10_000,
             request_timeout: Duration::from_secs(5),
             max_in_flight: 8192,
+            tls: None,
         }
     }
 
@@ -108,6 +114,14 @@ impl Options {
             if before.iter().any(|m| m.name == member.name || m.peer_url == member.peer_url) {
                 return invalid(format!("initial master {:?} is listed twice", member.name));
             }
+        }
+        let scheme = if self.tls.is_some() { "https://" } else { "http://" };
+        if let Some(member) = self.initial_members.iter().find(|m| !m.peer_url.starts_with(scheme))
+        {
+            return invalid(format!(
+                "the peer address of {:?} is {:?}, it must begin with {scheme}",
+                member.name, member.peer_url
+            ));
         }
         if self.heartbeat.is_zero() || self.election_timeout < self.heartbeat * 2 {
             return invalid(format!(

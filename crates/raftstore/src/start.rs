@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
+use quorate_proto::Tls;
 use quorate_proto::peer as pb;
 use quorate_store::{Leadership, MemberId};
 use rocksdb::Cache;
@@ -67,7 +68,7 @@ impl RaftStore {
         let fatal = Fatal::new();
         let storage = open_storage(&data_dir, fatal.clone()).await?;
         let pristine = storage.log.is_pristine();
-        let peers = Peers::new(&options.cluster_id, id)?;
+        let peers = Peers::new(&options.cluster_id, id, options.tls.clone())?;
         let network = NetworkFactory { peers: Arc::clone(&peers), id };
         let replicated = ReplicatedState(Arc::clone(&storage.state));
         let raft = Raft::new(id, config, network, storage.log, replicated)
@@ -102,7 +103,8 @@ impl RaftStore {
             disk: Mutex::new(None),
             stopped: tokio::sync::Mutex::new(false),
         });
-        store.spawn_tasks(options.cluster_id, listener, options.election_timeout);
+        store.spawn_peer_service(options.cluster_id, options.tls, listener);
+        store.spawn_tasks(options.election_timeout);
         if pristine && is_first(id, &options.initial_members) {
             store.spawn_bootstrap(options.initial_members);
         }
@@ -110,7 +112,7 @@ impl RaftStore {
         Ok(store)
     }
 
-    fn spawn_tasks(&self, cluster_id: String, listener: TcpListener, election: Duration) {
+    fn spawn_peer_service(&self, cluster_id: String, tls: Option<Tls>, listener: TcpListener) {
         let handlers = Handlers {
             raft: self.raft.clone(),
             state: Arc::clone(&self.state),
@@ -121,10 +123,13 @@ impl RaftStore {
         // The task "peer service": without it this master is cut off, so its failure is fatal.
         let fatal = self.fatal.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = PeerServer::run(handlers, cluster_id, listener).await {
+            if let Err(error) = PeerServer::run(handlers, cluster_id, tls, listener).await {
                 fatal.signal(format!("the peer service has ended: {error}"));
             }
         });
+    }
+
+    fn spawn_tasks(&self, election: Duration) {
         // The task "leader watch": without it a dead leader is noticed by its silence.
         let watch =
             LeaderWatch { raft: self.raft.clone(), peers: Arc::clone(&self.peers), id: self.id };

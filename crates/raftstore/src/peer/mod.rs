@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_proto::Tls;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_store::MemberId;
 use tonic::Status;
@@ -99,6 +100,7 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Peers {
     identify: Identify,
+    tls: Option<Tls>,
     peers: Mutex<HashMap<MemberId, Arc<Peer>>>,
     /// The term of a leader whose process is gone; 0 for none.
     gone_term: AtomicU64,
@@ -116,13 +118,18 @@ impl Peers {
         gone != 0 && term == gone + 1
     }
 
-    pub(crate) fn new(cluster_id: &str, member: MemberId) -> Result<Arc<Self>, RaftStoreError> {
+    pub(crate) fn new(
+        cluster_id: &str,
+        member: MemberId,
+        tls: Option<Tls>,
+    ) -> Result<Arc<Self>, RaftStoreError> {
         let cluster = MetadataValue::try_from(cluster_id).map_err(|_| {
             RaftStoreError::Options(format!("cluster id {cluster_id:?} has unusual characters"))
         })?;
         let identify = Identify { cluster, member: MetadataValue::from(member) };
         Ok(Arc::new(Self {
             identify,
+            tls,
             peers: Mutex::new(HashMap::new()),
             gone_term: AtomicU64::new(0),
         }))
@@ -142,7 +149,7 @@ impl Peers {
     }
 
     fn create(&self, url: &str) -> Result<Peer, Status> {
-        let endpoint = Endpoint::from_shared(url.to_owned())
+        let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|error| Status::invalid_argument(format!("peer address {url:?}: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -151,6 +158,11 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
+        if let Some(tls) = &self.tls {
+            endpoint = endpoint
+                .tls_config(tls.client())
+                .map_err(|error| Status::invalid_argument(format!("TLS for {url:?}: {error}")))?;
+        }
         Ok(Peer {
             url: url.to_owned(),
             identify: self.identify.clone(),

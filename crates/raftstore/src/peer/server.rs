@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use quorate_proto::Tls;
 use quorate_proto::peer as pb;
 use quorate_proto::peer::peer_server::{Peer, PeerServer as Service};
 use tokio::net::TcpListener;
@@ -41,6 +42,7 @@ impl PeerServer {
     pub(crate) async fn run(
         handlers: Handlers,
         cluster_id: String,
+        tls: Option<Tls>,
         listener: TcpListener,
     ) -> Result<(), tonic::transport::Error> {
         let cancel = handlers.cancel.clone();
@@ -52,7 +54,11 @@ impl PeerServer {
             stream.set_nodelay(true)?;
             Ok::<_, std::io::Error>(stream)
         });
-        tonic::transport::Server::builder()
+        let mut server = tonic::transport::Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls.server())?;
+        }
+        server
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
             .http2_keepalive_interval(Some(super::KEEPALIVE_INTERVAL))
