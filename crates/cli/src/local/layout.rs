@@ -1,0 +1,140 @@
+//! Where a local cluster's parts live: names, ports, addresses, folders. Derived from the port
+//! base alone, so that clusters with different bases do not collide.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use crate::error::{CliError, Result};
+use crate::local::file::{ClusterSpec, MasterSpec, NodeSpec};
+
+/// What `up` was asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Number of masters.
+    pub masters: u16,
+    /// Number of nodes.
+    pub nodes: u16,
+    /// See [`ClusterSpec::port_base`].
+    pub port_base: u16,
+    /// Plain HTTP?
+    pub insecure: bool,
+    /// Address of the Docker daemon.
+    pub docker: String,
+    /// Instead of the derived one.
+    pub pod_cidr: Option<String>,
+    /// Instead of the derived one.
+    pub service_cidr: Option<String>,
+}
+
+/// Plans a new cluster.
+#[must_use]
+pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
+    let base = wanted.port_base;
+    let scheme = if wanted.insecure { "http" } else { "https" };
+    let master = |i: u16| MasterSpec {
+        name: format!("m{i}"),
+        pid: 0,
+        url: format!("{scheme}://127.0.0.1:{}", base + i),
+        peer_url: format!("{scheme}://127.0.0.1:{}", base + 100 + i),
+        data_dir: dir.join(format!("m{i}")),
+    };
+    let node = |i: u16| NodeSpec {
+        name: format!("n{i}"),
+        pid: 0,
+        data_dir: dir.join(format!("n{i}")),
+        address: format!("127.{}.0.{i}", 1 + (base / 250) % 120),
+    };
+    let pods = || format!("10.{}.0.0/16", 128 + (base / 200) % 64);
+    let services = || format!("10.{}.0.0/16", 192 + (base / 200) % 48);
+    ClusterSpec {
+        cluster_id: uuid::Uuid::new_v4().to_string(),
+        port_base: base,
+        insecure: wanted.insecure,
+        docker: wanted.docker.clone(),
+        pod_cidr: wanted.pod_cidr.clone().unwrap_or_else(pods),
+        service_cidr: wanted.service_cidr.clone().unwrap_or_else(services),
+        masters: (1..=wanted.masters).map(master).collect(),
+        nodes: (1..=wanted.nodes).map(node).collect(),
+    }
+}
+
+/// The address part of a URL of ours.
+///
+/// # Errors
+/// When it is not `http(s)://IP:PORT`.
+pub fn socket(url: &str) -> Result<SocketAddr> {
+    url.split_once("://")
+        .and_then(|(_, address)| address.trim_end_matches('/').parse().ok())
+        .ok_or_else(|| CliError::local(format!("{url:?} is not http(s)://IP:PORT")))
+}
+
+/// Can the ports of a master be listened on?
+///
+/// # Errors
+/// Names the first port that is taken, and says what to do.
+pub fn check_ports(master: &MasterSpec) -> Result<()> {
+    for url in [&master.url, &master.peer_url] {
+        let address = socket(url)?;
+        if let Err(e) = TcpListener::bind(address) {
+            let message = match e.kind() {
+                std::io::ErrorKind::AddrInUse => format!(
+                    "port {} is taken by another process ({} needs it): \
+                     choose other ports with --port-base",
+                    address.port(),
+                    master.name
+                ),
+                _ => format!("cannot listen on {address} for {}: {e}", master.name),
+            };
+            return Err(CliError::local(message));
+        }
+    }
+    Ok(())
+}
+
+/// Command line of a master.
+///
+/// # Errors
+/// When a URL of the file is wrong.
+pub fn master_args(dir: &Path, spec: &ClusterSpec, master: &MasterSpec) -> Result<Vec<String>> {
+    let initial: Vec<String> =
+        spec.masters.iter().map(|m| format!("{}={},{}", m.name, m.url, m.peer_url)).collect();
+    let mut args: Vec<String> = vec!["master".into()];
+    let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+    flag("name", master.name.clone());
+    flag("data-dir", master.data_dir.display().to_string());
+    flag("listen", socket(&master.url)?.to_string());
+    flag("peer-listen", socket(&master.peer_url)?.to_string());
+    flag("cluster-id", spec.cluster_id.clone());
+    flag("initial-masters", initial.join(";"));
+    flag("pod-cidr", spec.pod_cidr.clone());
+    flag("service-cidr", spec.service_cidr.clone());
+    args.extend(security(dir, spec));
+    Ok(args)
+}
+
+/// Command line of an agent.
+#[must_use]
+pub fn agent_args(dir: &Path, spec: &ClusterSpec, node: &NodeSpec) -> Vec<String> {
+    let urls: Vec<&str> = spec.masters.iter().map(|m| m.url.as_str()).collect();
+    let mut args: Vec<String> = vec!["agent".into()];
+    let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+    flag("name", node.name.clone());
+    flag("masters", urls.join(","));
+    flag("data-dir", node.data_dir.display().to_string());
+    flag("address", node.address.clone());
+    flag("docker", spec.docker.clone());
+    args.extend(security(dir, spec));
+    args
+}
+
+fn security(dir: &Path, spec: &ClusterSpec) -> Vec<String> {
+    if spec.insecure {
+        vec!["--insecure".into()]
+    } else {
+        vec!["--tls-dir".into(), dir.join("pki").display().to_string()]
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_test.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+//! The verbs, one file each.
+
+mod apply;
+mod completion;
+mod cordon;
+mod create;
+mod delete;
+mod describe;
+mod down;
+mod events;
+mod get;
+mod label;
+mod logs;
+mod rollout;
+mod run;
+mod scale;
+mod status;
+mod up;
+mod version;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// All commands but the daemons.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start a local cluster of real processes in the background
+    Up(up::Up),
+    /// Stop a local cluster and remove it
+    Down(down::Down),
+    /// Show masters, leader, nodes, and how much may still fail
+    Status(status::Status),
+    /// Show objects
+    Get(get::Get),
+    /// Show objects in detail
+    Describe(describe::Describe),
+    /// Create objects from files
+    Create(create::Create),
+    /// Create objects from files, or bring them to what the files say
+    Apply(apply::Apply),
+    /// Run an image in a pod
+    Run(run::Run),
+    /// Delete objects
+    Delete(delete::Delete),
+    /// Change the number of replicas
+    Scale(scale::Scale),
+    /// Print a container's log
+    Logs(logs::Logs),
+    /// Show events
+    Events(events::Events),
+    /// Look after a deployment's rollout
+    Rollout(rollout::Rollout),
+    /// Change labels
+    Label(label::Label),
+    /// Change annotations
+    Annotate(label::Annotate),
+    /// Keep new pods away from nodes
+    Cordon(cordon::Cordon),
+    /// Let new pods onto nodes again
+    Uncordon(cordon::Uncordon),
+    /// Wait for a condition, a value, or a deletion
+    Wait(wait::Wait),
+    /// Print a shell's completion script
+    Completion(completion::Completion),
+    /// Print the versions of this binary and of the masters
+    Version(version::Version),
+}
+
+impl Command {
+    /// Runs it. The futures are large and few, so they live on the heap.
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode> {
+        match self {
+            Self::Up(verb) => Box::pin(verb.run(context)).await,
+            Self::Down(verb) => Box::pin(verb.run(context)).await,
+            Self::Status(verb) => Box::pin(verb.run(context)).await,
+            Self::Get(verb) => Box::pin(verb.run(context)).await,
+            Self::Describe(verb) => Box::pin(verb.run(context)).await,
+            Self::Create(verb) => Box::pin(verb.run(context)).await,
+            Self::Apply(verb) => Box::pin(verb.run(context)).await,
+            Self::Run(verb) => Box::pin(verb.run(context)).await,
+            Self::Delete(verb) => Box::pin(verb.run(context)).await,
+            Self::Scale(verb) => Box::pin(verb.run(context)).await,
+            Self::Logs(verb) => Box::pin(verb.run(context)).await,
+            Self::Events(verb) => Box::pin(verb.run(context)).await,
+            Self::Rollout(verb) => Box::pin(verb.run(context)).await,
+            Self::Label(verb) => Box::pin(verb.run(context)).await,
+            Self::Annotate(verb) => Box::pin(verb.run(context)).await,
+            Self::Cordon(verb) => Box::pin(verb.run(context)).await,
+            Self::Uncordon(verb) => Box::pin(verb.run(context)).await,
+            Self::Wait(verb) => Box::pin(verb.run(context)).await,
+            Self::Completion(verb) => verb.run(context),
+            Self::Version(verb) => Box::pin(verb.run(context)).await,
+        }
+    }
+}
