@@ -1,0 +1,221 @@
+//! A cluster in memory for tests: a store, a registry, and nodes that run what is bound to them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use quorate_objects::{Kind, kinds, pod};
+use quorate_registry::{
+    Consistency, DeleteOptions, ListOptions, Object, Registry, RegistryOptions, Write, WriteOptions,
+};
+use quorate_store::{MemoryStore, Store as _};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::LeaderOptions;
+
+/// How long a test waits for something that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A cluster in memory.
+pub struct Cluster {
+    pub store: Arc<MemoryStore>,
+    pub registry: Registry,
+    pub cancel: CancellationToken,
+    /// Nodes whose agents are silent.
+    pub dead: Arc<Mutex<HashSet<String>>>,
+    /// Pods of these images never become ready.
+    pub broken: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Options with short times.
+pub fn options() -> LeaderOptions {
+    LeaderOptions {
+        node_grace: Duration::from_millis(600),
+        full_pass: Duration::from_secs(2),
+        ..LeaderOptions::default()
+    }
+}
+
+impl Cluster {
+    /// With nodes `n1`, `n2`, … that run pods.
+    pub async fn new(nodes: usize) -> Self {
+        let store = MemoryStore::new();
+        let cancel = CancellationToken::new();
+        let options = RegistryOptions::default();
+        let shared: quorate_store::SharedStore = Arc::clone(&store) as _;
+        let registry = Registry::start(shared, options, cancel.clone());
+        registry.wait_synced(PATIENCE).await.unwrap();
+        registry.ensure_system_objects(None).await.unwrap();
+        let (dead, broken) = (Arc::default(), Arc::default());
+        let cluster = Self { store, registry, cancel, dead, broken };
+        for n in 1..=nodes {
+            cluster.create(node(&format!("n{n}"))).await;
+            cluster.spawn_agent(format!("n{n}"));
+        }
+        cluster
+    }
+
+    pub fn term(&self) -> u64 {
+        self.store.leadership().borrow().term
+    }
+
+    /// Task "fake agent": ends with the cluster.
+    fn spawn_agent(&self, name: String) {
+        let (registry, cancel) = (self.registry.clone(), self.cancel.clone());
+        let (dead, broken) = (Arc::clone(&self.dead), Arc::clone(&self.broken));
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    _ = ticks.tick() => {}
+                }
+                if !dead.lock().contains(&name) {
+                    registry.heartbeats().record(&name);
+                    let broken = broken.lock().clone();
+                    agent_step(&registry, &name, &broken).await;
+                }
+            }
+        });
+    }
+
+    pub async fn create(&self, value: Value) -> Arc<Object> {
+        self.registry.create(value, &WriteOptions::default()).await.unwrap()
+    }
+
+    pub async fn delete(&self, kind: &'static Kind, name: &str, options: DeleteOptions) {
+        self.registry.delete(kind, "default", name, &options).await.unwrap();
+    }
+
+    pub fn get(&self, kind: &'static Kind, name: &str) -> Option<Value> {
+        self.registry.cache().get(kind, "default", name).map(|object| object.value())
+    }
+
+    /// Changes an object of the namespace `default`.
+    pub async fn change(&self, kind: &'static Kind, name: &str, change: impl Fn(&mut Value)) {
+        loop {
+            let consistency = Consistency::Linearizable;
+            let object = self.registry.get(kind, "default", name, consistency).await.unwrap();
+            let mut value = object.value();
+            change(&mut value);
+            match self.registry.update(value, &WriteOptions::default()).await {
+                Ok(_) => return,
+                Err(error) if error.is_conflict() => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub async fn scale(&self, deployment: &str, replicas: i64) {
+        self.change(&kinds::DEPLOYMENT, deployment, |value| {
+            value["spec"]["replicas"] = json!(replicas);
+        })
+        .await;
+    }
+
+    /// Pods that neither ended nor are being deleted.
+    pub fn active(&self) -> Vec<Arc<Pod>> {
+        let pods = self.registry.cache().list(&kinds::POD, None);
+        let pods = pods.iter().map(|object| object.typed::<Pod>().unwrap());
+        pods.filter(|pod| pod::is_active(pod)).collect()
+    }
+
+    /// Active pods that are ready.
+    pub fn ready(&self) -> usize {
+        self.active().iter().filter(|pod| pod::is_ready(pod)).count()
+    }
+
+    /// Waits for a condition that the cache has to show.
+    pub async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let mut revision = self.registry.cache().subscribe();
+        let wait = async {
+            while !condition(self) {
+                // Time alone changes some conditions.
+                let _ = tokio::time::timeout(Duration::from_millis(50), revision.changed()).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("not reached: {what}; pods:\n{}", self.dump());
+        }
+    }
+
+    fn dump(&self) -> String {
+        let pods = self.registry.cache().list(&kinds::POD, None);
+        let lines = pods.iter().map(|object| {
+            let pod = object.typed::<Pod>().unwrap();
+            let (node, phase) = (pod::node_name(&pod), pod::phase(&pod));
+            let (ready, gone) = (pod::is_ready(&pod), pod::is_deleting(&pod));
+            format!("{} node {node:?} {phase} ready {ready} deleting {gone}\n", object.name())
+        });
+        lines.collect()
+    }
+
+    /// Reads the newest state into the cache.
+    pub async fn settle(&self) {
+        let all = ListOptions::default();
+        let consistency = Consistency::Linearizable;
+        self.registry.list(&kinds::POD, None, &all, consistency).await.unwrap();
+    }
+}
+
+/// Marks what is bound to the node Running and Ready, and ends what is being deleted.
+async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String>) {
+    let mut writes = Vec::new();
+    for object in registry.cache().pods_on(node) {
+        let pod = object.typed::<Pod>().unwrap();
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+        let image = pod.spec.as_ref().and_then(|s| s.containers[0].image.clone());
+        if pod::is_deleting(&pod) {
+            let uid = Some(object.uid().to_owned());
+            let options = DeleteOptions { uid, grace_seconds: Some(0), ..Default::default() };
+            writes.push(Write::Delete { kind: &kinds::POD, namespace, name, options });
+        } else if pod::phase(&pod) == "Pending" {
+            let ready = !broken.contains(&image.unwrap_or_default());
+            let mut pod = Pod::clone(&pod);
+            pod::set_condition(&mut pod, "Ready", if ready { "True" } else { "False" }, None, None);
+            let mut status = serde_json::to_value(pod.status).unwrap();
+            status["phase"] = json!("Running");
+            status["podIP"] = json!(format!("10.144.0.{}", 1 + object.revision % 250));
+            let uid = object.uid().to_owned();
+            writes.push(Write::Status { kind: &kinds::POD, namespace, name, uid, status });
+        }
+    }
+    if !writes.is_empty() {
+        // What fails is tried again in the next step.
+        registry.write_batch(writes, None).await;
+    }
+}
+
+/// A node with room for many pods.
+pub fn node(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {},
+    })
+}
+
+/// A Deployment of pods that are labelled `app=NAME`.
+pub fn deployment(name: &str, replicas: i64, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": image}]},
+            },
+        },
+    })
+}

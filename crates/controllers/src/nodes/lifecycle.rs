@@ -1,0 +1,201 @@
+//! Which nodes are alive: from heartbeats in memory to conditions and taints in the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use parking_lot::Mutex;
+use quorate_objects::{kinds, time};
+use quorate_registry::{EventKind, EventType, Heartbeats, ObjectEvent};
+
+use super::{NOT_READY, UNREACHABLE, has_taint, ready_condition};
+use crate::context::{Context, key_of};
+use crate::controller::{Controller, Requeue};
+use crate::error::ControllerError;
+use crate::queue::Key;
+
+/// From this many nodes on, and with more than this share of them silent, the fault is more
+/// likely the master's own (its network) than theirs: no pod is evicted then.
+const GUARD_NODES: usize = 3;
+const GUARD_PERCENT: usize = 55;
+/// The grace period is looked at this often within its length.
+const LOOKS_PER_GRACE: u32 = 8;
+
+/// What the node monitor makes of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Heard within the grace period.
+    Alive,
+    /// Silent for longer.
+    Silent,
+    /// Silent, but so are most others.
+    SilentLikeMost,
+}
+
+/// The controller of the nodes' condition Ready and of the taints that follow from it.
+pub struct NodeLifecycle {
+    context: Arc<Context>,
+    heartbeats: Arc<Heartbeats>,
+    grace: Duration,
+    /// Nodes that were never heard, by when they were first seen: a new leader gives all of
+    /// them, and later a new Node object, a full grace period.
+    first_seen: Mutex<HashMap<String, Instant>>,
+}
+
+impl NodeLifecycle {
+    /// The controller, over its context. Gives every node a fresh grace period.
+    #[must_use]
+    pub fn new(context: Arc<Context>, grace: Duration) -> Self {
+        let heartbeats = context.registry().heartbeats();
+        heartbeats.reset_all(Instant::now());
+        Self { context, heartbeats, grace, first_seen: Mutex::default() }
+    }
+
+    fn heard(&self, node: &str, now: Instant) -> bool {
+        let last = self
+            .heartbeats
+            .last(node)
+            .unwrap_or_else(|| *self.first_seen.lock().entry(node.to_owned()).or_insert(now));
+        now.saturating_duration_since(last) < self.grace
+    }
+
+    fn most_are_silent(&self, nodes: &[Arc<Node>], now: Instant) -> bool {
+        let silent = nodes
+            .iter()
+            .filter(|node| !self.heard(node.metadata.name.as_deref().unwrap_or_default(), now))
+            .count();
+        nodes.len() >= GUARD_NODES && silent * 100 > nodes.len() * GUARD_PERCENT
+    }
+
+    fn verdict(&self, name: &str, most_are_silent: bool, now: Instant) -> Verdict {
+        match (self.heard(name, now), most_are_silent) {
+            (true, _) => Verdict::Alive,
+            (false, false) => Verdict::Silent,
+            (false, true) => Verdict::SilentLikeMost,
+        }
+    }
+}
+
+/// The condition Ready that the node shall have; `None`: it has it.
+pub(crate) fn condition(node: &Node, verdict: Verdict) -> Option<NodeCondition> {
+    let (status, reason, message) = match verdict {
+        Verdict::Alive => ("True", "AgentReady", "the agent is posting ready status"),
+        Verdict::Silent | Verdict::SilentLikeMost => {
+            ("Unknown", "NodeStatusUnknown", "the agent stopped posting node status")
+        }
+    };
+    let present = ready_condition(node);
+    if present.is_some_and(|condition| condition.status == status) {
+        return None;
+    }
+    Some(NodeCondition {
+        type_: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(time::now()),
+        last_transition_time: Some(time::now()),
+    })
+}
+
+/// The taints that the node shall have; `None`: it has them.
+pub(crate) fn taints(node: &Node, verdict: Verdict) -> Option<Vec<Taint>> {
+    let wanted: &[&str] = match verdict {
+        Verdict::Alive => &[],
+        Verdict::Silent => &["NoSchedule", "NoExecute"],
+        Verdict::SilentLikeMost => &["NoSchedule"],
+    };
+    let ours = |taint: &Taint| taint.key == UNREACHABLE || taint.key == NOT_READY;
+    let present = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    let right = present.iter().filter(|taint| ours(taint)).count() == wanted.len()
+        && wanted.iter().all(|effect| has_taint(node, UNREACHABLE, effect));
+    if right {
+        return None;
+    }
+    // Those that stay keep their time: evictions count from it.
+    let (kept, mut taints): (Vec<_>, Vec<_>) = present.into_iter().partition(ours);
+    for effect in wanted {
+        let old = kept.iter().find(|t| t.key == UNREACHABLE && t.effect == *effect).cloned();
+        taints.push(old.unwrap_or_else(|| Taint {
+            key: UNREACHABLE.to_owned(),
+            value: None,
+            effect: (*effect).to_owned(),
+            time_added: Some(time::now()),
+        }));
+    }
+    Some(taints)
+}
+
+#[async_trait]
+impl Controller for NodeLifecycle {
+    fn name(&self) -> &'static str {
+        "node-lifecycle"
+    }
+
+    fn wants(&self, event: &ObjectEvent) -> Vec<Key> {
+        let Some(object) = event.object.as_ref().filter(|o| *o.kind == kinds::NODE) else {
+            return Vec::new();
+        };
+        if event.kind == EventKind::Deleted {
+            self.first_seen.lock().remove(object.name());
+        }
+        vec![key_of(object)]
+    }
+
+    /// Only nodes of which something has to be written: this runs several times a second.
+    fn all(&self) -> Vec<Key> {
+        let nodes = self.context.list::<Node>(None);
+        let now = Instant::now();
+        let most = self.most_are_silent(&nodes, now);
+        let changed =
+            nodes.iter().filter_map(|node| {
+                let name = node.metadata.name.clone()?;
+                let verdict = self.verdict(&name, most, now);
+                (condition(node, verdict).is_some() || taints(node, verdict).is_some())
+                    .then(|| Key { kind: &kinds::NODE, namespace: String::new(), name })
+            });
+        changed.collect()
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(self.grace / LOOKS_PER_GRACE)
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
+        let Some(node) = self.context.get::<Node>("", &key.name) else {
+            return Ok(Requeue::Done);
+        };
+        let now = Instant::now();
+        let most = self.most_are_silent(&self.context.list::<Node>(None), now);
+        let verdict = self.verdict(&key.name, most, now);
+        let mut node = Node::clone(&node);
+        if let Some(condition) = condition(&node, verdict) {
+            let ready = condition.status == "True";
+            let status = node.status.get_or_insert_default();
+            let conditions = status.conditions.get_or_insert_default();
+            conditions.retain(|old| old.type_ != condition.type_);
+            conditions.push(condition);
+            node = Node::clone(&*self.context.update_status(&node).await?.typed::<Node>()?);
+            let (type_, reason) = if ready {
+                (EventType::Normal, "NodeReady")
+            } else {
+                (EventType::Warning, "NodeNotReady")
+            };
+            let word = if ready { "ready" } else { "unknown: its agent does not answer" };
+            let message = format!("Node {} status is now: {word}", key.name);
+            self.context.event(&node, type_, reason, &message);
+            tracing::info!(node = key.name, ?verdict, "{message}");
+        }
+        if let Some(taints) = taints(&node, verdict) {
+            node.spec.get_or_insert_default().taints = Some(taints);
+            self.context.update(&node).await?;
+        }
+        Ok(Requeue::Done)
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_test.rs"]
+mod tests;

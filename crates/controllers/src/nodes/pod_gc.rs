@@ -1,0 +1,97 @@
+//! Pods whose node will not report their end: it is gone, or has been silent for very long.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
+use quorate_objects::{kinds, pod};
+use quorate_registry::{EventKind, ObjectEvent, Propagation};
+
+use super::ready_condition;
+use crate::context::{Context, key_of};
+use crate::controller::{Controller, Requeue};
+use crate::error::ControllerError;
+use crate::queue::Key;
+
+/// The controller that removes what no agent will.
+pub struct PodCollector {
+    context: Arc<Context>,
+    force_delete_after: Duration,
+    missing_node_grace: Duration,
+    /// Since when a node that pods name has been missing.
+    missing: Mutex<HashMap<String, Instant>>,
+}
+
+impl PodCollector {
+    /// The controller; for the times see [`crate::LeaderOptions`].
+    #[must_use]
+    pub fn new(
+        context: Arc<Context>,
+        force_delete_after: Duration,
+        missing_node_grace: Duration,
+    ) -> Self {
+        Self { context, force_delete_after, missing_node_grace, missing: Mutex::default() }
+    }
+
+    /// How long the pod has to wait for its removal. `None`: its agent takes care of it.
+    fn wait(&self, object: &Pod) -> Option<Duration> {
+        let name = pod::node_name(object)?;
+        let Some(node) = self.context.get::<Node>("", name) else {
+            let since = *self.missing.lock().entry(name.to_owned()).or_insert_with(Instant::now);
+            return Some(self.missing_node_grace.saturating_sub(since.elapsed()));
+        };
+        self.missing.lock().remove(name);
+        if !pod::is_deleting(object) {
+            return None;
+        }
+        let ready = ready_condition(&node).filter(|condition| condition.status == "Unknown")?;
+        let since = ready.last_transition_time.as_ref()?.0;
+        let silent = jiff::Timestamp::now().as_second() - since.as_second();
+        let silent = Duration::from_secs(u64::try_from(silent).unwrap_or_default());
+        Some(self.force_delete_after.saturating_sub(silent))
+    }
+}
+
+#[async_trait]
+impl Controller for PodCollector {
+    fn name(&self) -> &'static str {
+        "pod-collector"
+    }
+
+    fn wants(&self, event: &ObjectEvent) -> Vec<Key> {
+        let Some(object) = &event.object else { return Vec::new() };
+        if *object.kind == kinds::NODE {
+            let pods = self.context.registry().cache().pods_on(object.name());
+            return pods.iter().map(|pod| key_of(pod)).collect();
+        }
+        let bound = object.field("spec.nodeName").is_some_and(|node| !node.is_empty());
+        if *object.kind == kinds::POD && bound && event.kind != EventKind::Deleted {
+            return vec![key_of(object)];
+        }
+        Vec::new()
+    }
+
+    fn all(&self) -> Vec<Key> {
+        self.context.keys(&kinds::POD)
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
+        let Some(object) = self.context.get::<Pod>(&key.namespace, &key.name) else {
+            return Ok(Requeue::Done);
+        };
+        match self.wait(&object) {
+            None => Ok(Requeue::Done),
+            Some(wait) if wait.is_zero() => {
+                tracing::info!(pod = %key, "removed: its node is gone or has been silent for too long");
+                self.context
+                    .delete(&kinds::POD, &object.metadata, Some(0), Propagation::Background)
+                    .await?;
+                Ok(Requeue::Done)
+            }
+            Some(wait) => Ok(Requeue::After(wait)),
+        }
+    }
+}
