@@ -46,7 +46,8 @@ async fn status_and_nodes(cluster: Arc<TestCluster>) -> Result<()> {
 }
 
 async fn create_get_delete(cluster: Arc<TestCluster>) -> Result<()> {
-    let created = cluster.quorate_with(&["create", "-f", "-"], Some(&map("one", "1"))).await?.ok()?;
+    let created =
+        cluster.quorate_with(&["create", "-f", "-"], Some(&map("one", "1"))).await?.ok()?;
     ensure!(created.contains("configmap/one created"), "{created}");
     let again = cluster.quorate_with(&["create", "-f", "-"], Some(&map("one", "2"))).await?;
     again.fails_with(&["already exists"])?;

@@ -53,13 +53,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     // Servers in api and raftstore, clients in raftstore, client and agent.
     (
         "tonic",
-        &[
-            "quorate-api",
-            "quorate-raftstore",
-            "quorate-proto",
-            "quorate-client",
-            "quorate-agent",
-        ],
+        &["quorate-api", "quorate-raftstore", "quorate-proto", "quorate-client", "quorate-agent"],
     ),
 ];
 
@@ -94,9 +88,9 @@ fn violations(crates: &BTreeSet<String>, edges: &[Edge]) -> Vec<String> {
     wrong
 }
 
-fn workspace() -> (BTreeSet<String>, Vec<Edge>) {
+fn workspace() -> anyhow::Result<(BTreeSet<String>, Vec<Edge>)> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec()?;
     let packages = metadata.workspace_packages();
     let crates = packages.iter().map(|package| package.name.to_string()).collect();
     let edges = packages.iter().flat_map(|package| {
@@ -106,20 +100,21 @@ fn workspace() -> (BTreeSet<String>, Vec<Edge>) {
             test: dependency.kind == DependencyKind::Development,
         })
     });
-    (crates, edges.collect())
+    Ok((crates, edges.collect()))
 }
 
 #[test]
-fn every_crate_keeps_to_its_layer() {
-    let (crates, edges) = workspace();
+fn every_crate_keeps_to_its_layer() -> anyhow::Result<()> {
+    let (crates, edges) = workspace()?;
     assert_eq!(violations(&crates, &edges), Vec::<String>::new());
     assert_eq!(crates.len(), LAYERS.len(), "a crate of the table is gone");
+    Ok(())
 }
 
 #[test]
-fn the_check_finds_what_is_wrong() {
+fn the_check_finds_what_is_wrong() -> anyhow::Result<()> {
     let edge = |from: &str, to: &str, test| Edge { from: from.into(), to: to.into(), test };
-    let (mut crates, mut edges) = workspace();
+    let (mut crates, mut edges) = workspace()?;
     let good = violations(&crates, &edges).len();
     edges.push(edge("quorate-registry", "quorate-raftstore", false));
     edges.push(edge("quorate-objects", "openraft", true));
@@ -130,4 +125,5 @@ fn the_check_finds_what_is_wrong() {
     crates.insert("quorate-new".into());
     let wrong = violations(&crates, &edges);
     assert_eq!(wrong.len() - good, 7, "{wrong:#?}");
+    Ok(())
 }

@@ -127,7 +127,8 @@ async fn a_dead_nodes_pods_come_back_elsewhere(cluster: Arc<TestCluster>) -> Res
     cluster
         .wait("n2 removed its old containers", async || {
             let left = cluster.containers_of("n2").await?;
-            let stale = left.iter().filter(|c| !c.labels.values().any(|value| keep.contains(value)));
+            let stale =
+                left.iter().filter(|c| !c.labels.values().any(|value| keep.contains(value)));
             let stale: Vec<_> = stale.map(|c| &c.name).collect();
             ensure!(stale.is_empty(), "{stale:?}");
             Ok(())

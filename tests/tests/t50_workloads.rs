@@ -124,7 +124,8 @@ async fn scaling_down_removes_pods(cluster: Arc<TestCluster>) -> Result<()> {
     cluster
         .wait("its pods and replica sets go with it", async || {
             let pods = cluster.pods("app=web").await?.len();
-            let sets = cluster.quorate(&["get", "rs", "-l", "app=web", "-o", "name"]).await?.ok()?;
+            let sets =
+                cluster.quorate(&["get", "rs", "-l", "app=web", "-o", "name"]).await?.ok()?;
             ensure!(pods == 0 && sets.trim().is_empty(), "{pods} pods, {sets}");
             Ok(())
         })

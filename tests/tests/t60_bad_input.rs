@@ -111,7 +111,10 @@ async fn a_pod_that_fits_nowhere(cluster: Arc<TestCluster>) -> Result<()> {
     cluster
         .wait("the pod says why it waits", async || {
             let described = cluster.quorate(&["describe", "pod", "giant"]).await?.ok()?;
-            ensure!(described.contains("cpu") && described.contains("FailedScheduling"), "{described}");
+            ensure!(
+                described.contains("cpu") && described.contains("FailedScheduling"),
+                "{described}"
+            );
             Ok(())
         })
         .await?;

@@ -102,11 +102,7 @@ pub async fn kill(containers: &[Container]) -> Result<()> {
 /// # Errors
 /// When it fails.
 pub async fn docker(args: &[String]) -> Result<String> {
-    let child = Command::new("docker")
-        .args(args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let child = Command::new("docker").args(args).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(LIMIT, child)
         .await
         .with_context(|| format!("docker {} did not end", args[0]))?

@@ -24,7 +24,8 @@ pub fn binary() -> Result<PathBuf> {
     }
     let own = std::env::current_exe().context("where this program is")?;
     // target/debug/quorate-demo, or target/debug/deps/t10_basic-0123456789abcdef
-    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join("quorate")).find(|p| p.is_file());
+    let found =
+        own.ancestors().skip(1).take(2).map(|dir| dir.join("quorate")).find(|p| p.is_file());
     found.with_context(|| {
         format!(
             "no `quorate` binary beside {}: build it first (`cargo build --workspace --bins`, \

@@ -22,11 +22,10 @@ async fn returns_the_value_once_the_condition_holds() {
 
 #[tokio::test]
 async fn says_what_it_waited_for_and_why_it_failed() {
-    let error = wait_for("the moon", Duration::ZERO, async || -> anyhow::Result<()> {
-        bail!("it is day")
-    })
-    .await
-    .unwrap_err()
-    .to_string();
+    let error =
+        wait_for("the moon", Duration::ZERO, async || -> anyhow::Result<()> { bail!("it is day") })
+            .await
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("the moon") && error.contains("it is day"), "{error}");
 }

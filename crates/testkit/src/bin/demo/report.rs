@@ -53,7 +53,10 @@ impl fmt::Display for Report {
         row("  failed around the node's death", self.during_replacement.failed.to_string())?;
         row("writes acknowledged, all found again", self.writes.to_string())?;
         row("  outcome unknown (and reported so)", self.unknown.to_string())?;
-        row("leader killed to next acknowledged write", format!("{} ms", self.failover.as_millis()))?;
+        row(
+            "leader killed to next acknowledged write",
+            format!("{} ms", self.failover.as_millis()),
+        )?;
         let replacement = format!("{:.1} s", self.replacement.as_secs_f64());
         row("node killed to all replicas ready again", replacement)?;
         let restarted = format!("{} of {}", self.restarted, self.watched);
