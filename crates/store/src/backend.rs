@@ -98,6 +98,9 @@ pub trait Backend: Send + Sync + 'static {
     fn commit(&self, batch: Batch) -> Result<(), BackendError>;
 }
 
+/// Called with each key and value of a scan.
+pub type Visit<'a> = &'a mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a);
+
 /// A consistent snapshot of a [`Backend`].
 pub trait View {
     /// Reads one key.
@@ -117,6 +120,6 @@ pub trait View {
         start: &[u8],
         end: Option<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), BackendError>;
 }

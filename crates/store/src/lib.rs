@@ -9,7 +9,7 @@ mod memory;
 mod types;
 mod watch;
 
-pub use backend::{Backend, BackendError, Batch, Direction, Space, View, Write};
+pub use backend::{Backend, BackendError, Batch, Direction, Space, View, Visit, Write};
 pub use contract::*;
 pub use error::StoreError;
 pub use machine::{Entry, StateMachine, check_command};

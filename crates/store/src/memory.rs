@@ -1,7 +1,7 @@
 //! [`MemoryBackend`] and [`MemoryStore`]: the same state machine without Raft and disk.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
-use crate::backend::{Backend, BackendError, Batch, Direction, Space, View};
+use crate::backend::{Backend, BackendError, Batch, Direction, Space, View, Visit};
 use crate::contract::{
     Consistency, Leadership, Member, MemberStatus, Role, Store, StoreStatus, WatchRequest,
 };
@@ -72,7 +72,7 @@ impl View for MemoryView<'_> {
         start: &[u8],
         end: Option<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), BackendError> {
         if end.is_some_and(|end| start >= end) {
             return Ok(());

@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use crate::backend::{BackendError, Direction, Space, View, Write};
+use crate::backend::{BackendError, Direction, Space, View, Visit, Write};
 
 /// A view that sees its own changes; they become a batch in the end. Ordered, so that the batch
 /// is the same everywhere.
@@ -49,7 +49,7 @@ impl<V: View> View for Overlay<'_, V> {
         start: &[u8],
         end: Option<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), BackendError> {
         if end.is_some_and(|end| start >= end) {
             return Ok(());
