@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Node;
 use quorate_objects::kinds;
 use quorate_proto::v1;
 use quorate_proto::v1::cluster_server::Cluster;
-use quorate_registry::{Object, Registry};
+use quorate_registry::{Object, Registry, RegistryError};
 use quorate_store::{MemberStatus, Role, SharedStore, StoreStatus};
 use tonic::{Code, Request, Response, Status};
 
@@ -82,6 +82,13 @@ impl ClusterService {
             return Err(status(Code::Unimplemented, "NotImplemented", text));
         };
         let mut leadership = self.store.leadership();
+        let now = leadership.borrow().clone();
+        if now.ready.is_none() {
+            return Err(registry_status(RegistryError::Unavailable {
+                reason: "this master does not lead, ask the leader".into(),
+                leader: now.leader.map(|m| m.client_url),
+            }));
+        }
         let wanted = Some(to).filter(|to| !to.is_empty());
         if let Some(name) = &wanted {
             let members = self.store.status().members;

@@ -14,8 +14,9 @@ use crate::{ClientError, ClientOptions};
 /// When no master takes a connection, give up after this long: all of them restarting takes
 /// less, and people should not wait for a cluster that is not there.
 const REFUSED_EVERYWHERE: Duration = Duration::from_secs(2);
-/// When a majority of masters refuses connections: time for one of them to come back.
-const REFUSED_BY_MAJORITY: Duration = Duration::from_secs(4);
+/// When a majority of masters refuses connections: time for one of them to come back. Less than
+/// one attempt at a master that waits in vain for its majority.
+const REFUSED_BY_MAJORITY: Duration = Duration::from_millis(2_500);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 

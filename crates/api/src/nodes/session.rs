@@ -55,7 +55,8 @@ pub(crate) async fn open(
 }
 
 fn check(shared: &Shared, register: &v1::Register) -> Result<(), Status> {
-    if register.cluster_id != *shared.cluster_id {
+    // An agent that has never been in a cluster does not know its id yet.
+    if !register.cluster_id.is_empty() && register.cluster_id != *shared.cluster_id {
         let text = format!(
             "node {:?} belongs to cluster {:?}, this is cluster {:?}; give the agent the right \
              masters, or another data directory",

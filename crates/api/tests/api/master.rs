@@ -1,0 +1,107 @@
+//! A master without Raft, and helpers of all tests.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_api::{ApiOptions, Server};
+use quorate_client::{Client, ClientOptions};
+use quorate_registry::{Registry, RegistryOptions};
+use quorate_store::{MemoryStore, SharedStore};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const CLUSTER: &str = "test-cluster";
+/// Nothing here takes longer unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Master {
+    pub store: Arc<MemoryStore>,
+    pub registry: Registry,
+    pub address: SocketAddr,
+    cancel: CancellationToken,
+    server: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Master {
+    pub async fn start() -> Self {
+        Self::on(MemoryStore::new()).await
+    }
+
+    /// Another master's face of the same store.
+    pub async fn on(store: Arc<MemoryStore>) -> Self {
+        let cancel = CancellationToken::new();
+        let options = RegistryOptions {
+            bookmark_interval: Duration::from_millis(300),
+            ..RegistryOptions::default()
+        };
+        let shared: SharedStore = store.clone();
+        let registry = Registry::start(shared, options, cancel.clone());
+        registry.wait_synced(PATIENCE).await.unwrap();
+        registry.ensure_system_objects(None).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut master = Self { store, registry, address, cancel, server: None };
+        master.serve(listener);
+        master
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let cancel = self.cancel.child_token();
+        let options = ApiOptions::new(listener, CLUSTER);
+        let server = Server::new(self.registry.clone(), self.store.clone(), options);
+        let run = server.run(cancel.clone());
+        self.server = Some((cancel, tokio::spawn(async move { run.await.unwrap() })));
+    }
+
+    pub async fn stop_server(&mut self) {
+        if let Some((cancel, task)) = self.server.take() {
+            cancel.cancel();
+            task.await.unwrap();
+        }
+    }
+
+    pub fn start_server(&mut self) {
+        self.serve(TcpListener::bind(self.address).unwrap());
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(vec![self.url()], ClientOptions::default()).unwrap()
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Fails the test instead of hanging it.
+pub async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+pub fn config_map(name: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+        "data": {"key": value},
+    })
+}
+
+pub fn pod(name: &str, node: Option<&str>) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "main", "image": "web:1"}],
+        },
+    })
+}
