@@ -7,6 +7,9 @@ use std::path::Path;
 use crate::error::{CliError, Result};
 use crate::local::file::{ClusterSpec, MasterSpec, NodeSpec};
 
+/// A daemon has its data directory for itself; log and process id lie beside it.
+const DATA: &str = "data";
+
 /// What `up` was asked for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -36,12 +39,12 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         pid: 0,
         url: format!("{scheme}://127.0.0.1:{}", base + i),
         peer_url: format!("{scheme}://127.0.0.1:{}", base + 100 + i),
-        data_dir: dir.join(format!("m{i}")),
+        data_dir: dir.join(format!("m{i}")).join(DATA),
     };
     let node = |i: u16| NodeSpec {
         name: format!("n{i}"),
         pid: 0,
-        data_dir: dir.join(format!("n{i}")),
+        data_dir: dir.join(format!("n{i}")).join(DATA),
         address: format!("127.{}.0.{i}", 1 + (base / 250) % 120),
     };
     let pods = || format!("10.{}.0.0/16", 128 + (base / 200) % 64);

@@ -17,7 +17,7 @@ fn ports_and_addresses_follow_the_base() {
     let spec = plan(Path::new("/c"), &wanted(7000));
     assert_eq!(spec.masters[2].url, "http://127.0.0.1:7003");
     assert_eq!(spec.masters[2].peer_url, "http://127.0.0.1:7103");
-    assert_eq!(spec.nodes[1].data_dir, Path::new("/c/n2"));
+    assert_eq!(spec.nodes[1].data_dir, Path::new("/c/n2/data"));
     let other = plan(Path::new("/d"), &wanted(7250));
     assert_ne!(spec.nodes[0].address, other.nodes[0].address);
     assert_ne!(spec.pod_cidr, other.pod_cidr);
@@ -38,7 +38,7 @@ fn command_lines() {
     let spec = plan(Path::new("/c"), &wanted(7000));
     let args = master_args(Path::new("/c"), &spec, &spec.masters[0]).unwrap().join(" ");
     assert!(
-        args.starts_with("master --name m1 --data-dir /c/m1 --listen 127.0.0.1:7001"),
+        args.starts_with("master --name m1 --data-dir /c/m1/data --listen 127.0.0.1:7001"),
         "{args}"
     );
     assert!(

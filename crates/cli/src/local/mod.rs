@@ -45,17 +45,23 @@ pub struct Member {
     pub role: Role,
     /// Its name.
     pub name: String,
-    /// Its folder.
+    /// Its data.
     pub data_dir: PathBuf,
     /// Process id, when it runs.
     pub pid: Option<u32>,
 }
 
 impl Member {
+    /// Its folder: data, log and process id.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        home(&self.data_dir)
+    }
+
     /// Where it logs.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.data_dir.join("log")
+        self.home().join("log")
     }
 }
 
@@ -120,9 +126,9 @@ impl LocalCluster {
                 (layout::agent_args(&self.dir, &self.spec, node), &node.data_dir)
             }
         };
-        let child = process::spawn(&args, &data_dir.join("log"))?;
+        let child = process::spawn(&args, &home(data_dir).join("log"))?;
         let pid = child.id();
-        std::fs::write(data_dir.join("pid"), format!("{pid}\n"))?;
+        std::fs::write(home(data_dir).join("pid"), format!("{pid}\n"))?;
         match role {
             Role::Master(i) => self.spec.masters[i].pid = pid,
             Role::Node(i) => self.spec.nodes[i].pid = pid,
@@ -142,6 +148,10 @@ impl LocalCluster {
         });
         process::stop(&running.collect::<Vec<_>>(), GRACE).await
     }
+}
+
+fn home(data_dir: &Path) -> &Path {
+    data_dir.parent().unwrap_or(data_dir)
 }
 
 /// Where `up` puts a cluster when nobody says.

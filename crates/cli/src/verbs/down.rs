@@ -126,7 +126,7 @@ fn remove(cluster: &LocalCluster) -> Result<()> {
     let failed = |path: &Path, e: std::io::Error| {
         CliError::local(format!("cannot remove {}: {e}", path.display()))
     };
-    let members = cluster.members().into_iter().map(|member| member.data_dir);
+    let members = cluster.members().into_iter().map(|member| member.home().to_owned());
     for folder in members.chain([dir.join("pki")]) {
         // A file that was edited by hand must not make us remove anything outside.
         if folder.starts_with(dir) && folder != *dir && folder.exists() {
@@ -172,7 +172,7 @@ mod tests {
         };
         let mut spec = layout::plan(&dir, &wanted);
         let outside = parent.path().join("outside");
-        spec.masters[1].data_dir = outside.clone();
+        spec.masters[1].data_dir = outside.join("data");
         for folder in [&dir.join("m1"), &dir.join("n1"), &outside] {
             std::fs::create_dir_all(folder).unwrap();
         }
