@@ -154,6 +154,11 @@ impl Keeper {
                     let message = status.message().to_owned();
                     let _ = self.events.send(Event::Replaced { message }).await;
                 }
+                Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                    warn!(master = self.url, error = status.message(), "refused");
+                    let message = status.message().to_owned();
+                    let _ = self.events.send(Event::Refused { message }).await;
+                }
                 Err(status) if !reported => {
                     reported = true;
                     warn!(master = self.url, error = status.message(), "no session; retrying");

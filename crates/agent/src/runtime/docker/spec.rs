@@ -169,8 +169,6 @@ pub fn sandbox(owner: &Owner, spec: &SandboxSpec) -> ContainerCreateBody {
         sysctls: (!spec.sysctls.is_empty()).then(|| spec.sysctls.clone().into_iter().collect()),
         ipc_mode: Some("shareable".into()),
         log_config: Some(log_config()),
-        // Let the kernel spare it: with it, the whole pod would go.
-        oom_score_adj: Some(-998),
         ..Default::default()
     };
     ContainerCreateBody {
