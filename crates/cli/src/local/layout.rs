@@ -125,6 +125,7 @@ pub fn agent_args(dir: &Path, spec: &ClusterSpec, node: &NodeSpec) -> Vec<String
     flag("masters", urls.join(","));
     flag("data-dir", node.data_dir.display().to_string());
     flag("address", node.address.clone());
+    flag("cluster-id", spec.cluster_id.clone());
     flag("docker", spec.docker.clone());
     args.extend(security(dir, spec));
     args

@@ -37,7 +37,7 @@ enum Verb {
         /// How long; 0: as long as it takes
         #[arg(long, default_value = "0s", value_parser = duration::parse)]
         timeout: Duration,
-        /// Return at once when it is not done
+        /// Wait until it is done; =false: look once
         #[arg(long, short, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
               default_missing_value = "true", require_equals = true)]
         watch: bool,

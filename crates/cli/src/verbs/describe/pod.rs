@@ -91,7 +91,7 @@ fn one(container: &Value, status: &Value, w: &mut Writer) {
     let variables = list(container, "/env").iter().map(|variable| {
         let name = text(variable, "/name");
         match variable.get("valueFrom") {
-            Some(source) => format!("{name}:  <{}>", source),
+            Some(source) => format!("{name}:  <{source}>"),
             None => format!("{name}:  {}", text(variable, "/value")),
         }
     });

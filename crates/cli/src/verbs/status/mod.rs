@@ -50,7 +50,7 @@ impl Status {
 }
 
 /// Prints the screen to standard error, beside an error of another verb.
-pub async fn show(_context: &Context, file: &ClusterFile) -> Result<()> {
+pub async fn show(file: &ClusterFile) -> Result<()> {
     eprint!("{}", screen::render(&gather(file).await?));
     Ok(())
 }

@@ -86,7 +86,7 @@ impl Up {
         let idle: Vec<Member> =
             cluster.members().into_iter().filter(|member| member.pid.is_none()).collect();
         if idle.is_empty() {
-            return self.runs_already(context, &cluster).await;
+            return self.runs_already(&cluster).await;
         }
         self.start(&mut cluster, &idle).await?;
         ClusterFile::make_current(&cluster.dir)?;
@@ -173,10 +173,10 @@ impl Up {
         }
     }
 
-    async fn runs_already(&self, context: &Context, cluster: &LocalCluster) -> Result<ExitCode> {
+    async fn runs_already(&self, cluster: &LocalCluster) -> Result<ExitCode> {
         let dir = cluster.dir.display();
         eprintln!("error: the cluster in {dir} is running already");
-        super::status::show(context, &ClusterFile::load(&cluster.dir)?).await?;
+        super::status::show(&ClusterFile::load(&cluster.dir)?).await?;
         Err(CliError::Reported)
     }
 
