@@ -109,7 +109,8 @@ fn position(text: &str, column: usize) -> (String, Option<String>) {
 }
 
 /// Walks the compact text of `value`, which starts at `start`, and returns where it ends. The
-/// last value that starts before `column` is the one looked for.
+/// last value that does not start after `column` is the one looked for: serde_json stops before a
+/// list or an object that it does not want, but behind a scalar.
 fn walk(
     value: &Value,
     path: &str,
@@ -117,7 +118,7 @@ fn walk(
     column: usize,
     found: &mut (String, Option<String>),
 ) -> usize {
-    if start >= column {
+    if start > column {
         return start;
     }
     let scalar = !value.is_object() && !value.is_array();

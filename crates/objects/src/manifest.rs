@@ -185,6 +185,14 @@ fn source_value(source: &str) -> Result<Value, (usize, String)> {
     value.map(|unique| unique.0).map_err(|(line, message)| (line.saturating_sub(1), message))
 }
 
+/// One JSON value, in which no object has the same field twice.
+///
+/// # Errors
+/// When it is no JSON, or a field is given twice.
+pub fn parse_json(text: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice::<UniqueKeys>(text).map(|unique| unique.0)
+}
+
 /// A value in which no map has the same key twice.
 struct UniqueKeys(Value);
 

@@ -29,3 +29,6 @@ pub use registry::{List, Registry};
 pub use watcher::{EventKind, ObjectEvent, ObjectWatcher, WatchOptions};
 
 pub use quorate_store::Consistency;
+
+#[cfg(test)]
+mod registry_test;

@@ -204,3 +204,7 @@ fn reorder(items: &mut Vec<Value>, order: &[Value], rule: ListRule) {
     ranked.sort_by_key(|(rank, _)| *rank);
     items.extend(ranked.into_iter().map(|(_, item)| item));
 }
+
+#[cfg(test)]
+#[path = "strategic_test.rs"]
+mod tests;

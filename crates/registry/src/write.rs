@@ -279,15 +279,17 @@ impl Registry {
         mut new: Value,
         options: &WriteOptions,
     ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, RegistryError> {
-        let allocations = Allocations::for_update(self, key.kind, &mut new, &old.value())?;
+        // Only Services hold allotments; the others are spared the parsing.
+        let old_value = if key.kind == &kinds::SERVICE { old.value() } else { Value::Null };
+        let allocations = Allocations::for_update(self, key.kind, &mut new, &old_value)?;
         let gone = crate::delete::may_go(key.kind, &new);
         let mut plan = Plan::default();
         plan.expect(key.store_key(), old.revision);
-        allocations.plan(&mut plan, key);
         if gone {
             plan.delete(key.store_key());
-            Allocations::release_all(key.kind, &old.value(), &mut plan);
+            Allocations::release_all(key.kind, &old_value, &mut plan);
         } else {
+            allocations.plan(&mut plan, key);
             plan.put(key.store_key(), encode(&new)?);
         }
         if options.dry_run {
