@@ -35,6 +35,7 @@ pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Stat
         let applied = *shared.store.applied().borrow();
         if let Err(error) = shared.registry.cache().wait(applied, CATCH_UP).await {
             tracing::warn!(%error, "the cache is behind, assignments wait");
+            tokio::time::sleep(RETRY).await;
             continue;
         }
         match send_full_and_follow(&shared.registry, session, term).await {
@@ -183,9 +184,11 @@ impl Known {
         if is(object.kind, &kinds::POD) {
             self.references.insert(key.clone(), references(object));
         }
-        let now = (object.revision, object.uid().to_owned());
-        if self.sent.get(&key) != Some(&now) {
-            self.sent.insert(key.clone(), now);
+        // What `complete` reads from the cache may be ahead of the events: never go back.
+        let told =
+            |(revision, uid): &(u64, String)| uid == object.uid() && *revision >= object.revision;
+        if !self.sent.get(&key).is_some_and(told) {
+            self.sent.insert(key.clone(), (object.revision, object.uid().to_owned()));
             delta.removed.remove(&key);
             delta.set.insert(key, Arc::clone(object));
         }

@@ -212,8 +212,8 @@ async fn follow(shared: &Shared, session: &Session, registration: &Registration)
             assignments::send(shared, session, term).await
         };
         tokio::select! {
-            changed = changes.changed() => {
-                if changed.is_err() {
+            more = async { changes.wait_for(|next| *next != now).await.is_ok() } => {
+                if !more {
                     return unavailable("this master is shutting down");
                 }
             }
