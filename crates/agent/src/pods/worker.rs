@@ -136,7 +136,7 @@ impl Worker {
             return self.end(desired, &records, now).await;
         }
         let Desired::Assigned(pod) = desired else { return Ok(None) };
-        self.tell(pod, &records, now, false);
+        self.tell(pod, &records, now);
         let Plan { step, wake } = plan(pod, &records, &self.memory, now);
         if step == Step::Idle {
             let due = wake.map_or(RESYNC, |due| {
@@ -149,7 +149,7 @@ impl Worker {
         debug!(pod = %self.pod, ?step, "step");
         let mut interrupt = self.desired.clone();
         tokio::select! {
-            result = take(&self.context, pod, &records, &step) => self.note(&step, result, pod),
+            result = take(&self.context, pod, &records, &step) => self.note(&step, result),
             // A pull may last; a deletion does not wait for it.
             _ = until_ending(&mut interrupt) => Ok(None),
         }
@@ -160,7 +160,6 @@ impl Worker {
         &mut self,
         step: &Step,
         result: Result<(), StepError>,
-        pod: &Pod,
     ) -> Result<Option<Duration>, RuntimeError> {
         let now = Timestamp::now();
         match (step, result) {
@@ -187,7 +186,6 @@ impl Worker {
             }
         }
         self.memory.condemned.clear();
-        let _ = pod;
         Ok(None)
     }
 
@@ -206,7 +204,7 @@ impl Worker {
             && records.iter().any(|r| r.role != Role::Sandbox)
         {
             // The last status with containers in it; after them there is nothing to see.
-            self.tell(pod, records, now, false);
+            self.tell(pod, records, now);
         }
         match plan_end(records) {
             Step::Stop(ids) => {
@@ -261,7 +259,7 @@ impl Worker {
         Duration::from_secs(u64::from(seconds))
     }
 
-    fn tell(&mut self, pod: &Pod, records: &[Record], now: Timestamp, terminated: bool) {
+    fn tell(&mut self, pod: &Pod, records: &[Record], now: Timestamp) {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let over = matches!(phase, Some("Succeeded" | "Failed"));
         // What ended stays as it was told, even when its containers are gone by now.
@@ -278,7 +276,7 @@ impl Worker {
             host_ip: self.context.node_address,
             now,
         });
-        self.context.outbox.put(&self.pod, &computed, terminated);
+        self.context.outbox.put(&self.pod, &computed, false);
         self.status = Some(computed);
     }
 
