@@ -82,8 +82,8 @@ impl Typed for Node {
 }
 
 fn shown_status(node: &Node) -> String {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.filter(|condition| condition.type_ == "Ready").next_back();
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.rfind(|condition| condition.type_ == "Ready");
     let mut shown = match ready.map(|condition| condition.status.as_str()) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
