@@ -1,1 +1,84 @@
+#![allow(clippy::unwrap_used)]
 
+use serde_json::{Value, json};
+
+use super::*;
+
+fn set(replicas: i32) -> ReplicaSet {
+    serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "mine"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}},
+    }))
+    .unwrap()
+}
+
+/// A pod of the set; `owner` "" means none.
+fn pod(name: &str, owner: &str, change: impl FnOnce(&mut Value)) -> Arc<Pod> {
+    let mut value = json!({
+        "metadata": {"name": name, "labels": {"app": "web"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [], "nodeName": "n1"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    if !owner.is_empty() {
+        value["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "uid": owner, "controller": true}]);
+    }
+    change(&mut value);
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn planned(replicas: i32, pods: Vec<Arc<Pod>>) -> Plan {
+    let set = set(replicas);
+    plan(&set, &selector_of(&set).unwrap(), pods)
+}
+
+fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
+    pods.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect()
+}
+
+#[test]
+fn what_counts() {
+    let deleting =
+        |v: &mut Value| v["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let plan = planned(
+        5,
+        vec![
+            pod("ours", "mine", |_| {}),
+            pod("orphan", "", |_| {}),
+            pod("foreign", "other", |_| {}),
+            pod("failed", "mine", |v| v["status"]["phase"] = json!("Failed")),
+            pod("going", "mine", deleting),
+            pod("relabelled", "mine", |v| v["metadata"]["labels"] = json!({})),
+        ],
+    );
+    assert_eq!(names(&plan.active), ["ours", "orphan"]);
+    assert_eq!(names(&plan.adopt), ["orphan"]);
+    assert_eq!(names(&plan.release), ["relabelled"]);
+    assert_eq!(plan.create, 3);
+    assert!(plan.delete.is_empty());
+}
+
+#[test]
+fn the_least_missed_go_first() {
+    let pods = vec![
+        pod("old", "mine", |_| {}),
+        pod("young", "mine", |v| {
+            v["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z")
+        }),
+        pod("alone", "mine", |v| v["spec"]["nodeName"] = json!("n2")),
+        pod("unready", "mine", |v| v["status"]["conditions"][0]["status"] = json!("False")),
+        pod("pending", "mine", |v| v["status"]["phase"] = json!("Pending")),
+        pod("unbound", "mine", |v| v["spec"]["nodeName"] = json!("")),
+    ];
+    let plan = planned(0, pods.clone());
+    assert_eq!(names(&plan.delete), ["unbound", "pending", "unready", "young", "old", "alone"]);
+    assert_eq!(names(&planned(4, pods).delete), ["unbound", "pending"]);
+}
+
+#[test]
+fn a_set_that_is_being_deleted_does_nothing() {
+    let mut set = set(3);
+    set.metadata.deletion_timestamp = Some(quorate_objects::time::now());
+    let selector = selector_of(&set).unwrap();
+    let plan = plan(&set, &selector, vec![pod("orphan", "", |_| {})]);
+    assert!(plan.adopt.is_empty() && plan.create == 0 && plan.delete.is_empty());
+}

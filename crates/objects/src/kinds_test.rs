@@ -258,3 +258,10 @@ fn rows_of_pods() {
     value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:10:30Z");
     assert_eq!(kinds::POD.row(&value, now)[2], "Terminating");
 }
+
+/// How long pods stay on a node that fails is the leader's setting; a toleration put in by
+/// default would overrule it and delay every replacement by its 300 s.
+#[test]
+fn pods_get_no_tolerations_of_failing_nodes_by_default() {
+    assert!(ready(pod())["spec"].get("tolerations").is_none());
+}

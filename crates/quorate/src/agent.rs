@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use k8s_openapi::api::core::v1::Taint;
 use quorate_agent::{AgentOptions, DEFAULT_DOCKER, parse_taint};
-use quorate_objects::Quantity;
+use quorate_objects::quantity::Quantity;
 use quorate_proto::Tls;
 
 use crate::shutdown;
@@ -55,7 +55,8 @@ pub struct AgentArgs {
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 

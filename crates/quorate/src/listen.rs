@@ -22,7 +22,9 @@ pub fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// When `insecure` is set and `address` can be reached from other machines.
 pub fn check_insecure(flag: &str, address: SocketAddr, insecure: bool) -> anyhow::Result<()> {
     if insecure && !address.ip().is_loopback() {
-        bail!("{flag} {address}: --insecure is for loopback addresses only; give --tls-dir instead");
+        bail!(
+            "{flag} {address}: --insecure is for loopback addresses only; give --tls-dir instead"
+        );
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ enum Command {
     /// Run a node's agent in the foreground
     Agent(Box<agent::AgentArgs>),
     #[command(flatten)]
-    User(quorate_cli::Command),
+    User(Box<quorate_cli::Command>),
 }
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Master(args) => daemon(master::run(*args)).await,
             Command::Agent(args) => daemon(agent::run(*args)).await,
-            Command::User(command) => quorate_cli::run::<Cli>(command, cli.globals, host()).await,
+            Command::User(command) => quorate_cli::run::<Cli>(*command, cli.globals, host()).await,
         }
     })
 }

@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn parses_name_and_urls() {
-        let master: InitialMaster = "m1=http://127.0.0.1:7001,http://127.0.0.1:7101".parse().unwrap();
+        let master: InitialMaster =
+            "m1=http://127.0.0.1:7001,http://127.0.0.1:7101".parse().unwrap();
         assert_eq!(master.name, "m1");
         assert_eq!(master.client_url, "http://127.0.0.1:7001");
         assert_eq!(master.peer_url, "http://127.0.0.1:7101");

@@ -18,6 +18,8 @@ use crate::context::{Context, controller_key, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
 use crate::queue::Key;
+#[cfg(test)]
+pub(crate) use plan::REVISION as TEST_REVISION;
 use plan::{Plan, REVISION, Rollout};
 
 /// The controller of Deployments.

@@ -11,7 +11,7 @@ use quorate_objects::pod;
 use crate::replica_set::replicas;
 
 /// The annotation that numbers the templates of a Deployment.
-pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
+pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The label that tells the pods of one template from those of another.
 pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 

@@ -1,1 +1,48 @@
+#![allow(clippy::unwrap_used)]
 
+use serde_json::json;
+
+use super::*;
+
+fn tainted(taints: serde_json::Value) -> Node {
+    serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints}})).unwrap()
+}
+
+fn effects(taints: Option<Vec<Taint>>) -> Option<Vec<String>> {
+    taints.map(|taints| taints.into_iter().map(|t| format!("{}:{}", t.key, t.effect)).collect())
+}
+
+#[test]
+fn taints_follow_the_verdict_and_leave_others_alone() {
+    let own = json!({"key": "gpu", "effect": "NoSchedule"});
+    let lost = |effect: &str| json!({"key": UNREACHABLE, "effect": effect, "timeAdded": "2026-01-01T00:00:00Z"});
+    let alive = tainted(json!([own]));
+    assert_eq!(effects(taints(&alive, Verdict::Alive)), None);
+    let text = |effect: &str| format!("{UNREACHABLE}:{effect}");
+    assert_eq!(
+        effects(taints(&alive, Verdict::Silent)).unwrap(),
+        ["gpu:NoSchedule".to_owned(), text("NoSchedule"), text("NoExecute")]
+    );
+    assert_eq!(
+        effects(taints(&alive, Verdict::SilentLikeMost)).unwrap(),
+        ["gpu:NoSchedule".to_owned(), text("NoSchedule")]
+    );
+    let silent = tainted(json!([own, lost("NoSchedule"), lost("NoExecute")]));
+    assert_eq!(effects(taints(&silent, Verdict::Silent)), None);
+    assert_eq!(effects(taints(&silent, Verdict::Alive)).unwrap(), ["gpu:NoSchedule"]);
+    // The time of a taint that stays is kept: evictions count from it.
+    let half = tainted(json!([lost("NoSchedule")]));
+    let grown = taints(&half, Verdict::Silent).unwrap();
+    assert_eq!(grown[0].time_added, half.spec.unwrap().taints.unwrap()[0].time_added);
+}
+
+#[test]
+fn the_condition_changes_only_with_the_verdict() {
+    let unknown = tainted(json!([]));
+    assert_eq!(condition(&unknown, Verdict::Alive).unwrap().status, "True");
+    assert_eq!(condition(&unknown, Verdict::Silent).unwrap().status, "Unknown");
+    let mut ready = unknown;
+    ready.status.get_or_insert_default().conditions =
+        condition(&ready.clone(), Verdict::Alive).map(|c| vec![c]);
+    assert_eq!(condition(&ready, Verdict::Alive), None);
+}

@@ -1,7 +1,7 @@
 //! Pod.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::error::{Errors, FieldError};
@@ -42,9 +42,8 @@ impl Typed for Pod {
     fn set_defaults(&mut self) {
         if let Some(spec) = &mut self.spec {
             template::default_spec(spec);
-            for toleration in FAILURE_TOLERATIONS {
-                tolerate(spec, toleration);
-            }
+            // No tolerations for nodes that fail, as Kubernetes adds them: how long such pods
+            // stay is the leader's setting, and much shorter than 300 s.
         }
         let status = self.status.get_or_insert_default();
         template::default_text(&mut status.phase, "Pending");
@@ -102,29 +101,6 @@ impl Typed for Pod {
             nominated.filter(|name| !name.is_empty()).unwrap_or_else(none),
             none(),
         ]
-    }
-}
-
-/// Every pod stays this long on a node that is gone, unless it says otherwise.
-const FAILURE_TOLERATIONS: [&str; 2] =
-    ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
-const FAILURE_SECONDS: i64 = 300;
-
-fn tolerate(spec: &mut PodSpec, key: &str) {
-    let tolerations = spec.tolerations.get_or_insert_default();
-    let covered = tolerations.iter().any(|toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let known = toleration.key.as_deref().unwrap_or_default();
-        (known == key || known.is_empty()) && (effect.is_empty() || effect == "NoExecute")
-    });
-    if !covered {
-        tolerations.push(Toleration {
-            key: Some(key.to_owned()),
-            operator: Some("Exists".to_owned()),
-            effect: Some("NoExecute".to_owned()),
-            toleration_seconds: Some(FAILURE_SECONDS),
-            ..Toleration::default()
-        });
     }
 }
 
