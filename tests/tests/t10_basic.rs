@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 fn map(name: &str, value: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, labels: {{set: basic}}}}\n\
-         data: {{key: {value}}}\n"
+         data: {{key: \"{value}\"}}\n"
     )
 }
 

@@ -65,6 +65,12 @@ pub struct MasterArgs {
 /// How long a part may take to end once it is told to.
 const END: Duration = Duration::from_secs(5);
 
+/// How long the store and the registry try. Each is shorter than its caller's patience (10 s for
+/// a client), so that "there is no majority" reaches the user as a definite answer, and not as a
+/// timeout that leaves the outcome open.
+const STORE_REQUEST: Duration = Duration::from_secs(3);
+const REGISTRY_REQUEST: Duration = Duration::from_secs(4);
+
 type Part = JoinHandle<anyhow::Result<()>>;
 
 /// Runs until a signal, or until a part that the master cannot live without has failed. Then
@@ -135,6 +141,7 @@ fn store_options(args: &MasterArgs, peer_listener: TcpListener, tls: Option<Tls>
         client_url: master.client_url.clone(),
     });
     Options {
+        request_timeout: STORE_REQUEST,
         heartbeat: Duration::from_millis(args.heartbeat_ms),
         election_timeout: Duration::from_millis(args.election_ms),
         tls,
@@ -149,7 +156,11 @@ fn store_options(args: &MasterArgs, peer_listener: TcpListener, tls: Option<Tls>
 }
 
 fn registry_options(args: &MasterArgs) -> RegistryOptions {
-    RegistryOptions { service_cidr: args.service_cidr, ..RegistryOptions::default() }
+    RegistryOptions {
+        service_cidr: args.service_cidr,
+        request_timeout: REGISTRY_REQUEST,
+        ..RegistryOptions::default()
+    }
 }
 
 fn leader_options(args: &MasterArgs) -> LeaderOptions {
