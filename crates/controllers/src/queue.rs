@@ -132,15 +132,23 @@ impl WorkQueue {
 
     /// The work on a key is done; look at it again after `again`, when given.
     pub fn done(&self, key: &Key, again: Option<Duration>) {
+        self.done_at(key, again, Instant::now());
+    }
+
+    fn done_at(&self, key: &Key, again: Option<Duration>, now: Instant) {
         let mut state = self.state.lock();
         state.failures.remove(key);
-        Self::release(&mut state, key, again);
+        Self::release(&mut state, key, again, now);
         drop(state);
         self.changed.notify_one();
     }
 
     /// The work on a key failed: look at it again after its back-off.
     pub fn failed(&self, key: &Key) {
+        self.failed_at(key, Instant::now());
+    }
+
+    fn failed_at(&self, key: &Key, now: Instant) {
         let mut state = self.state.lock();
         let failures = state.failures.entry(key.clone()).or_default();
         *failures = failures.saturating_add(1);
@@ -148,17 +156,17 @@ impl WorkQueue {
         let wait = BACK_OFF_FIRST.saturating_mul(factor).min(BACK_OFF_LONGEST);
         // A change during the attempt does not break the back-off of a key that keeps failing.
         state.again.remove(key);
-        Self::release(&mut state, key, Some(wait));
+        Self::release(&mut state, key, Some(wait), now);
         drop(state);
         self.changed.notify_one();
     }
 
-    fn release(state: &mut State, key: &Key, again: Option<Duration>) {
+    fn release(state: &mut State, key: &Key, again: Option<Duration>, now: Instant) {
         state.busy.remove(key);
         if state.again.remove(key) {
             state.add(key.clone());
         } else if let Some(wait) = again {
-            state.add_at(key.clone(), Instant::now() + wait);
+            state.add_at(key.clone(), now + wait);
         }
     }
 }

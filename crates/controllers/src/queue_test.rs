@@ -27,41 +27,34 @@ async fn a_key_is_queued_once_and_worked_on_by_one() {
     assert_eq!(now_or_never(&queue), None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn failures_back_off_and_success_forgets_them() {
+#[test]
+fn failures_back_off_and_success_forgets_them() {
     let queue = WorkQueue::default();
+    let mut now = Instant::now();
     queue.add(key("a"));
-    for expected in [20, 40, 80, 160] {
-        let begin = Instant::now();
-        let taken = queue.next().await;
-        queue.failed(&taken);
-        assert_eq!(now_or_never(&queue), None);
-        let taken = queue.next().await;
-        assert_eq!(begin.elapsed().as_millis() / 10 * 10, expected, "{taken}");
-        // Put it back without the wait, for the next round.
-        queue.failed(&taken);
-        queue
-            .state
-            .lock()
-            .failures
-            .insert(key("a"), u32::try_from(expected / 20).unwrap().ilog2() + 1);
-        queue.add(key("a"));
+    let take = |now| queue.state.lock().take(now);
+    for expected in [20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_000, 10_000] {
+        let wait = Duration::from_millis(expected);
+        queue.failed_at(&take(now).unwrap(), now);
+        assert_eq!(take(now + wait - Duration::from_millis(1)), None, "{expected}");
+        now += wait;
     }
-    let taken = queue.next().await;
-    queue.done(&taken, None);
-    assert!(queue.state.lock().failures.is_empty());
+    queue.done_at(&take(now).unwrap(), None, now);
+    queue.add(key("a"));
+    queue.failed_at(&take(now).unwrap(), now);
+    assert!(take(now + Duration::from_millis(20)).is_some(), "it begins anew");
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_earlier_of_two_times_counts() {
+#[test]
+fn the_earlier_of_two_times_counts() {
     let queue = WorkQueue::default();
+    let now = Instant::now();
     queue.add(key("a"));
-    let taken = queue.next().await;
-    queue.done(&taken, Some(Duration::from_secs(10)));
-    queue.state.lock().add_at(key("a"), Instant::now() + Duration::from_secs(60));
-    let begin = Instant::now();
-    queue.next().await;
-    assert_eq!(begin.elapsed().as_secs(), 10);
+    let take = |now| queue.state.lock().take(now);
+    queue.done_at(&take(now).unwrap(), Some(Duration::from_secs(10)), now);
+    queue.state.lock().add_at(key("a"), now + Duration::from_secs(60));
+    assert_eq!(take(now + Duration::from_secs(9)), None);
+    assert!(take(now + Duration::from_secs(10)).is_some());
     assert!(queue.state.lock().later.is_empty());
 }
 

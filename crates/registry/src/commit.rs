@@ -105,7 +105,13 @@ impl Registry {
             if !lost && !error.retryable() {
                 return Err(error.into());
             }
+            // The store has sought a leader for as long as it may, and nothing was written: to go
+            // on would turn a definite answer into an open one.
+            let definite = matches!(error, StoreError::Unavailable { .. }) && unknown.is_none();
             let error = RegistryError::from(error);
+            if definite {
+                return Err(error);
+            }
             if lost {
                 unknown = Some(error.clone());
             }
