@@ -15,6 +15,18 @@ fn start(cluster: &Cluster) -> Leader {
     Leader::start(cluster.registry.clone(), cluster.term(), options())
 }
 
+/// Starts the work and waits until it has found all nodes ready: a pod that comes earlier may
+/// find only one of them.
+async fn start_ready(cluster: &Cluster) -> Leader {
+    let leader = start(cluster);
+    let ready = |n: &Arc<quorate_registry::Object>| {
+        n.value()["status"]["conditions"][0]["status"] == json!("True")
+    };
+    let all = |c: &Cluster| c.registry.cache().list(&kinds::NODE, None).iter().all(ready);
+    cluster.until("all nodes are ready", all).await;
+    leader
+}
+
 fn on_node(cluster: &Cluster, node: &str) -> usize {
     cluster.active().iter().filter(|p| pod::node_name(p) == Some(node)).count()
 }
@@ -22,7 +34,7 @@ fn on_node(cluster: &Cluster, node: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_runs_and_is_scaled() {
     let cluster = Cluster::new(2).await;
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     cluster.create(deployment("web", 4, "a")).await;
     cluster.until("four pods are ready", |c| c.ready() == 4).await;
     assert_eq!(on_node(&cluster, "n1"), 2, "they are spread");
@@ -41,7 +53,7 @@ async fn a_deployment_runs_and_is_scaled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_keeps_its_bounds_at_every_step() {
     let cluster = Cluster::new(3).await;
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     let mut web = deployment("web", 4, "a");
     web["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
     cluster.create(web).await;
@@ -105,7 +117,7 @@ async fn a_rollout_keeps_its_bounds_at_every_step() {
 async fn a_broken_template_takes_no_more_than_its_share() {
     let cluster = Cluster::new(2).await;
     cluster.broken.lock().insert("bad".into());
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     cluster.create(deployment("web", 4, "good")).await;
     cluster.until("it is ready", |c| c.ready() == 4).await;
     cluster
@@ -121,7 +133,7 @@ async fn a_broken_template_takes_no_more_than_its_share() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_node_is_replaced_and_its_return_noticed() {
     let cluster = Cluster::new(2).await;
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     cluster.create(deployment("web", 4, "a")).await;
     cluster.until("it is ready", |c| c.ready() == 4 && on_node(c, "n2") == 2).await;
     cluster.dead.lock().insert("n2".into());
@@ -143,7 +155,7 @@ async fn a_dead_node_is_replaced_and_its_return_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_evicted_when_most_nodes_fall_silent() {
     let cluster = Cluster::new(3).await;
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     cluster.create(deployment("web", 3, "a")).await;
     cluster.until("it is ready", |c| c.ready() == 3).await;
     let before: HashSet<_> = cluster.active().iter().map(|p| p.metadata.uid.clone()).collect();
@@ -169,7 +181,7 @@ async fn nothing_is_evicted_when_most_nodes_fall_silent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dependents_go_with_their_owner_or_stay() {
     let cluster = Cluster::new(1).await;
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     let count = |c: &Cluster, kind| c.registry.cache().list(kind, Some("default")).len();
     for (propagation, left) in
         [(Propagation::Background, 0), (Propagation::Foreground, 0), (Propagation::Orphan, 1)]
@@ -192,7 +204,7 @@ async fn dependents_go_with_their_owner_or_stay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endpoints_follow_ready_pods_and_nodes_have_their_own_addresses() {
     let cluster = Cluster::new(4).await;
-    let leader = start(&cluster);
+    let leader = start_ready(&cluster).await;
     cluster
         .create(json!({
             "apiVersion": "v1", "kind": "Service",
