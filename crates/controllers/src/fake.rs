@@ -154,7 +154,9 @@ impl Cluster {
             let pod = object.typed::<Pod>().unwrap();
             let (node, phase) = (pod::node_name(&pod), pod::phase(&pod));
             let (ready, gone) = (pod::is_ready(&pod), pod::is_deleting(&pod));
-            format!("{} node {node:?} {phase} ready {ready} deleting {gone}\n", object.name())
+            let why = pod::condition(&pod, "PodScheduled").and_then(|c| c.message.clone());
+            let name = object.name();
+            format!("{name} node {node:?} {phase} ready {ready} deleting {gone} {why:?}\n")
         });
         lines.collect()
     }

@@ -32,8 +32,8 @@ enum Place {
     BackOff(Instant, u64),
     /// Fitted nowhere; tried again when the cluster changes, but not before this time.
     Unschedulable(Instant),
-    /// Being bound.
-    InFlight,
+    /// Being decided about and committed, since this many calls of [`Queue::wake`].
+    InFlight(u64),
 }
 
 type Rank = (Reverse<i32>, u64);
@@ -46,8 +46,10 @@ pub struct Queue {
     active: BTreeMap<Rank, PodKey>,
     back_off: BTreeMap<(Instant, u64), PodKey>,
     unschedulable: BTreeSet<PodKey>,
-    /// In flight, and the cluster or the pod has changed since: try again at once if refused.
+    /// In flight, and the pod has changed since: try again at once if refused.
     stirred: HashSet<PodKey>,
+    /// Calls of [`Queue::wake`].
+    wakes: u64,
     sequence: u64,
     first: Duration,
     longest: Duration,
@@ -63,6 +65,7 @@ impl Queue {
             back_off: BTreeMap::new(),
             unschedulable: BTreeSet::new(),
             stirred: HashSet::new(),
+            wakes: 0,
             sequence: 0,
             first,
             longest,
@@ -94,7 +97,7 @@ impl Queue {
         let needs = Needs::of(&pod);
         let Some((waiting, place)) = self.entries.get_mut(&key) else {
             let waiting = Waiting { pod, revision, needs, attempts: 0 };
-            self.entries.insert(key.clone(), (waiting, Place::InFlight));
+            self.entries.insert(key.clone(), (waiting, Place::InFlight(self.wakes)));
             self.activate(&key);
             return;
         };
@@ -104,7 +107,7 @@ impl Queue {
         if other_needs {
             waiting.needs = needs;
             waiting.attempts = 0;
-            if *place == Place::InFlight {
+            if matches!(place, Place::InFlight(_)) {
                 self.stirred.insert(key);
             } else {
                 self.activate(&key);
@@ -124,7 +127,7 @@ impl Queue {
     pub fn pop(&mut self) -> Option<(PodKey, Waiting)> {
         let (_, key) = self.active.pop_first()?;
         let (waiting, place) = self.entries.get_mut(&key)?;
-        *place = Place::InFlight;
+        *place = Place::InFlight(self.wakes);
         Some((key, waiting.clone()))
     }
 
@@ -134,7 +137,7 @@ impl Queue {
         let sequence = self.next_sequence();
         let stirred = self.stirred.remove(key);
         let Some((waiting, place)) = self.entries.get_mut(key) else { return };
-        if *place != Place::InFlight {
+        if !matches!(place, Place::InFlight(_)) {
             return;
         }
         waiting.attempts = waiting.attempts.saturating_add(1);
@@ -160,8 +163,12 @@ impl Queue {
             self.failed(key, now);
             return;
         }
+        let wakes = self.wakes;
         let Some((waiting, place)) = self.entries.get_mut(key) else { return };
-        if *place != Place::InFlight {
+        let Place::InFlight(since) = *place else { return };
+        if since != wakes {
+            // The cluster has changed since the decision: nobody would wake the pod for that.
+            self.failed(key, now);
             return;
         }
         waiting.attempts = waiting.attempts.saturating_add(1);
@@ -173,6 +180,7 @@ impl Queue {
     /// Something in the cluster has changed for the better: unschedulable pods are tried again,
     /// each after its back-off at the earliest.
     pub fn wake(&mut self, now: Instant) {
+        self.wakes += 1;
         for key in std::mem::take(&mut self.unschedulable) {
             let sequence = self.next_sequence();
             let Some((_, place)) = self.entries.get_mut(&key) else { continue };
@@ -223,7 +231,7 @@ impl Queue {
             Some(Place::Unschedulable(_)) => {
                 self.unschedulable.remove(key);
             }
-            Some(Place::InFlight) | None => {}
+            Some(Place::InFlight(_)) | None => {}
         }
     }
 

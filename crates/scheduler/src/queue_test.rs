@@ -114,3 +114,15 @@ fn what_is_removed_comes_back_never() {
     queue.tick(now + LONGEST);
     assert!(queue.is_empty() && queue.pop().is_none());
 }
+
+#[test]
+fn a_change_of_the_cluster_during_the_attempt_is_not_lost() {
+    let mut queue = queue();
+    let now = Instant::now();
+    queue.upsert(named("a"), 1);
+    let (key, _) = queue.pop().expect("it is active");
+    queue.wake(now);
+    queue.unschedulable(&key, now);
+    queue.tick(now + FIRST);
+    assert!(queue.has_active(), "it was decided about before the change");
+}
