@@ -42,7 +42,7 @@ fn kind(value: &Value) -> &'static Kind {
 }
 
 /// Decoded and with defaults.
-fn ready(value: Value) -> Value {
+pub(crate) fn ready(value: Value) -> Value {
     let kind = kind(&value);
     let mut value = decode(value, kind).unwrap();
     kind.default(&mut value).unwrap();
@@ -50,7 +50,7 @@ fn ready(value: Value) -> Value {
 }
 
 /// The texts of all errors of a new object.
-fn wrong(value: Value) -> Vec<String> {
+pub(crate) fn wrong(value: Value) -> Vec<String> {
     let value = ready(value);
     match kind(&value).validate(&value) {
         Ok(()) => Vec::new(),
@@ -58,7 +58,7 @@ fn wrong(value: Value) -> Vec<String> {
     }
 }
 
-fn wrong_update(new: Value, old: Value) -> Vec<String> {
+pub(crate) fn wrong_update(new: Value, old: Value) -> Vec<String> {
     let (new, old) = (ready(new), ready(old));
     match kind(&new).validate_update(&new, &old) {
         Ok(()) => Vec::new(),
@@ -71,7 +71,7 @@ fn undecodable(value: Value) -> String {
     decode(value, kind).unwrap_err().to_string()
 }
 
-fn with(mut value: Value, pointer: &str, new: Value) -> Value {
+pub(crate) fn with(mut value: Value, pointer: &str, new: Value) -> Value {
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     value.pointer_mut(parent).unwrap()[field] = new;
     value

@@ -2,6 +2,7 @@
 
 mod decode;
 mod error;
+pub mod job;
 mod kind;
 pub mod kinds;
 pub mod manifest;
@@ -10,6 +11,7 @@ pub mod names;
 pub mod net;
 pub mod pod;
 pub mod quantity;
+pub mod schedule;
 mod selector;
 mod template;
 pub mod time;
@@ -24,3 +26,5 @@ pub use k8s_openapi;
 
 #[cfg(test)]
 mod kinds_test;
+#[cfg(test)]
+mod workloads_test;

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::error::{Errors, FieldError};
 use crate::quantity::Quantity;
@@ -32,6 +33,13 @@ pub(crate) fn default_spec(spec: &mut PodSpec) {
     }
     for volume in spec.volumes.iter_mut().flatten() {
         default_volume(volume);
+    }
+}
+
+/// Kubernetes' defaults of a pod template.
+pub(crate) fn default_template(template: &mut PodTemplateSpec) {
+    if let Some(pod) = &mut template.spec {
+        default_spec(pod);
     }
 }
 
@@ -106,7 +114,13 @@ fn is_latest(image: &str) -> bool {
 
 /// Checks a pod spec at `path`.
 pub(crate) fn validate_spec(spec: &PodSpec, path: &str, errors: &mut Errors) {
-    let volumes = validate_volumes(spec.volumes.as_deref().unwrap_or_default(), path, errors);
+    validate_spec_with(spec, path, &BTreeSet::new(), errors);
+}
+
+/// [`validate_spec`], where containers may mount the volumes `extra` too.
+fn validate_spec_with(spec: &PodSpec, path: &str, extra: &BTreeSet<String>, errors: &mut Errors) {
+    let mut volumes = validate_volumes(spec.volumes.as_deref().unwrap_or_default(), path, errors);
+    volumes.extend(extra.iter().cloned());
     if spec.containers.is_empty() {
         errors.required(format!("{path}.containers"), "");
     }
@@ -175,6 +189,10 @@ fn validate_volumes(volumes: &[Volume], path: &str, errors: &mut Errors) -> BTre
         if volume.config_map.as_ref().is_some_and(|source| source.name.is_empty()) {
             errors.required(format!("{path}.configMap.name"), "");
         }
+        let claim = volume.persistent_volume_claim.as_ref();
+        if claim.is_some_and(|source| source.claim_name.is_empty()) {
+            errors.required(format!("{path}.persistentVolumeClaim.claimName"), "");
+        }
         let named = volume.secret.as_ref();
         if named.is_some_and(|s| s.secret_name.as_deref().unwrap_or_default().is_empty()) {
             errors.required(format!("{path}.secret.secretName"), "");
@@ -183,7 +201,7 @@ fn validate_volumes(volumes: &[Volume], path: &str, errors: &mut Errors) -> BTre
     seen
 }
 
-fn label_name(name: &str, path: &str, errors: &mut Errors) {
+pub(crate) fn label_name(name: &str, path: &str, errors: &mut Errors) {
     if name.is_empty() {
         errors.required(path, "");
     } else if let Err(message) = names::dns1123_label(name) {
@@ -341,13 +359,32 @@ pub(crate) fn validate_template(
     template: &PodTemplateSpec,
     errors: &mut Errors,
 ) {
+    validate_template_with(selector, template, &BTreeSet::new(), errors);
+}
+
+/// [`validate_template`], where containers may mount the volumes `extra` too.
+pub(crate) fn validate_template_with(
+    selector: &LabelSelector,
+    template: &PodTemplateSpec,
+    extra: &BTreeSet<String>,
+    errors: &mut Errors,
+) {
+    validate_selector(selector, template, errors);
+    validate_restartable(template, "spec.template", &["Always"], extra, errors);
+}
+
+/// Checks the selector at `spec.selector`, which must select the pods of the template.
+pub(crate) fn validate_selector(
+    selector: &LabelSelector,
+    template: &PodTemplateSpec,
+    errors: &mut Errors,
+) {
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
     let empty = |selector: &LabelSelector| {
         selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
             && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
     };
     crate::selector::validate(selector, "spec.selector", errors);
-    crate::meta::validate_labels(labels, "spec.template.metadata.labels", errors);
     if empty(selector) {
         errors.required("spec.selector", "");
     } else if let Ok(parsed) = Selector::from_label_selector(selector)
@@ -356,17 +393,62 @@ pub(crate) fn validate_template(
         let text = "`selector` does not match template `labels`";
         errors.invalid("spec.template.metadata.labels", labels, text);
     }
-    match &template.spec {
-        None => errors.required("spec.template.spec.containers", ""),
-        Some(spec) => {
-            validate_spec(spec, "spec.template.spec", errors);
-            if spec.restart_policy.as_deref().is_some_and(|policy| policy != "Always") {
-                errors.push(FieldError::not_supported(
-                    "spec.template.spec.restartPolicy",
-                    spec.restart_policy.as_deref().unwrap_or_default(),
-                    &["Always"],
-                ));
+}
+
+/// Checks a template at `path`, whose pods restart as one of `policies` says.
+pub(crate) fn validate_pod_template(
+    template: &PodTemplateSpec,
+    path: &str,
+    policies: &[&str],
+    errors: &mut Errors,
+) {
+    validate_restartable(template, path, policies, &BTreeSet::new(), errors);
+}
+
+fn validate_restartable(
+    template: &PodTemplateSpec,
+    path: &str,
+    policies: &[&str],
+    extra: &BTreeSet<String>,
+    errors: &mut Errors,
+) {
+    let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
+    crate::meta::validate_labels(labels, &format!("{path}.metadata.labels"), errors);
+    let Some(spec) = &template.spec else {
+        return errors.required(format!("{path}.spec.containers"), "");
+    };
+    validate_spec_with(spec, &format!("{path}.spec"), extra, errors);
+    let policy = spec.restart_policy.as_deref();
+    errors.one_of(format!("{path}.spec.restartPolicy"), policy, policies);
+}
+
+/// A number or percentage that is not negative; its number, when it is valid.
+pub(crate) fn validate_amount(
+    value: Option<&IntOrString>,
+    path: &str,
+    errors: &mut Errors,
+) -> Option<i32> {
+    match value? {
+        IntOrString::Int(number) => {
+            errors.non_negative(path, i64::from(*number));
+            Some(*number)
+        }
+        IntOrString::String(text) => {
+            let percent = text.strip_suffix('%').and_then(|text| text.parse::<u16>().ok());
+            if percent.is_none() {
+                let text_rule = "a valid percent string must be a numeric string followed by an \
+                                 ending '%'";
+                errors.invalid(path, text, text_rule);
             }
+            percent.map(i32::from)
         }
     }
+}
+
+/// The columns CONTAINERS and IMAGES.
+pub(crate) fn shown_containers(pod: Option<&PodSpec>) -> (String, String) {
+    let containers = pod.map(|pod| pod.containers.as_slice()).unwrap_or_default();
+    let names: Vec<&str> = containers.iter().map(|one| one.name.as_str()).collect();
+    let images: Vec<&str> = containers.iter().filter_map(|one| one.image.as_deref()).collect();
+    (names.join(","), images.join(","))
 }

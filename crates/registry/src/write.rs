@@ -37,12 +37,13 @@ impl Registry {
         check_size(&value)?;
         let mut value = decode_with(value, kind, options.field_validation)?;
         let generated = prepare_create(kind, &mut value);
-        kind.default(&mut value)?;
         for round in 0..ATTEMPTS {
             let mut attempt = value.clone();
             if let Some(prefix) = &generated {
                 attempt["metadata"]["name"] = format!("{prefix}{}", random_suffix()).into();
             }
+            // Some defaults are made of the name.
+            kind.default(&mut attempt)?;
             match self.create_once(kind, attempt, round > 0, options).await {
                 Ok(Some(object)) => return Ok(object),
                 // Namespace or allocations changed meanwhile.

@@ -51,19 +51,15 @@ impl Typed for Deployment {
             rolling.max_surge.get_or_insert_with(quarter);
             rolling.max_unavailable.get_or_insert_with(quarter);
         }
-        if let Some(pod) = &mut spec.template.spec {
-            template::default_spec(pod);
-        }
+        template::default_template(&mut spec.template);
     }
 
     fn validate(&self, errors: &mut Errors) {
         let spec = &self.spec;
         errors.non_negative("spec.replicas", spec.replicas.map(i64::from));
         errors.non_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
-        errors.non_negative(
-            "spec.revisionHistoryLimit",
-            spec.revision_history_limit.map(i64::from),
-        );
+        errors
+            .non_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from));
         let deadline = spec.progress_deadline_seconds;
         errors.non_negative("spec.progressDeadlineSeconds", deadline.map(i64::from));
         if let Some(deadline) = deadline.filter(|d| *d <= spec.min_ready_seconds.unwrap_or(0)) {
@@ -81,10 +77,7 @@ impl Typed for Deployment {
     fn cells(&self, now: Timestamp) -> Vec<String> {
         let status = self.status.clone().unwrap_or_default();
         let desired = self.spec.replicas.unwrap_or(1);
-        let pod = self.spec.template.spec.as_ref();
-        let containers = pod.map(|pod| pod.containers.as_slice()).unwrap_or_default();
-        let names: Vec<&str> = containers.iter().map(|one| one.name.as_str()).collect();
-        let images: Vec<&str> = containers.iter().filter_map(|one| one.image.as_deref()).collect();
+        let (containers, images) = template::shown_containers(self.spec.template.spec.as_ref());
         let selector = Selector::from_label_selector(&self.spec.selector).ok();
         vec![
             self.metadata.name.clone().unwrap_or_default(),
@@ -92,8 +85,8 @@ impl Typed for Deployment {
             status.updated_replicas.unwrap_or(0).to_string(),
             status.available_replicas.unwrap_or(0).to_string(),
             time::age_of(self.metadata.creation_timestamp.as_ref(), now),
-            names.join(","),
-            images.join(","),
+            containers,
+            images,
             selector.map(|selector| selector.to_string()).unwrap_or_default(),
         ]
     }
@@ -111,29 +104,12 @@ fn validate_strategy(strategy: Option<&DeploymentStrategy>, errors: &mut Errors)
         ));
     }
     let path = "spec.strategy.rollingUpdate";
-    let surge = amount(rolling.max_surge.as_ref(), &format!("{path}.maxSurge"), errors);
+    let surge_path = format!("{path}.maxSurge");
+    let surge = template::validate_amount(rolling.max_surge.as_ref(), &surge_path, errors);
     let unavailable_path = format!("{path}.maxUnavailable");
-    let unavailable = amount(rolling.max_unavailable.as_ref(), &unavailable_path, errors);
+    let unavailable =
+        template::validate_amount(rolling.max_unavailable.as_ref(), &unavailable_path, errors);
     if (surge, unavailable) == (Some(0), Some(0)) {
         errors.invalid(unavailable_path, 0, "may not be 0 when `maxSurge` is 0");
-    }
-}
-
-/// A number or percentage that is not negative.
-fn amount(value: Option<&IntOrString>, path: &str, errors: &mut Errors) -> Option<i32> {
-    match value? {
-        IntOrString::Int(number) => {
-            errors.non_negative(path, i64::from(*number));
-            Some(*number)
-        }
-        IntOrString::String(text) => {
-            let percent = text.strip_suffix('%').and_then(|text| text.parse::<u16>().ok());
-            if percent.is_none() {
-                let text_rule = "a valid percent string must be a numeric string followed by an \
-                                 ending '%'";
-                errors.invalid(path, text, text_rule);
-            }
-            percent.map(i32::from)
-        }
     }
 }

@@ -40,10 +40,8 @@ impl Typed for ReplicaSet {
     fn set_defaults(&mut self) {
         let spec = &mut self.spec;
         spec.replicas.get_or_insert(1);
-        if let Some(template) = &mut spec.template
-            && let Some(pod) = &mut template.spec
-        {
-            template::default_spec(pod);
+        if let Some(template) = &mut spec.template {
+            template::default_template(template);
         }
     }
 
@@ -66,9 +64,7 @@ impl Typed for ReplicaSet {
         let desired = self.spec.replicas.unwrap_or(1);
         let template = self.spec.template.as_ref();
         let pod = template.and_then(|template| template.spec.as_ref());
-        let containers = pod.map(|pod| pod.containers.as_slice()).unwrap_or_default();
-        let names: Vec<&str> = containers.iter().map(|one| one.name.as_str()).collect();
-        let images: Vec<&str> = containers.iter().filter_map(|one| one.image.as_deref()).collect();
+        let (containers, images) = template::shown_containers(pod);
         let selector = Selector::from_label_selector(&self.spec.selector).ok();
         vec![
             self.metadata.name.clone().unwrap_or_default(),
@@ -76,8 +72,8 @@ impl Typed for ReplicaSet {
             status.replicas.to_string(),
             status.ready_replicas.unwrap_or(0).to_string(),
             time::age_of(self.metadata.creation_timestamp.as_ref(), now),
-            names.join(","),
-            images.join(","),
+            containers,
+            images,
             selector.map(|selector| selector.to_string()).unwrap_or_default(),
         ]
     }
