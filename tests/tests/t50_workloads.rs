@@ -77,7 +77,8 @@ async fn a_service_balances_over_ready_pods(cluster: Arc<TestCluster>) -> Result
     }
     let service: Service = cluster.client()?.get_as("default", "web").await?;
     let address = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster address")?;
-    let script = format!("wget -q -T 5 -O - http://{address}:80{PATH}");
+    // Not `wget -T`: with it, Debian's static busybox ends in a segmentation fault.
+    let script = format!("timeout 5 wget -q -O - http://{address}:80{PATH}");
     let (phase, log) = run_pod(&cluster, "asker", &script_pod("asker", &script)).await?;
     ensure!(phase == "Succeeded" && log.contains("pod=web-"), "{phase}: {log}");
     Ok(())

@@ -84,12 +84,34 @@ pub fn main(options: Options, cases: Vec<Case>) -> ExitCode {
     println!("\nrunning {} tests", wanted.len());
     let start = Instant::now();
     let (count, filtered) = (wanted.len(), total - wanted.len());
-    let failures = if wanted.is_empty() { Vec::new() } else { run_all(options, wanted) };
-    report(&failures, count, filtered, start.elapsed())
+    let outcome = if wanted.is_empty() { Outcome::default() } else { run_all(options, wanted) };
+    report(&outcome, count, filtered, start.elapsed())
 }
 
-fn run_all(options: Options, cases: Vec<Case>) -> Vec<(&'static str, String)> {
-    let all_failed = |error: String| vec![("(start of the cluster)", error)];
+/// What came of a run. A case that was not reached has not passed.
+#[derive(Default)]
+struct Outcome {
+    passed: usize,
+    /// Case, or step of the suite, and what went wrong.
+    failures: Vec<(&'static str, String)>,
+}
+
+impl Outcome {
+    /// libtest's closing line for `count` cases that were wanted.
+    fn summary(&self, count: usize, filtered: usize, elapsed: Duration) -> String {
+        let (passed, failed) = (self.passed, count - self.passed);
+        let word = if failed == 0 { "ok" } else { "FAILED" };
+        format!(
+            "test result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; \
+             {filtered} filtered out; finished in {:.2}s",
+            elapsed.as_secs_f64()
+        )
+    }
+}
+
+fn run_all(options: Options, cases: Vec<Case>) -> Outcome {
+    let all_failed =
+        |error: String| Outcome { passed: 0, failures: vec![("(start of the cluster)", error)] };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return all_failed(error.to_string()),
@@ -102,18 +124,20 @@ fn run_all(options: Options, cases: Vec<Case>) -> Vec<(&'static str, String)> {
             Ok(Err(error)) => return all_failed(format!("{error:#}")),
             Err(_) => return all_failed(format!("not up within {CLUSTER_LIMIT:?}")),
         };
-        let mut failures = Vec::new();
+        let mut outcome = Outcome::default();
         for case in cases {
-            if let Err(error) = run_one(&case, &cluster).await {
-                failures.push((case.name, format!("{error:#}")));
-                // The next case shall not suffer from what this one left behind.
-                if let Err(error) = cluster.heal().await {
-                    failures.push(("(healing the cluster)", format!("{error:#}")));
-                    break;
-                }
+            let Err(error) = run_one(&case, &cluster).await else {
+                outcome.passed += 1;
+                continue;
+            };
+            outcome.failures.push((case.name, format!("{error:#}")));
+            // The next case shall not suffer from what this one left behind.
+            if let Err(error) = cluster.heal().await {
+                outcome.failures.push(("(healing the cluster)", format!("{error:#}")));
+                break;
             }
         }
-        failures
+        outcome
     })
 }
 
@@ -137,24 +161,12 @@ async fn run_one(case: &Case, cluster: &Arc<TestCluster>) -> Result<()> {
     }
 }
 
-fn report(
-    failures: &[(&'static str, String)],
-    count: usize,
-    filtered: usize,
-    elapsed: Duration,
-) -> ExitCode {
-    for (name, error) in failures {
+fn report(outcome: &Outcome, count: usize, filtered: usize, elapsed: Duration) -> ExitCode {
+    for (name, error) in &outcome.failures {
         println!("\n---- {name} ----\n{error}");
     }
-    let word = if failures.is_empty() { "ok" } else { "FAILED" };
-    let failed = failures.len();
-    println!(
-        "\ntest result: {word}. {} passed; {failed} failed; 0 ignored; 0 measured; {filtered} \
-         filtered out; finished in {:.2}s\n",
-        count.saturating_sub(failed),
-        elapsed.as_secs_f64()
-    );
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+    println!("\n{}\n", outcome.summary(count, filtered, elapsed));
+    if outcome.passed == count { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
 #[cfg(test)]
