@@ -3,15 +3,15 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-/// A public API, described to clients by gRPC reflection.
-const PUBLIC: &[&str] = &["quorate/v1"];
+/// Public APIs, described to clients by gRPC reflection.
+const PUBLIC: &[&str] = &["quorate/v1", "etcd"];
 /// Between masters only.
 const INTERNAL: &[&str] = &["quorate/peer/v1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
-    generate(&root, PUBLIC, Some("quorate.v1.bin"))?;
+    generate(&root, PUBLIC, Some("public.bin"))?;
     generate(&root, INTERNAL, None)
 }
 

@@ -13,11 +13,16 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::error::status;
+use crate::etcd;
 use crate::limits::{MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_STREAMS};
 
 /// Calls that stay open as long as the client likes.
 const STREAMS: &[&str] =
     &["/quorate.v1.Objects/Watch", "/quorate.v1.Nodes/Session", "/quorate.v1.Nodes/Logs"];
+
+fn is_stream(path: &str) -> bool {
+    STREAMS.contains(&path) || etcd::STREAMS.contains(&path)
+}
 
 /// Counters of requests.
 #[derive(Debug, Default)]
@@ -99,13 +104,12 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        let stream = STREAMS.contains(&path.as_str());
+        let stream = is_stream(&path);
         let metrics = Arc::clone(&self.metrics);
         metrics.requests.fetch_add(1, Ordering::Relaxed);
         let Some(ticket) = Ticket::take(&metrics, stream) else {
             metrics.shed.fetch_add(1, Ordering::Relaxed);
-            let text = "too many requests are in flight; try again in a moment";
-            let refused = status(Code::ResourceExhausted, "Overloaded", text);
+            let refused = overloaded(&path);
             return Box::pin(async move { Ok(refused.into_http()) });
         };
         let start = Instant::now();
@@ -119,20 +123,31 @@ where
             }
             let code = code.map_or(Code::Ok, |status| status.code());
             tracing::debug!(%path, ?code, elapsed = ?start.elapsed(), "request");
-            let response = reword(response);
+            let response = reword(response, &path);
             // A stream is open until its body is dropped, not until its headers are sent.
             Ok(if stream && !failed { hold(response, ticket) } else { response })
         })
     }
 }
 
+fn overloaded(path: &str) -> Status {
+    if etcd::is_etcd(path) {
+        return etcd::too_many_requests();
+    }
+    let text = "too many requests are in flight; try again in a moment";
+    status(Code::ResourceExhausted, "Overloaded", text)
+}
+
 /// gRPC reports a message over the limit as OUT_OF_RANGE, which is our "revision is gone".
-fn reword(response: Response<Body>) -> Response<Body> {
+fn reword(response: Response<Body>, path: &str) -> Response<Body> {
     let too_large = Status::from_header_map(response.headers()).is_some_and(|status| {
         status.code() == Code::OutOfRange && status.message().contains("message length too large")
     });
     if !too_large {
         return response;
+    }
+    if etcd::is_etcd(path) {
+        return etcd::too_large().into_http();
     }
     let text = format!("the request is too large: at most {MAX_REQUEST_BYTES} bytes are taken");
     status(Code::ResourceExhausted, "RequestEntityTooLarge", text).into_http()

@@ -3,6 +3,7 @@
 mod cluster;
 mod convert;
 mod error;
+mod etcd;
 mod gate;
 mod limits;
 mod nodes;

@@ -25,15 +25,22 @@ pub(crate) enum Effect {
     Write,
 }
 
-/// Carries out `work` within the request's deadline.
+/// Carries out `work` within the request's deadline; `Err` with the deadline when it passes.
+pub(crate) async fn deadline<T>(
+    metadata: &MetadataMap,
+    work: impl Future<Output = T>,
+) -> Result<T, Duration> {
+    let limit = client_timeout(metadata).map_or(REQUEST_TIMEOUT, |t| t.min(REQUEST_TIMEOUT));
+    tokio::time::timeout(limit, work).await.map_err(|_| limit)
+}
+
+/// The same with a status of ours.
 pub(crate) async fn within<T>(
     metadata: &MetadataMap,
     effect: Effect,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let limit = client_timeout(metadata).map_or(REQUEST_TIMEOUT, |t| t.min(REQUEST_TIMEOUT));
-    let answer = tokio::time::timeout(limit, work).await;
-    answer.unwrap_or_else(|_| {
+    deadline(metadata, work).await.unwrap_or_else(|limit| {
         Err(match effect {
             Effect::Read => {
                 status(Code::DeadlineExceeded, "Timeout", format!("no answer within {limit:?}"))

@@ -18,6 +18,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::cluster::ClusterService;
+use crate::etcd::{self, Etcd, EtcdOptions};
 use crate::gate::{GateLayer, Metrics};
 use crate::limits::MAX_REQUEST_BYTES;
 use crate::nodes::NodesService;
@@ -51,6 +52,8 @@ pub struct ApiOptions {
     pub transfer: Option<Transfer>,
     /// How often agents are to send heartbeats.
     pub heartbeat_interval: Duration,
+    /// Every client of the etcd API is a cluster admin; has no effect with TLS.
+    pub etcd_admin: bool,
 }
 
 impl ApiOptions {
@@ -64,6 +67,7 @@ impl ApiOptions {
             cluster_id: cluster_id.into(),
             transfer: None,
             heartbeat_interval: Duration::from_millis(500),
+            etcd_admin: false,
         }
     }
 }
@@ -181,7 +185,16 @@ impl Server {
             .add_service(tonic_health::pb::health_server::HealthServer::new(health))
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
+        self.etcd(cancel).register(&mut routes);
         Ok(routes.routes())
+    }
+
+    fn etcd(&self, cancel: &CancellationToken) -> Etcd {
+        let options = EtcdOptions {
+            all_admins: self.options.etcd_admin && self.options.tls.is_none(),
+            ..EtcdOptions::new(&self.options.cluster_id, &self.options.version)
+        };
+        Etcd::new(Arc::clone(&self.store), options, cancel.clone())
     }
 }
 
@@ -204,7 +217,7 @@ async fn report_health(
 }
 
 async fn set_all(reporter: &HealthReporter, status: ServingStatus) {
-    for service in SERVICES {
+    for service in SERVICES.iter().chain(etcd::SERVICES) {
         reporter.set_service_status(*service, status).await;
     }
 }

@@ -54,6 +54,9 @@ pub struct MasterArgs {
     /// Speak plain HTTP; loopback addresses only
     #[arg(long)]
     insecure: bool,
+    /// Take every client of the etcd API for a cluster admin, who may change the cluster's objects
+    #[arg(long, requires = "insecure")]
+    etcd_admin: bool,
     /// Interval of the leader's heartbeats, in milliseconds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=5_000))]
     heartbeat_ms: u64,
@@ -177,6 +180,7 @@ fn api_options(
         tls,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         transfer: Some(transfer(store)),
+        etcd_admin: args.etcd_admin,
         ..ApiOptions::new(listener, &args.cluster_id)
     }
 }
