@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "quorate-agent",
             "quorate-api",
             "quorate-cli",
+            "quorate-client",
             "quorate-controllers",
             "quorate-objects",
             "quorate-proto",

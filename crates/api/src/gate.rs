@@ -1,5 +1,5 @@
-//! The one layer that every request passes: bounds on concurrency, counters, tracing, and
-//! gRPC's own refusals in our words.
+//! The one layer that every request passes: who may come in at all, bounds on concurrency,
+//! counters, tracing, and gRPC's own refusals in our words.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,14 +7,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use crate::connections::Peer;
 use crate::error::status;
 use crate::etcd;
 use crate::limits::{MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_STREAMS};
+use crate::rest;
 
 /// Calls that stay open as long as the client likes.
 const STREAMS: &[&str] =
@@ -71,6 +75,49 @@ impl Drop for Ticket {
     }
 }
 
+/// What a request is, as far as the gate is concerned.
+struct Shape {
+    grpc: bool,
+    /// Does it stay open as long as the client likes?
+    stream: bool,
+    /// May it be answered to anybody?
+    public: bool,
+}
+
+impl Shape {
+    fn of(request: &Request<Body>) -> Self {
+        let path = request.uri().path();
+        let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let stream = if grpc { is_stream(path) } else { rest::is_stream(request.uri()) };
+        Self { grpc, stream, public: !grpc && rest::is_public(path) }
+    }
+
+    fn unknown_caller(&self) -> Response<Body> {
+        if self.grpc {
+            return status(Code::Unauthenticated, "Unauthorized", "Unauthorized").into_http();
+        }
+        rest::Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized").into_response()
+    }
+
+    fn overloaded(&self, path: &str) -> Response<Body> {
+        let text = "too many requests are in flight; try again in a moment";
+        match (self.grpc, etcd::is_etcd(path)) {
+            (true, true) => etcd::too_many_requests().into_http(),
+            (true, false) => status(Code::ResourceExhausted, "Overloaded", text).into_http(),
+            (false, _) => rest::Failure::too_many(text).into_response(),
+        }
+    }
+
+    fn failed(&self, response: &Response<Body>) -> bool {
+        if self.grpc {
+            let status = Status::from_header_map(response.headers());
+            return status.is_some_and(|status| status.code() != Code::Ok);
+        }
+        response.status().is_client_error() || response.status().is_server_error()
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct GateLayer(pub(crate) Arc<Metrics>);
 
@@ -103,39 +150,41 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path().to_owned();
-        let stream = is_stream(&path);
+        let shape = Shape::of(&request);
         let metrics = Arc::clone(&self.metrics);
         metrics.requests.fetch_add(1, Ordering::Relaxed);
-        let Some(ticket) = Ticket::take(&metrics, stream) else {
+        if !shape.public && !is_known(&request) {
+            metrics.failed.fetch_add(1, Ordering::Relaxed);
+            let refused = shape.unknown_caller();
+            return Box::pin(async move { Ok(refused) });
+        }
+        let Some(ticket) = Ticket::take(&metrics, shape.stream) else {
             metrics.shed.fetch_add(1, Ordering::Relaxed);
-            let refused = overloaded(&path);
-            return Box::pin(async move { Ok(refused.into_http()) });
+            let refused = shape.overloaded(request.uri().path());
+            return Box::pin(async move { Ok(refused) });
         };
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let start = Instant::now();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            let code = Status::from_header_map(response.headers());
-            let failed = code.as_ref().is_some_and(|status| status.code() != Code::Ok);
+            let failed = shape.failed(&response);
             if failed {
                 metrics.failed.fetch_add(1, Ordering::Relaxed);
             }
-            let code = code.map_or(Code::Ok, |status| status.code());
-            tracing::debug!(%path, ?code, elapsed = ?start.elapsed(), "request");
+            let code = response.status().as_u16();
+            tracing::debug!(%method, %path, code, failed, elapsed = ?start.elapsed(), "request");
             let response = reword(response, &path);
             // A stream is open until its body is dropped, not until its headers are sent.
-            Ok(if stream && !failed { hold(response, ticket) } else { response })
+            Ok(if shape.stream && !failed { hold(response, ticket) } else { response })
         })
     }
 }
 
-fn overloaded(path: &str) -> Status {
-    if etcd::is_etcd(path) {
-        return etcd::too_many_requests();
-    }
-    let text = "too many requests are in flight; try again in a moment";
-    status(Code::ResourceExhausted, "Overloaded", text)
+/// Has the caller shown a certificate of the cluster, or may everybody come in?
+fn is_known(request: &Request<Body>) -> bool {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    peer.is_some_and(|peer| !peer.secure || peer.certificate.is_some())
 }
 
 /// gRPC reports a message over the limit as OUT_OF_RANGE, which is our "revision is gone".
@@ -163,9 +212,9 @@ struct Held {
     _ticket: Ticket,
 }
 
-impl tonic::codegen::Body for Held {
+impl http_body::Body for Held {
     type Data = bytes::Bytes;
-    type Error = Status;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -1,6 +1,7 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
 mod cluster;
+mod connections;
 mod convert;
 mod error;
 mod etcd;
@@ -8,6 +9,7 @@ mod gate;
 mod limits;
 mod nodes;
 mod objects;
+mod rest;
 mod server;
 
 pub use error::{DOMAIN, internal, registry_status};

@@ -16,6 +16,9 @@ pub(crate) const MAX_IN_FLIGHT: usize = 1024;
 /// Watches, sessions and logs open at once.
 pub(crate) const MAX_STREAMS: usize = 16 * 1024;
 
+/// Connections open at once.
+pub(crate) const MAX_CONNECTIONS: usize = 16 * 1024;
+
 /// What a request that ran out of time may have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {

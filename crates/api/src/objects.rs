@@ -43,6 +43,7 @@ impl Objects for ObjectsService {
             fields: fields(&r.field_selector)?,
             limit: r.limit as usize,
             continue_token: some(r.continue_token),
+            ..ListOptions::default()
         };
         let read = self.registry.list(kind, Some(&r.namespace), &options, consistency(r.stale));
         let read = async { read.await.map_err(registry_status) };

@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use futures::future::BoxFuture;
 use quorate_proto::v1::cluster_server::ClusterServer;
 use quorate_proto::v1::nodes_server::NodesServer;
@@ -13,24 +15,20 @@ use quorate_registry::{Registry, RegistryError};
 use quorate_store::SharedStore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::Layer as _;
 
 use crate::cluster::ClusterService;
+use crate::connections;
 use crate::etcd::{self, Etcd, EtcdOptions};
 use crate::gate::{GateLayer, Metrics};
 use crate::limits::MAX_REQUEST_BYTES;
 use crate::nodes::NodesService;
 use crate::objects::ObjectsService;
+use crate::rest::Rest;
 
-/// Half-dead connections are found after at most twice this.
-const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Calls that are being carried out get this long when the master shuts down.
-const DRAIN: Duration = Duration::from_secs(3);
 const SYNC_POLL: Duration = Duration::from_secs(1);
-/// Open calls on one connection.
-const MAX_CALLS_PER_CONNECTION: u32 = 4096;
 /// What health can be asked about, beside "" for the whole server.
 const SERVICES: &[&str] = &["", "quorate.v1.Objects", "quorate.v1.Nodes", "quorate.v1.Cluster"];
 
@@ -81,9 +79,9 @@ pub enum ApiError {
     /// The listener is broken.
     #[error("cannot listen: {0}")]
     Listen(#[from] std::io::Error),
-    /// gRPC's server failed.
-    #[error("the API server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
+    /// The certificates cannot be used.
+    #[error("cannot speak TLS: {0}")]
+    Certificates(String),
     /// The descriptors of our own services are broken.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -121,33 +119,28 @@ impl Server {
         }
         self.options.listen.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(self.options.listen.try_clone()?)?;
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let mut builder = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .max_concurrent_streams(MAX_CALLS_PER_CONNECTION);
-        if let Some(tls) = &self.options.tls {
-            builder = builder.tls_config(tls.server())?;
-        }
+        let tls = self.options.tls.as_ref().map(connections::acceptor).transpose()?;
         let reporter = HealthReporter::new();
-        let routes = self.routes(&reporter, &cancel)?;
+        let rest = Arc::new(self.rest(&cancel));
+        let routes = self.routes(&reporter, &cancel)?.into_axum_router();
+        let routes =
+            routes.fallback(move |request: Request<Body>| Arc::clone(&rest).serve(request));
         let health = report_health(&reporter, &self.registry, &cancel);
-        let serve = builder
-            .layer(GateLayer(Arc::clone(&self.metrics)))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, cancel.cancelled());
-        tracing::info!(%address, tls = self.options.tls.is_some(), "API is served");
-        let drained = async {
-            cancel.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        };
+        let service = GateLayer(Arc::clone(&self.metrics)).layer(routes);
+        tracing::info!(%address, tls = tls.is_some(), "API is served");
+        let serve = connections::serve(listener, tls, service, cancel.clone());
         tokio::select! {
-            result = Box::pin(serve) => Ok(result?),
+            () = Box::pin(serve) => Ok(()),
             never = Box::pin(health) => match never {},
-            () = drained => {
-                tracing::warn!("calls were still open when the API ended");
-                Ok(())
-            }
+        }
+    }
+
+    fn rest(&self, cancel: &CancellationToken) -> Rest {
+        Rest {
+            registry: self.registry.clone(),
+            store: Arc::clone(&self.store),
+            version: self.options.version.clone(),
+            cancel: cancel.clone(),
         }
     }
 

@@ -42,6 +42,16 @@ pub struct NodeEntry {
     pub address: String,
 }
 
+/// The address that fails over between the masters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointEntry {
+    /// Its process id; absent when it is not of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Where clients reach it.
+    pub url: String,
+}
+
 /// The file, with the place it came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterFile {
@@ -53,6 +63,9 @@ pub struct ClusterFile {
     /// The nodes.
     #[serde(default)]
     pub nodes: Vec<NodeEntry>,
+    /// For clients that know one server only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointEntry>,
     /// The folder that holds the file.
     #[serde(skip)]
     pub folder: PathBuf,

@@ -4,6 +4,7 @@ mod call;
 mod cluster;
 mod cluster_file;
 mod error;
+mod forwarder;
 mod list_watch;
 mod node;
 mod object;
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 use quorate_proto::Tls;
 
-pub use cluster_file::{ClusterFile, ClusterFileError, MasterEntry, NodeEntry};
+pub use cluster_file::{ClusterFile, ClusterFileError, EndpointEntry, MasterEntry, NodeEntry};
 pub use error::{Attempt, ClientError, Field};
+pub use forwarder::forward;
 pub use list_watch::{Difference, ListWatch};
 pub use node::{LogStream, NodeSession};
 pub use object::{Deleted, List, Object};

@@ -1,6 +1,8 @@
 //! What a kind is, and what can be asked of it.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -61,6 +63,29 @@ pub struct Kind {
     pub(crate) ops: Ops,
 }
 
+/// An object as its type.
+pub type Decoded = Arc<dyn Any + Send + Sync>;
+
+/// Where a kind with the subresource `scale` keeps what it is about. Dotted paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Wanted replicas.
+    pub spec_replicas: &'static str,
+    /// Present replicas.
+    pub status_replicas: &'static str,
+    /// The selector of the pods: a label selector, or its text.
+    pub selector: &'static str,
+}
+
+impl ScalePaths {
+    /// Those of the kinds in `apps`.
+    pub const APPS: Self = Self {
+        spec_replicas: "spec.replicas",
+        status_replicas: "status.replicas",
+        selector: "spec.selector",
+    };
+}
+
 /// A kind's functions, over JSON. Made from its [`Typed`] implementation.
 pub(crate) struct Ops {
     pub decode: fn(&Value) -> Result<Value, Vec<FieldError>>,
@@ -68,6 +93,9 @@ pub(crate) struct Ops {
     pub validate: fn(&Value) -> Vec<FieldError>,
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     pub row: fn(&Value, Timestamp) -> Vec<String>,
+    pub parse: fn(&[u8]) -> Result<Decoded, serde_json::Error>,
+    pub cells: fn(&(dyn Any + Send + Sync), Timestamp) -> Option<Vec<String>>,
+    pub scale: Option<ScalePaths>,
 }
 
 impl Ops {
@@ -78,6 +106,9 @@ impl Ops {
             validate: validate_json::<T>,
             validate_update: validate_update_json::<T>,
             row: row_json::<T>,
+            parse: parse_json::<T>,
+            cells: cells_of::<T>,
+            scale: T::SCALE,
         }
     }
 }
@@ -95,6 +126,9 @@ pub trait Typed:
     + Sync
     + 'static
 {
+    /// Set for kinds with the subresource `scale`.
+    const SCALE: Option<ScalePaths> = None;
+
     /// The kind.
     fn kind() -> &'static Kind;
 
@@ -224,6 +258,27 @@ impl Kind {
         (self.ops.row)(value, now)
     }
 
+    /// Decodes an object for [`Self::cells`].
+    ///
+    /// # Errors
+    /// When it is not such an object.
+    pub fn parse(&self, json: &[u8]) -> Result<Decoded, serde_json::Error> {
+        (self.ops.parse)(json)
+    }
+
+    /// [`Self::row`] of an object that [`Self::parse`] has decoded.
+    #[must_use]
+    pub fn cells(&self, object: &(dyn Any + Send + Sync), now: Timestamp) -> Vec<String> {
+        let cells = (self.ops.cells)(object, now);
+        cells.unwrap_or_else(|| vec!["<unknown>".into(); self.columns.len()])
+    }
+
+    /// Set for kinds with the subresource `scale`.
+    #[must_use]
+    pub fn scale(&self) -> Option<ScalePaths> {
+        self.ops.scale
+    }
+
     fn verdict(&self, value: &Value, errors: Vec<FieldError>) -> Result<(), Invalid> {
         if errors.is_empty() {
             return Ok(());
@@ -333,4 +388,12 @@ fn row_json<T: Typed>(value: &Value, now: Timestamp) -> Vec<String> {
         Ok(object) => object.cells(now),
         Err(_) => vec!["<unknown>".into(); T::kind().columns.len()],
     }
+}
+
+fn parse_json<T: Typed>(json: &[u8]) -> Result<Decoded, serde_json::Error> {
+    Ok(Arc::new(T::from_json(json)?))
+}
+
+fn cells_of<T: Typed>(object: &(dyn Any + Send + Sync), now: Timestamp) -> Option<Vec<String>> {
+    object.downcast_ref::<T>().map(|object| object.cells(now))
 }

@@ -18,7 +18,7 @@ pub mod time;
 
 pub use decode::{FieldValidation, decode, decode_with};
 pub use error::{Errors, FieldError, FieldErrorKind, Invalid};
-pub use kind::{Column, Kind, Typed};
+pub use kind::{Column, Decoded, Kind, ScalePaths, Typed};
 pub use kinds::kinds;
 pub use selector::{FieldSelector, Selector, SelectorError};
 

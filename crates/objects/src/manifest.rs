@@ -193,6 +193,14 @@ pub fn parse_json(text: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice::<UniqueKeys>(text).map(|unique| unique.0)
 }
 
+/// One YAML value, in which no map has the same key twice.
+///
+/// # Errors
+/// When it is no YAML, is several documents, or a key is given twice.
+pub fn parse_yaml(text: &[u8]) -> Result<Value, serde_yaml_ng::Error> {
+    serde_yaml_ng::from_slice::<UniqueKeys>(text).map(|unique| unique.0)
+}
+
 /// A value in which no map has the same key twice.
 struct UniqueKeys(Value);
 

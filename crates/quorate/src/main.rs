@@ -1,6 +1,7 @@
 //! The `quorate` binary: configuration and composition, nothing else.
 
 mod agent;
+mod endpoint;
 mod listen;
 mod logging;
 mod master;
@@ -28,6 +29,8 @@ enum Command {
     Master(Box<master::MasterArgs>),
     /// Run a node's agent in the foreground
     Agent(Box<agent::AgentArgs>),
+    /// Pass connections to a master that lives, in the foreground
+    Endpoint(Box<endpoint::EndpointArgs>),
     #[command(flatten)]
     User(Box<quorate_cli::Command>),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Master(args) => daemon(master::run(*args)).await,
             Command::Agent(args) => daemon(agent::run(*args)).await,
+            Command::Endpoint(args) => daemon(endpoint::run(*args)).await,
             Command::User(command) => quorate_cli::run::<Cli>(*command, cli.globals, host()).await,
         }
     })

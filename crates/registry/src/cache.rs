@@ -268,6 +268,48 @@ impl Cache {
         self.revision.send_replace(revision);
     }
 
+    /// All objects of a kind (in one namespace) in order of namespace and name, as they are, or
+    /// as they were at a revision: the newest state with the later changes taken back.
+    pub(crate) fn objects_at(
+        &self,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        revision: Option<u64>,
+    ) -> Result<(Vec<Arc<Object>>, u64), RegistryError> {
+        let state = self.state.read();
+        let newest = state.view.revision;
+        let revision = revision.unwrap_or(newest);
+        let mut before = BTreeMap::new();
+        if let Some(ring) = state.rings.get(kind) {
+            if revision < ring.floor {
+                return Err(RegistryError::Gone { requested: revision, oldest: ring.floor });
+            }
+            let start = ring.changes.partition_point(|change| change.revision <= revision);
+            for Change { old, new, .. } in ring.changes.range(start..) {
+                // The first change after the revision knows what was there.
+                if let Some(object) = old.as_ref().or(new.as_ref()) {
+                    before.entry((object.namespace(), object.name())).or_insert(old.as_ref());
+                }
+            }
+        }
+        let then = |object| match before.get(&place(object)) {
+            None => Some(Arc::clone(object)),
+            Some(old) => old.cloned(),
+        };
+        let mut list: Vec<_> = state.view.iter(kind, namespace).filter_map(then).collect();
+        let here = namespace.filter(|ns| kind.namespaced && !ns.is_empty());
+        let deleted = before.values().flatten().filter(|old| {
+            here.is_none_or(|ns| ns == old.namespace())
+                && state.view.get(kind, old.namespace(), old.name()).is_none()
+        });
+        let length = list.len();
+        list.extend(deleted.map(|old| Arc::clone(old)));
+        if list.len() > length {
+            list.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+        }
+        Ok((list, revision))
+    }
+
     /// All objects that match, with the cursor from which changes follow without a gap.
     pub(crate) fn list_and_cursor(
         &self,
@@ -326,6 +368,10 @@ impl Cache {
         };
         Ok((found, seq, revision))
     }
+}
+
+fn place(object: &Arc<Object>) -> (&str, &str) {
+    (object.namespace(), object.name())
 }
 
 /// How far a watcher has come.

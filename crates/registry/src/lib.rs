@@ -25,6 +25,7 @@ pub use events::{EventRecord, EventRecorder, EventType};
 pub use heartbeats::Heartbeats;
 pub use object::{Object, ObjectKey};
 pub use options::*;
+pub use patch::apply as apply_patch;
 pub use registry::{List, Registry};
 pub use watcher::{EventKind, ObjectEvent, ObjectWatcher, WatchOptions};
 

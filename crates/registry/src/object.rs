@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use quorate_objects::{FieldSelector, Kind, Typed};
 use serde_json::Value;
 
@@ -187,6 +188,18 @@ impl Object {
         })?);
         let shared = self.typed.get_or_init(|| decoded);
         Arc::clone(shared).downcast::<T>().map_err(|_| wrong())
+    }
+
+    /// One cell for each column of the kind; `<unknown>` in all when it cannot be decoded.
+    #[must_use]
+    pub fn cells(&self, now: Timestamp) -> Vec<String> {
+        if let Some(ready) = self.typed.get() {
+            return self.kind.cells(&**ready, now);
+        }
+        match self.kind.parse(&self.json) {
+            Ok(decoded) => self.kind.cells(&**self.typed.get_or_init(|| decoded), now),
+            Err(_) => vec!["<unknown>".into(); self.kind.columns.len()],
+        }
     }
 
     /// A field that selectors may name.

@@ -85,6 +85,18 @@ pub struct DeleteOptions {
     pub dry_run: bool,
 }
 
+/// Which state a list shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum At {
+    /// As fresh as the list's consistency asks for.
+    #[default]
+    Newest,
+    /// This revision or a newer one.
+    NotOlderThan(u64),
+    /// This revision.
+    Exactly(u64),
+}
+
 /// Options of a list.
 #[derive(Clone, Debug, Default)]
 pub struct ListOptions {
@@ -94,8 +106,10 @@ pub struct ListOptions {
     pub fields: FieldSelector,
     /// At most this many; 0 means all.
     pub limit: usize,
-    /// From [`crate::List::continue_token`].
+    /// From [`crate::List::continue_token`]: goes on at the revision of the first page.
     pub continue_token: Option<String>,
+    /// Which state.
+    pub at: At,
 }
 
 /// How a patch is to be read.

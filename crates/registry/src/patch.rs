@@ -42,7 +42,12 @@ impl Registry {
     }
 }
 
-fn apply(
+/// Applies a patch to a value; `key` is for error messages.
+///
+/// # Errors
+/// [`RegistryError::BadRequest`] when the body is no such patch, [`RegistryError::Invalid`] when
+/// it does not apply.
+pub fn apply(
     key: &ObjectKey,
     patch_kind: PatchKind,
     body: &Value,

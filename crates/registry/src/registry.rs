@@ -12,7 +12,7 @@ use crate::error::RegistryError;
 use crate::events::EventRecorder;
 use crate::heartbeats::Heartbeats;
 use crate::object::{Object, ObjectKey};
-use crate::options::{ListOptions, RegistryOptions};
+use crate::options::{At, ListOptions, RegistryOptions};
 use crate::watcher::{ObjectWatcher, WatchOptions};
 
 /// Typed objects over the store. Cheap to clone.
@@ -38,6 +38,8 @@ pub struct List {
     pub items: Vec<Arc<Object>>,
     /// Set when there is more.
     pub continue_token: Option<String>,
+    /// How many more there are; known for lists without selectors only.
+    pub remaining: Option<usize>,
 }
 
 impl Registry {
@@ -90,7 +92,10 @@ impl Registry {
     }
 
     /// Waits until the cache is as fresh as asked for.
-    async fn freshen(&self, consistency: Consistency) -> Result<(), RegistryError> {
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`] when a linearizable read finds no quorum.
+    pub async fn freshen(&self, consistency: Consistency) -> Result<(), RegistryError> {
         let timeout = self.inner.options.request_timeout;
         let revision = match consistency {
             Consistency::Linearizable => self.inner.store.read_revision().await?,
@@ -128,22 +133,33 @@ impl Registry {
         consistency: Consistency,
     ) -> Result<List, RegistryError> {
         check_fields(Some(kind), &options.fields)?;
-        self.freshen(consistency).await?;
-        let after = options.continue_token.as_deref().map(parse_token).transpose()?;
+        let page = options.continue_token.as_deref().map(Page::parse).transpose()?;
+        let exactly = match (&page, options.at) {
+            (Some(page), _) => Some(page.revision),
+            (None, At::Exactly(revision)) => Some(revision),
+            _ => None,
+        };
+        match (exactly, options.at) {
+            (Some(revision), _) | (None, At::NotOlderThan(revision)) => {
+                self.inner.cache.wait(revision, self.inner.options.request_timeout).await?;
+            }
+            _ => self.freshen(consistency).await?,
+        }
+        let (objects, revision) = self.inner.cache.objects_at(kind, namespace, exactly)?;
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
-        Ok(self.inner.cache.read(|view| {
-            let matching = view.iter(kind, namespace).filter(|object| {
-                let place = (object.namespace(), object.name());
-                after.as_ref().is_none_or(|(ns, name)| place > (ns.as_str(), name.as_str()))
-                    && options.labels.matches(object.labels())
-                    && object.matches_fields(&options.fields)
-            });
-            let mut items: Vec<_> = matching.take(limit.saturating_add(1)).cloned().collect();
-            let more = items.len() > limit;
-            items.truncate(limit);
-            let continue_token = items.last().filter(|_| more).map(|last| token(last));
-            List { revision: view.revision(), items, continue_token }
-        }))
+        let everything = options.labels.is_everything() && options.fields.is_everything();
+        let mut matching = objects.into_iter().filter(|object| {
+            page.as_ref().is_none_or(|page| page.is_before(object))
+                && options.labels.matches(object.labels())
+                && object.matches_fields(&options.fields)
+        });
+        let items: Vec<_> = matching.by_ref().take(limit).collect();
+        // Without selectors the count of the rest is free; with them a look at one is enough.
+        let rest = if everything { matching.count() } else { matching.take(1).count() };
+        let last = items.last().filter(|_| rest > 0);
+        let continue_token = last.map(|last| Page::after(last, revision).token());
+        let remaining = Some(rest).filter(|rest| everything && *rest > 0);
+        Ok(List { revision, items, continue_token, remaining })
     }
 
     /// Watches; see [`WatchOptions`].
@@ -196,14 +212,39 @@ fn check_fields(kind: Option<&Kind>, fields: &FieldSelector) -> Result<(), Regis
     Ok(())
 }
 
-/// Pages follow each other by name: a page shows the revision at which it is read.
-fn token(last: &Object) -> String {
-    format!("{}/{}", last.namespace(), last.name())
+/// Where a page of a list begins. All pages of a list show the revision of the first one.
+struct Page {
+    revision: u64,
+    namespace: String,
+    name: String,
 }
 
-fn parse_token(token: &str) -> Result<(String, String), RegistryError> {
-    let (namespace, name) = token
-        .split_once('/')
-        .ok_or_else(|| RegistryError::BadRequest("the continue token is not one of ours".into()))?;
-    Ok((namespace.to_owned(), name.to_owned()))
+impl Page {
+    fn after(last: &Object, revision: u64) -> Self {
+        let (namespace, name) = (last.namespace().to_owned(), last.name().to_owned());
+        Self { revision, namespace, name }
+    }
+
+    fn token(&self) -> String {
+        format!("{}:{}/{}", self.revision, self.namespace, self.name)
+    }
+
+    fn parse(token: &str) -> Result<Self, RegistryError> {
+        let parse = || {
+            let (revision, place) = token.split_once(':')?;
+            let (namespace, name) = place.split_once('/')?;
+            Some(Self {
+                revision: revision.parse().ok()?,
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            })
+        };
+        parse().ok_or_else(|| {
+            RegistryError::BadRequest("continue key is not valid: it is not one of ours".into())
+        })
+    }
+
+    fn is_before(&self, object: &Object) -> bool {
+        (object.namespace(), object.name()) > (&self.namespace, &self.name)
+    }
 }

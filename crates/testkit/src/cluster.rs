@@ -115,7 +115,7 @@ impl TestCluster {
         // `quorate up` refuses a cluster that runs already.
         let alive = self.pids()?.into_values().filter(|pid| self.is_alive(*pid)).count();
         let file = self.file()?;
-        if alive < file.masters.len() + file.nodes.len() {
+        if alive < file.masters.len() + file.nodes.len() + usize::from(file.endpoint.is_some()) {
             self.up(&[]).await?;
         }
         self.wait_ready().await
@@ -283,7 +283,9 @@ impl TestCluster {
     pub fn pids(&self) -> Result<BTreeMap<String, i32>> {
         let file = self.file()?;
         let masters = file.masters.into_iter().map(|m| (m.name, m.pid));
-        let all = masters.chain(file.nodes.into_iter().map(|n| (n.name, n.pid)));
+        let nodes = file.nodes.into_iter().map(|n| (n.name, n.pid));
+        let endpoint = file.endpoint.into_iter().map(|e| ("endpoint".to_owned(), e.pid));
+        let all = masters.chain(nodes).chain(endpoint);
         all.filter_map(|(name, pid)| Some((name, pid.filter(|pid| *pid != 0)?)))
             .map(|(name, pid)| Ok((name, i32::try_from(pid)?)))
             .collect()

@@ -5,3 +5,4 @@ mod faults;
 mod master;
 mod nodes;
 mod objects;
+mod rest;

@@ -37,6 +37,20 @@ pub struct ClusterSpec {
     pub masters: Vec<MasterSpec>,
     /// The nodes.
     pub nodes: Vec<NodeSpec>,
+    /// For clients that know one server only; clusters of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointSpec>,
+}
+
+/// The process that passes connections to a master that lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// Process id; 0 before the first start.
+    pub pid: u32,
+    /// For clients.
+    pub url: String,
+    /// Only its name counts: it tells the process from others.
+    pub data_dir: PathBuf,
 }
 
 /// One master process.

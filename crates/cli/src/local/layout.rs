@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use crate::error::{CliError, Result};
-use crate::local::file::{ClusterSpec, MasterSpec, NodeSpec};
+use crate::local::file::{ClusterSpec, EndpointSpec, MasterSpec, NodeSpec};
 
 /// A daemon has its data directory for itself; log and process id lie beside it.
 const DATA: &str = "data";
@@ -58,6 +58,11 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         service_cidr: wanted.service_cidr.clone().unwrap_or_else(services),
         masters: (1..=wanted.masters).map(master).collect(),
         nodes: (1..=wanted.nodes).map(node).collect(),
+        endpoint: Some(EndpointSpec {
+            pid: 0,
+            url: format!("{scheme}://127.0.0.1:{base}"),
+            data_dir: dir.join("endpoint").join(DATA),
+        }),
     }
 }
 
@@ -76,17 +81,28 @@ pub fn socket(url: &str) -> Result<SocketAddr> {
 /// # Errors
 /// Names the first port that is taken, and says what to do.
 pub fn check_ports(master: &MasterSpec) -> Result<()> {
-    for url in [&master.url, &master.peer_url] {
+    check_free(&master.name, &[&master.url, &master.peer_url])
+}
+
+/// Can the endpoint's port be listened on?
+///
+/// # Errors
+/// As [`check_ports`].
+pub fn check_endpoint(endpoint: &EndpointSpec) -> Result<()> {
+    check_free("the endpoint", &[&endpoint.url])
+}
+
+fn check_free(name: &str, urls: &[&str]) -> Result<()> {
+    for url in urls {
         let address = socket(url)?;
         if let Err(e) = TcpListener::bind(address) {
             let message = match e.kind() {
                 std::io::ErrorKind::AddrInUse => format!(
-                    "port {} is taken by another process ({} needs it): \
+                    "port {} is taken by another process ({name} needs it): \
                      choose other ports with --port-base",
                     address.port(),
-                    master.name
                 ),
-                _ => format!("cannot listen on {address} for {}: {e}", master.name),
+                _ => format!("cannot listen on {address} for {name}: {e}"),
             };
             return Err(CliError::local(message));
         }
@@ -129,6 +145,25 @@ pub fn agent_args(dir: &Path, spec: &ClusterSpec, node: &NodeSpec) -> Vec<String
     flag("docker", spec.docker.clone());
     args.extend(security(dir, spec));
     args
+}
+
+/// Command line of the endpoint.
+///
+/// # Errors
+/// When its URL is wrong.
+pub fn endpoint_args(
+    dir: &Path,
+    spec: &ClusterSpec,
+    endpoint: &EndpointSpec,
+) -> Result<Vec<String>> {
+    let urls: Vec<&str> = spec.masters.iter().map(|m| m.url.as_str()).collect();
+    let mut args: Vec<String> = vec!["endpoint".into()];
+    let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+    flag("listen", socket(&endpoint.url)?.to_string());
+    flag("masters", urls.join(","));
+    flag("data-dir", endpoint.data_dir.display().to_string());
+    args.extend(security(dir, spec));
+    Ok(args)
 }
 
 fn security(dir: &Path, spec: &ClusterSpec) -> Vec<String> {

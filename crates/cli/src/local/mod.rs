@@ -3,6 +3,7 @@
 
 pub mod docker;
 pub mod file;
+pub mod kubeconfig;
 pub mod layout;
 pub mod pki;
 pub mod process;
@@ -36,6 +37,8 @@ pub enum Role {
     Master(usize),
     /// The node with this index.
     Node(usize),
+    /// The address that fails over between the masters.
+    Endpoint,
 }
 
 /// One process of a cluster as it is now.
@@ -106,7 +109,9 @@ impl LocalCluster {
         let masters = masters.map(|(i, m)| member(Role::Master(i), &m.name, m.pid, &m.data_dir));
         let nodes = self.spec.nodes.iter().enumerate();
         let nodes = nodes.map(|(i, n)| member(Role::Node(i), &n.name, n.pid, &n.data_dir));
-        masters.chain(nodes).collect()
+        let endpoint = self.spec.endpoint.iter();
+        let endpoint = endpoint.map(|e| member(Role::Endpoint, "endpoint", e.pid, &e.data_dir));
+        masters.chain(nodes).chain(endpoint).collect()
     }
 
     /// Starts a process in the background and records its id. The caller may keep the child
@@ -125,6 +130,10 @@ impl LocalCluster {
                 let node = self.spec.nodes.get(i).ok_or_else(unknown)?;
                 (layout::agent_args(&self.dir, &self.spec, node), &node.data_dir)
             }
+            Role::Endpoint => {
+                let endpoint = self.spec.endpoint.as_ref().ok_or_else(unknown)?;
+                (layout::endpoint_args(&self.dir, &self.spec, endpoint)?, &endpoint.data_dir)
+            }
         };
         let child = process::spawn(&args, &home(data_dir).join("log"))?;
         let pid = child.id();
@@ -132,6 +141,7 @@ impl LocalCluster {
         match role {
             Role::Master(i) => self.spec.masters[i].pid = pid,
             Role::Node(i) => self.spec.nodes[i].pid = pid,
+            Role::Endpoint => self.spec.endpoint.iter_mut().for_each(|e| e.pid = pid),
         }
         self.spec.save(&self.dir)?;
         Ok(child)

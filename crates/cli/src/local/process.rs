@@ -66,7 +66,8 @@ fn command_line(pid: u32) -> Option<Vec<String>> {
 }
 
 fn owns(args: &[String], data_dir: &Path) -> bool {
-    let daemon = args.get(1).is_some_and(|verb| verb == "master" || verb == "agent");
+    let verbs = ["master", "agent", "endpoint"];
+    let daemon = args.get(1).is_some_and(|verb| verbs.contains(&verb.as_str()));
     daemon && args.windows(2).any(|pair| pair[0] == "--data-dir" && Path::new(&pair[1]) == data_dir)
 }
 

@@ -8,6 +8,7 @@ use quorate_client::ClusterFile;
 
 use crate::context::Context;
 use crate::error::{CliError, Result};
+use crate::local::kubeconfig::KUBECONFIG;
 use crate::local::{self, LocalCluster};
 
 /// Stops a local cluster: its processes, and the containers and networks it made. Removes its
@@ -134,7 +135,7 @@ fn remove(cluster: &LocalCluster) -> Result<()> {
         }
     }
     // The cluster file goes last: until then `down` can be repeated.
-    for name in [local::file::FILE, ".lock"] {
+    for name in [KUBECONFIG, local::file::FILE, ".lock"] {
         match std::fs::remove_file(dir.join(name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed(&dir.join(name), e));

@@ -9,6 +9,7 @@ mod describe;
 mod down;
 mod events;
 mod get;
+mod kubeconfig;
 mod label;
 mod logs;
 mod rollout;
@@ -65,6 +66,8 @@ pub enum Command {
     Uncordon(cordon::Uncordon),
     /// Wait for a condition, a value, or a deletion
     Wait(wait::Wait),
+    /// Print a configuration for kubectl and other Kubernetes clients
+    Kubeconfig(kubeconfig::Kubeconfig),
     /// Print a shell's completion script
     Completion(completion::Completion),
     /// Print the versions of this binary and of the masters
@@ -93,6 +96,7 @@ impl Command {
             Self::Cordon(verb) => Box::pin(verb.run(context)).await,
             Self::Uncordon(verb) => Box::pin(verb.run(context)).await,
             Self::Wait(verb) => Box::pin(verb.run(context)).await,
+            Self::Kubeconfig(verb) => verb.run(context),
             Self::Completion(verb) => verb.run(context),
             Self::Version(verb) => Box::pin(verb.run(context)).await,
         }

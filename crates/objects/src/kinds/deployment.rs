@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::error::{Errors, FieldError};
-use crate::kind::{Column, Kind, Ops, Typed};
+use crate::kind::{Column, Kind, Ops, ScalePaths, Typed};
 use crate::{Selector, template, time};
 
 /// Deployment.
@@ -34,6 +34,8 @@ pub static KIND: Kind = Kind {
 };
 
 impl Typed for Deployment {
+    const SCALE: Option<ScalePaths> = Some(ScalePaths::APPS);
+
     fn kind() -> &'static Kind {
         &KIND
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use crate::error::Errors;
-use crate::kind::{Column, Kind, Ops, Typed};
+use crate::kind::{Column, Kind, Ops, ScalePaths, Typed};
 use crate::{Selector, template, time};
 
 /// ReplicaSet.
@@ -33,6 +33,8 @@ pub static KIND: Kind = Kind {
 };
 
 impl Typed for ReplicaSet {
+    const SCALE: Option<ScalePaths> = Some(ScalePaths::APPS);
+
     fn kind() -> &'static Kind {
         &KIND
     }

@@ -13,6 +13,7 @@ use quorate_client::{Client, ClientOptions, ClusterFile};
 use crate::context::Context;
 use crate::duration;
 use crate::error::{CliError, Result};
+use crate::local::kubeconfig::{self, KUBECONFIG};
 use crate::local::layout::{self, Wanted};
 use crate::local::{self, LocalCluster, Member, Role, docker, pki, process};
 use progress::Progress;
@@ -116,8 +117,10 @@ impl Up {
                 docker::ping(&docker::address(Some(&cluster.spec.docker))).await?;
             }
             for member in cluster.members().iter().filter(|member| member.pid.is_none()) {
-                if let Role::Master(i) = member.role {
-                    layout::check_ports(&cluster.spec.masters[i])?;
+                match (member.role, &cluster.spec.endpoint) {
+                    (Role::Master(i), _) => layout::check_ports(&cluster.spec.masters[i])?,
+                    (Role::Endpoint, Some(endpoint)) => layout::check_endpoint(endpoint)?,
+                    _ => {}
                 }
             }
             return Ok(cluster);
@@ -141,6 +144,7 @@ impl Up {
             docker::ping(&wanted.docker).await?;
         }
         spec.masters.iter().try_for_each(layout::check_ports)?;
+        spec.endpoint.iter().try_for_each(layout::check_endpoint)?;
         if !spec.insecure {
             pki::ensure(&dir.join("pki"))?;
         }
@@ -190,7 +194,7 @@ impl Up {
             cluster.dir.display(),
             spec.masters.len(),
             spec.nodes.len(),
-            if idle.len() < spec.masters.len() + spec.nodes.len() {
+            if idle.len() < cluster.members().len() {
                 format!(", {} of them to start", idle.len())
             } else {
                 String::new()
@@ -242,14 +246,23 @@ impl Up {
             ..ClientOptions::default()
         };
         let client = Client::from_cluster_file(&file, options)?;
-        ready::wait(&client, cluster, started, progress, self.wait).await
+        ready::wait(&client, cluster, started, progress, self.wait).await?;
+        write_kubeconfig(&cluster.dir)
     }
+}
+
+/// For kubectl. It names the processes' certificates, so it is written anew at every start.
+fn write_kubeconfig(dir: &Path) -> Result<()> {
+    let config = kubeconfig::of(&ClusterFile::load(dir)?, None)?;
+    let text = crate::output::print::to_yaml(&config)?;
+    local::file::write_atomically(&dir.join(KUBECONFIG), text.as_bytes(), 0o600)
 }
 
 fn next_steps(cluster: &LocalCluster) {
     let spec = &cluster.spec;
     eprintln!("\nThe cluster is ready. It is now the default of all commands; elsewhere:");
     eprintln!("  export QUORATE_CLUSTER={}", cluster.dir.display());
+    eprintln!("  export KUBECONFIG={}    # kubectl", cluster.dir.join(KUBECONFIG).display());
     eprintln!("What to do next:");
     eprintln!("  quorate status");
     if !spec.nodes.is_empty() {

@@ -64,6 +64,7 @@ fn name(cluster: &LocalCluster, role: Role) -> String {
     match role {
         Role::Master(i) => format!("master {}", cluster.spec.masters[i].name),
         Role::Node(i) => format!("the agent of node {}", cluster.spec.nodes[i].name),
+        Role::Endpoint => "the endpoint".to_owned(),
     }
 }
 

@@ -1,0 +1,70 @@
+//! Subresources of pods (and of namespaces) that are no parts of the object.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use quorate_objects::kinds;
+use quorate_registry::Write;
+use serde_json::json;
+
+use super::Call;
+use super::body::{decode, media_type};
+use super::delete::parse_options;
+use super::failure::{Failure, Result};
+use super::query::Validation;
+use super::render::respond;
+
+impl Call {
+    pub(super) async fn read_pod(&self) -> Result<Response> {
+        Err(Failure::no_resource())
+    }
+
+    pub(super) async fn write_pod(&self, body: &Bytes) -> Result<Response> {
+        if self.kind != &kinds::POD {
+            return Err(Failure::no_resource());
+        }
+        match (self.request.subresource.as_str(), self.request.verb) {
+            ("binding", "create") => self.bind(body).await,
+            ("eviction", "create") => self.evict(body).await,
+            ("binding" | "eviction", _) => Err(Failure::method_not_allowed()),
+            _ => Err(Failure::no_resource()),
+        }
+    }
+
+    async fn bind(&self, body: &Bytes) -> Result<Response> {
+        let binding = decode(media_type(&self.headers), body, Validation::Ignore)?;
+        let node = binding["target"]["name"].as_str().unwrap_or_default();
+        if node.is_empty() {
+            let error = quorate_objects::FieldError::required("target.name", "");
+            return Err(Failure::invalid("Binding", &self.request.name, error));
+        }
+        let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
+        let write = Write::Bind {
+            namespace: self.request.namespace.clone(),
+            name: self.request.name.clone(),
+            uid: uid.to_owned(),
+            revision: None,
+            node: node.to_owned(),
+        };
+        for result in self.rest.registry.write_batch(vec![write], None).await {
+            result?;
+        }
+        self.done(StatusCode::CREATED)
+    }
+
+    async fn evict(&self, body: &Bytes) -> Result<Response> {
+        let eviction = decode(media_type(&self.headers), body, Validation::Ignore)?;
+        let options = parse_options(&eviction["deleteOptions"])?;
+        let (namespace, name) = (&self.request.namespace, &self.request.name);
+        self.rest.registry.delete(self.kind, namespace, name, &options).await?;
+        self.done(StatusCode::CREATED)
+    }
+
+    fn done(&self, code: StatusCode) -> Result<Response> {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+            "code": code.as_u16(),
+        });
+        respond(self.renderer()?.accept, code, status.to_string().into_bytes())
+    }
+}

@@ -1,0 +1,169 @@
+//! Writing: create, update, patch.
+
+use axum::http::header::WARNING;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use quorate_objects::{FieldErrorKind, FieldValidation, Kind, decode_with};
+use quorate_registry::{Object, PatchKind, Subresource, WriteOptions};
+use serde_json::Value;
+
+use super::Call;
+use super::body::{decode, media_type};
+use super::failure::{Failure, Result};
+use super::query::Validation;
+
+/// Warnings that fit into an answer's headers.
+const MAX_WARNINGS: usize = 32;
+
+impl Call {
+    pub(super) async fn create(&self, body: &[u8]) -> Result<Response> {
+        if !self.request.name.is_empty() {
+            return Err(Failure::method_not_allowed());
+        }
+        let mut value = self.object(body)?;
+        self.place(&mut value)?;
+        let warnings = self.warnings(&value)?;
+        let options = self.write_options("CreateOptions.meta.k8s.io")?;
+        let created = self.rest.registry.create(value, &options).await?;
+        self.written(StatusCode::CREATED, &created, &warnings)
+    }
+
+    pub(super) async fn update(&self, body: &[u8], part: Subresource) -> Result<Response> {
+        let mut value = self.object(body)?;
+        self.place(&mut value)?;
+        self.check_name(&mut value)?;
+        let warnings = self.warnings(&value)?;
+        let options = self.write_options("UpdateOptions.meta.k8s.io")?;
+        let updated = match part {
+            Subresource::Status => self.rest.registry.update_status(value, &options).await?,
+            _ => self.rest.registry.update(value, &options).await?,
+        };
+        self.written(StatusCode::OK, &updated, &warnings)
+    }
+
+    pub(super) async fn patch(&self, body: &Bytes, part: Subresource) -> Result<Response> {
+        let how = self.patch_kind(body)?;
+        let options = self.write_options("PatchOptions.meta.k8s.io")?;
+        let (namespace, name) = (&self.request.namespace, &self.request.name);
+        let patch = self.rest.registry.patch(self.kind, namespace, name, how, body, part, &options);
+        self.written(StatusCode::OK, &*patch.await?, &[])
+    }
+
+    /// How the body of a PATCH is meant.
+    pub(super) fn patch_kind(&self, body: &[u8]) -> Result<PatchKind> {
+        let list = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+        match media_type(&self.headers) {
+            "application/json-patch+json" => Ok(PatchKind::Json),
+            "application/merge-patch+json" => Ok(PatchKind::Merge),
+            "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+            // The Python client says nothing, or this.
+            "" | "application/json" if list() => Ok(PatchKind::Json),
+            "" | "application/json" => Ok(PatchKind::Strategic),
+            other => Err(Failure::media_type(format!(
+                "the body of the request was in an unknown format {other:?} - accepted media \
+                 types include: application/json-patch+json, application/merge-patch+json, \
+                 application/strategic-merge-patch+json"
+            ))),
+        }
+    }
+
+    /// The object in the body, with apiVersion and kind.
+    fn object(&self, body: &[u8]) -> Result<Value> {
+        let validation = self.query.validation()?;
+        let mut value = decode(media_type(&self.headers), body, validation)?;
+        complete(self.kind, &mut value)?;
+        Ok(value)
+    }
+
+    /// The object is in the namespace of the path.
+    fn place(&self, value: &mut Value) -> Result<()> {
+        if !value["metadata"].is_object() {
+            value["metadata"] = Value::Object(serde_json::Map::new());
+        }
+        if !self.kind.namespaced {
+            return Ok(());
+        }
+        let namespace = self.request.namespace.as_str();
+        match value["metadata"]["namespace"].as_str() {
+            Some(given) if !given.is_empty() && !namespace.is_empty() && given != namespace => {
+                Err(Failure::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on \
+                     the request",
+                ))
+            }
+            _ if namespace.is_empty() => Ok(()),
+            _ => {
+                value["metadata"]["namespace"] = namespace.into();
+                Ok(())
+            }
+        }
+    }
+
+    fn check_name(&self, value: &mut Value) -> Result<()> {
+        let name = self.request.name.as_str();
+        let given = value["metadata"]["name"].as_str().unwrap_or_default();
+        if given.is_empty() {
+            value["metadata"]["name"] = name.into();
+            return Ok(());
+        }
+        if given == name {
+            return Ok(());
+        }
+        Err(Failure::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )))
+    }
+
+    /// What is unknown in the object, when the client wants to be warned.
+    fn warnings(&self, value: &Value) -> Result<Vec<String>> {
+        if self.query.validation()? != Validation::Warn {
+            return Ok(Vec::new());
+        }
+        let unknown = match decode_with(value.clone(), self.kind, FieldValidation::Strict) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => invalid.errors,
+        };
+        let unknown = unknown.iter().filter(|error| error.kind == FieldErrorKind::UnknownField);
+        Ok(unknown.map(ToString::to_string).collect())
+    }
+
+    pub(super) fn write_options(&self, kind: &str) -> Result<WriteOptions> {
+        Ok(WriteOptions {
+            dry_run: self.query.dry_run(kind)?,
+            field_validation: self.query.validation()?.of_registry(),
+            ..WriteOptions::default()
+        })
+    }
+
+    fn written(&self, code: StatusCode, object: &Object, warnings: &[String]) -> Result<Response> {
+        let renderer = self.renderer()?;
+        let mut response = renderer.response(code, renderer.object(object)?)?;
+        for warning in warnings.iter().take(MAX_WARNINGS) {
+            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                response.headers_mut().append(WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// Fills in apiVersion and kind; what is given must be right.
+pub(super) fn complete(kind: &Kind, value: &mut Value) -> Result<()> {
+    let api_version = kind.api_version();
+    for (field, what, want) in
+        [("apiVersion", "API version", api_version.as_str()), ("kind", "kind", kind.kind)]
+    {
+        match value.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
+            None => value[field] = want.into(),
+            Some(given) if given == want => {}
+            Some(given) => {
+                return Err(Failure::bad_request(format!(
+                    "the {what} in the data ({given}) does not match the expected {what} ({want})"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::ClientOptions;
+
+/// A server that says its name on every connection, until it is dropped.
+async fn server(name: &'static str) -> (String, tokio::task::AbortHandle) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(name.as_bytes()).await.unwrap();
+        }
+    });
+    (address, task.abort_handle())
+}
+
+async fn ask(endpoint: &str) -> String {
+    let mut stream = TcpStream::connect(endpoint).await.unwrap();
+    let mut text = [0; 2];
+    match stream.read_exact(&mut text).await {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+#[tokio::test]
+async fn connections_go_to_whoever_takes_them() {
+    let (first, one) = server("m1").await;
+    let (second, _two) = server("m2").await;
+    let urls = vec![format!("http://{first}"), format!("http://{second}")];
+    let options =
+        ClientOptions { attempt_timeout: Duration::from_millis(100), ..Default::default() };
+    let client = Client::new(urls, options).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let forward = tokio::spawn(forward(listener, client));
+    let answers = [ask(&endpoint).await, ask(&endpoint).await];
+    assert!(answers.iter().all(|answer| answer == "m1" || answer == "m2"), "{answers:?}");
+    one.abort();
+    let left = async { while ask(&endpoint).await != "m2" || ask(&endpoint).await != "m2" {} };
+    timeout(Duration::from_secs(20), left).await.expect("never only the living one");
+    forward.abort();
+}
+
+#[test]
+fn addresses_are_what_urls_say() {
+    assert_eq!(address("https://127.0.0.1:7001/"), "127.0.0.1:7001");
+    assert_eq!(address("http://m1:7001"), "m1:7001");
+}
