@@ -11,7 +11,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 # differ, and cargo would compile them (RocksDB too) a second time.
 CARGO_BUILD := cargo build --workspace --bins
 
-.PHONY: help demo test unit e2e verify lint advisories fix bench build up down deps
+.PHONY: help demo test unit e2e verify lint advisories fix bench bench-scheduler build up down deps
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ fix: ## Formats, and applies what clippy can fix by itself
 bench: ## Benchmarks
 	@if compgen -G 'crates/*/benches/*.rs' >/dev/null; then cargo bench --workspace; \
 	else echo "No benchmark exists yet."; fi
+
+bench-scheduler: ## Pods decided about per second, by size of the cluster (about a minute)
+	cargo bench --workspace --bench scheduler -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json
 
 build: ## Builds the binary
 	deploy/install-deps.sh --build

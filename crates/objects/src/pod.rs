@@ -1,8 +1,11 @@
 //! What schedulers, controllers and agents ask of pods.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Pod, PodCondition, PodTemplateSpec, Taint, Toleration,
+    Container, ContainerStatus, Pod, PodCondition, PodSpec, PodTemplateSpec, Taint, Toleration,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata, Resource};
 
@@ -10,12 +13,14 @@ use crate::kind::Typed;
 use crate::quantity;
 
 /// What a pod needs of a node, or what a node has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// Thousandths of a processor.
     pub cpu_millis: i64,
     /// Bytes of memory.
     pub memory_bytes: i64,
+    /// Bytes of the node's own disk (`ephemeral-storage`).
+    pub ephemeral_bytes: i64,
     /// Number of pods (1 for a pod).
     pub pods: i64,
 }
@@ -27,6 +32,7 @@ impl Resources {
         Self {
             cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            ephemeral_bytes: self.ephemeral_bytes.saturating_add(other.ephemeral_bytes),
             pods: self.pods.saturating_add(other.pods),
         }
     }
@@ -37,15 +43,8 @@ impl Resources {
         Self {
             cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            ephemeral_bytes: self.ephemeral_bytes.saturating_sub(other.ephemeral_bytes),
             pods: self.pods.saturating_sub(other.pods),
-        }
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self {
-            cpu_millis: self.cpu_millis.max(other.cpu_millis),
-            memory_bytes: self.memory_bytes.max(other.memory_bytes),
-            pods: self.pods.max(other.pods),
         }
     }
 }
@@ -141,50 +140,69 @@ pub fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten())
 }
 
-fn container_requests(container: &Container) -> Resources {
+/// What a container asks of the resource. A limit without a request is a request too.
+fn requested(container: &Container, resource: &str, convert: fn(&Quantity) -> i64) -> i64 {
     let resources = container.resources.as_ref();
-    let read = |name: &str, convert: fn(&_) -> i64| {
-        // A limit without a request is a request too.
-        let requests = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(name));
-        let limits = resources.and_then(|r| r.limits.as_ref()).and_then(|r| r.get(name));
-        requests.or(limits).map_or(0, convert)
-    };
-    Resources {
-        cpu_millis: read("cpu", quantity::cpu_millis),
-        memory_bytes: read("memory", quantity::bytes),
-        pods: 0,
-    }
+    let requests = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(resource));
+    let limits = resources.and_then(|r| r.limits.as_ref()).and_then(|r| r.get(resource));
+    requests.or(limits).map_or(0, convert)
 }
 
-/// What the pod asks of its node: the sum over its containers, or its largest init container
+/// What the pod asks of one resource: the sum over its containers, or its largest init container
 /// when that is more, plus the overhead.
+fn total(spec: &PodSpec, resource: &str, convert: fn(&Quantity) -> i64) -> i64 {
+    let (mut running, mut peak) = (0_i64, 0_i64);
+    for container in spec.init_containers.iter().flatten() {
+        let needs = requested(container, resource, convert);
+        // A sidecar (restartPolicy Always) stays beside everything that starts after it.
+        if container.restart_policy.as_deref() == Some("Always") {
+            running = running.saturating_add(needs);
+            peak = peak.max(running);
+        } else {
+            peak = peak.max(running.saturating_add(needs));
+        }
+    }
+    for container in &spec.containers {
+        running = running.saturating_add(requested(container, resource, convert));
+    }
+    let overhead = spec.overhead.as_ref().and_then(|all| all.get(resource)).map_or(0, convert);
+    peak.max(running).saturating_add(overhead)
+}
+
+/// What the pod asks of its node, but for [`extended_requests`].
 #[must_use]
 pub fn requests(pod: &Pod) -> Resources {
     let Some(spec) = pod.spec.as_ref() else {
         return Resources { pods: 1, ..Resources::default() };
     };
-    let mut running = Resources::default();
-    let mut peak = Resources::default();
-    for container in spec.init_containers.iter().flatten() {
-        let needs = container_requests(container);
-        // A sidecar (restartPolicy Always) stays beside everything that starts after it.
-        if container.restart_policy.as_deref() == Some("Always") {
-            running = running.plus(needs);
-            peak = peak.max(running);
-        } else {
-            peak = peak.max(running.plus(needs));
-        }
+    Resources {
+        cpu_millis: total(spec, "cpu", quantity::cpu_millis),
+        memory_bytes: total(spec, "memory", quantity::bytes),
+        ephemeral_bytes: total(spec, "ephemeral-storage", quantity::bytes),
+        pods: 1,
     }
-    running = spec.containers.iter().fold(running, |sum, c| sum.plus(container_requests(c)));
-    let mut total = peak.max(running);
-    for (name, value) in spec.overhead.iter().flatten() {
-        match name.as_str() {
-            "cpu" => total.cpu_millis += quantity::cpu_millis(value),
-            "memory" => total.memory_bytes += quantity::bytes(value),
-            _ => {}
-        }
-    }
-    Resources { pods: 1, ..total }
+}
+
+/// Is it a resource that nodes advertise under a name of its own, such as `example.com/gpu` or
+/// `hugepages-2Mi`?
+#[must_use]
+pub fn is_extended(resource: &str) -> bool {
+    !matches!(resource, "cpu" | "memory" | "ephemeral-storage" | "pods" | "storage")
+}
+
+/// What the pod asks of each extended resource, in order of their names.
+#[must_use]
+pub fn extended_requests(pod: &Pod) -> BTreeMap<String, i64> {
+    let Some(spec) = pod.spec.as_ref() else { return BTreeMap::new() };
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let lists = containers
+        .filter_map(|container| container.resources.as_ref())
+        .flat_map(|resources| [resources.requests.as_ref(), resources.limits.as_ref()])
+        .chain([spec.overhead.as_ref()]);
+    let names: BTreeSet<&String> =
+        lists.flatten().flat_map(BTreeMap::keys).filter(|name| is_extended(name)).collect();
+    let amounts = names.into_iter().map(|name| (name.clone(), total(spec, name, quantity::bytes)));
+    amounts.filter(|(_, amount)| *amount > 0).collect()
 }
 
 /// Does the toleration tolerate the taint? (Time limits are not looked at.)

@@ -19,7 +19,7 @@ pub struct SelectorError {
     pub message: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Operator {
     In(Vec<String>),
     NotIn(Vec<String>),
@@ -27,7 +27,7 @@ enum Operator {
     Absent,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Requirement {
     key: String,
     operator: Operator,
@@ -58,7 +58,7 @@ impl Requirement {
 }
 
 /// A label selector: all of its requirements must hold. The default one selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     nothing: bool,
@@ -116,6 +116,16 @@ impl Selector {
             );
         }
         Ok(Self { requirements, nothing: false })
+    }
+
+    /// A label and its value without which nothing is selected, if there is one: a key for
+    /// indexes of selectors.
+    #[must_use]
+    pub fn required_label(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|r| match &r.operator {
+            Operator::In(values) if values.len() == 1 => Some((r.key.as_str(), values[0].as_str())),
+            _ => None,
+        })
     }
 
     /// Do the labels satisfy it?

@@ -2,21 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::filter::{self, Filter};
+use crate::filter::{self, Filter, FilterSet, NodeView, PodRules, Reason};
 use crate::needs::Needs;
-use crate::score::{self, NodeScore};
-use crate::snapshot::{ClusterSnapshot, NodeInfo, PodKey};
+use crate::preempt::{self, Preemption};
+use crate::score::{self, NodeScore, Weights};
+use crate::snapshot::{Class, ClusterSnapshot, Memory, NodeInfo, PodKey, Rule};
 
 /// Names of nodes that a trace keeps per filter.
 const EXAMPLES: usize = 5;
 /// Scores that a trace keeps, best first.
 const SCORES: usize = 10;
-/// Nodes that would do among which the best is chosen. In a larger cluster the search starts
-/// at another node for each pod and stops here, so that a decision does not cost O(nodes).
-const ENOUGH_NODES: usize = 100;
+
+/// By what is decided; the same on all masters.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Decides ties, and where the search begins.
+    pub seed: u64,
+    /// How much each part of a score counts.
+    pub weights: Weights,
+    /// Nodes that would do among which the best is chosen. In a larger cluster the search starts
+    /// at another node for each pod and stops here, so that a decision does not cost O(nodes).
+    pub enough_nodes: usize,
+    /// Nodes that are thought through for a preemption.
+    pub preemption_candidates: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { seed: 0, weights: Weights::default(), enough_nodes: 100, preemption_candidates: 100 }
+    }
+}
 
 /// What one filter has removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +43,7 @@ pub struct Removed {
     /// How many nodes.
     pub nodes: usize,
     /// Names of a few of them.
-    pub examples: Vec<String>,
+    pub examples: Vec<Arc<str>>,
 }
 
 /// How the decision came about; bounded.
@@ -34,8 +53,12 @@ pub struct Trace {
     pub nodes: usize,
     /// Nodes that were looked at.
     pub examined: usize,
+    /// Nodes that would do.
+    pub feasible: usize,
     /// What each filter removed.
     pub removed: BTreeMap<Filter, Removed>,
+    /// Number of removed nodes by reason, in words.
+    pub reasons: BTreeMap<String, usize>,
     /// Points of the best nodes, best first.
     pub scores: Vec<NodeScore>,
 }
@@ -75,6 +98,8 @@ pub enum Outcome {
 pub struct Decision {
     /// The decision.
     pub outcome: Outcome,
+    /// Pods that are to leave so that the pod fits later.
+    pub preemption: Option<Preemption>,
     /// How it came about.
     pub trace: Trace,
 }
@@ -88,85 +113,235 @@ impl Decision {
             Outcome::Unschedulable(_) => None,
         }
     }
+
+    /// The filters that refused nodes.
+    #[must_use]
+    pub fn refused_by(&self) -> FilterSet {
+        let filters = self.trace.removed.keys();
+        filters.fold(FilterSet::default(), |set, filter| set | FilterSet::from([*filter]))
+    }
 }
 
-/// Decides where a pod shall run. The same snapshot, seed and pod give the same decision.
-#[must_use]
-pub fn decide(snapshot: &ClusterSnapshot, pod: &Pod) -> Decision {
-    decide_needs(snapshot, &PodKey::of(pod), &Needs::of(pod))
+/// Decides where a pod shall run. The same snapshot, policy and pod give the same decision. (The
+/// snapshot is changed only in what it remembers of earlier decisions.)
+pub fn decide(snapshot: &mut ClusterSnapshot, policy: &Policy, pod: &Pod) -> Decision {
+    let class = snapshot.class_of(pod);
+    decide_class(snapshot, policy, &PodKey::of(pod), &class)
 }
 
 /// [`decide`] with what the pod needs already worked out.
-#[must_use]
-pub fn decide_needs(snapshot: &ClusterSnapshot, key: &PodKey, needs: &Needs) -> Decision {
-    let mut trace = Trace { nodes: snapshot.node_count(), ..Trace::default() };
-    let mut reasons = BTreeMap::new();
-    let mut feasible: Vec<&NodeInfo> = Vec::new();
-    for node in candidates(snapshot, key, needs) {
-        trace.examined += 1;
-        match filter::check(needs, node) {
-            Ok(()) => feasible.push(node),
-            Err(refusal) => {
-                let removed = trace.removed.entry(refusal.filter).or_default();
-                removed.nodes += 1;
-                if removed.examples.len() < EXAMPLES {
-                    removed.examples.push(node.name.clone());
-                }
-                for reason in refusal.reasons {
-                    *reasons.entry(reason).or_default() += 1;
-                }
-            }
-        }
-        if feasible.len() >= ENOUGH_NODES {
-            break;
+pub fn decide_class(
+    snapshot: &mut ClusterSnapshot,
+    policy: &Policy,
+    key: &PodKey,
+    class: &Class,
+) -> Decision {
+    let mut memory = snapshot.topology_mut().take_memory(class);
+    let decision = Search::new(snapshot, policy, key, class, &mut memory).run();
+    snapshot.topology_mut().put_memory(class, memory);
+    decision
+}
+
+/// A decision in the making.
+struct Search<'a> {
+    snapshot: &'a ClusterSnapshot,
+    policy: &'a Policy,
+    key: &'a PodKey,
+    class: &'a Class,
+    memory: &'a mut Memory,
+    rules: PodRules<'a>,
+    volumes: Result<Vec<Rule>, Reason>,
+    ticket: u64,
+    refused: Vec<(Arc<Reason>, Removed)>,
+    /// Nodes that could do if pods left them.
+    preemptible: Option<Vec<usize>>,
+    trace: Trace,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        snapshot: &'a ClusterSnapshot,
+        policy: &'a Policy,
+        key: &'a PodKey,
+        class: &'a Class,
+        memory: &'a mut Memory,
+    ) -> Self {
+        let needs = class.needs();
+        let lower = snapshot.lowest_priority().is_some_and(|lowest| lowest < needs.priority);
+        Self {
+            snapshot,
+            policy,
+            key,
+            class,
+            rules: PodRules::new(snapshot, class, memory),
+            memory,
+            volumes: snapshot.claims.rules(needs),
+            ticket: score::ticket(policy.seed, &key.uid),
+            refused: Vec::new(),
+            preemptible: (lower && !needs.never_preempts).then(Vec::new),
+            trace: Trace { nodes: snapshot.node_count(), ..Trace::default() },
         }
     }
-    let outcome = match best(snapshot, key, needs, &feasible, &mut trace) {
-        Some(node) => Outcome::Node(node),
-        None => Outcome::Unschedulable(Unschedulable { nodes: trace.nodes, reasons }),
-    };
-    Decision { outcome, trace }
-}
 
-/// Every node that exists, from a start that differs from pod to pod.
-fn candidates<'a>(
-    snapshot: &'a ClusterSnapshot,
-    key: &PodKey,
-    needs: &Needs,
-) -> impl Iterator<Item = &'a NodeInfo> + use<'a> {
-    let nodes = snapshot.nodes();
-    let named = needs.node_name.as_deref().and_then(|name| snapshot.node(name));
-    let (before, after) = match nodes.len() {
-        0 => (nodes, nodes),
-        count => {
-            let start = score::tie_break(snapshot.seed, &key.uid, "") % count as u64;
-            nodes.split_at(usize::try_from(start).unwrap_or_default())
+    fn run(mut self) -> Decision {
+        let feasible = match self.snapshot.nomination(self.key) {
+            // Others have left this node for the pod.
+            Some(slot) if self.judge(slot, false).is_ok() => vec![slot],
+            _ => self.search(),
+        };
+        self.trace.feasible = feasible.len();
+        for (reason, removed) in std::mem::take(&mut self.refused) {
+            for words in reason.words() {
+                *self.trace.reasons.entry(words).or_default() += removed.nodes;
+            }
+            let of_filter = self.trace.removed.entry(reason.filter()).or_default();
+            of_filter.nodes += removed.nodes;
+            let room = EXAMPLES.saturating_sub(of_filter.examples.len());
+            of_filter.examples.extend(removed.examples.into_iter().take(room));
         }
-    };
-    // A pod that names its node needs no search (and the filters tell why, if it does not fit).
-    let all = named.is_none();
-    let rotated = after.iter().chain(before).filter(move |_| all);
-    named.into_iter().chain(rotated).filter(|node| node.exists)
+        let best = self.best(&feasible);
+        let (outcome, preemption) = match best {
+            Some(node) => (Outcome::Node(node), None),
+            None => {
+                let reasons = self.trace.reasons.clone();
+                let why = Unschedulable { nodes: self.trace.nodes, reasons };
+                (Outcome::Unschedulable(why), self.preempt())
+            }
+        };
+        Decision { outcome, preemption, trace: self.trace }
+    }
+
+    /// Looks for nodes that would do.
+    fn search(&mut self) -> Vec<usize> {
+        let snapshot = self.snapshot;
+        let mut feasible = Vec::new();
+        for slot in candidates(snapshot, self.class.needs(), self.ticket) {
+            let node = &snapshot.nodes()[slot];
+            self.trace.examined += 1;
+            match self.judge(slot, true) {
+                Ok(()) => feasible.push(slot),
+                Err(reason) => self.refuse(slot, node, reason),
+            }
+            if feasible.len() >= self.policy.enough_nodes.max(1) {
+                break;
+            }
+        }
+        feasible
+    }
+
+    fn judge(&mut self, slot: usize, remember: bool) -> Result<(), Arc<Reason>> {
+        let (snapshot, needs) = (self.snapshot, self.class.needs());
+        let view = NodeView::of(snapshot, slot);
+        let changed = snapshot.changed(slot);
+        if remember && let Some(known) = self.memory.refusal(slot, changed) {
+            return Err(Arc::clone(known));
+        }
+        if let Err(reason) = filter::check(needs, view, Some(self.key)) {
+            // What holds for this pod holds for all of its class: only its own nomination is
+            // left out, and that node was tried before anything was remembered.
+            return Err(self.memory.refuse(slot, changed, reason));
+        }
+        match &self.volumes {
+            Ok(rules) => filter::check_volumes(rules, view.node()).map_err(Arc::new)?,
+            Err(reason) => return Err(Arc::new(reason.clone())),
+        }
+        self.rules.check(view).map_err(Arc::new)
+    }
+
+    fn refuse(&mut self, slot: usize, node: &NodeInfo, reason: Arc<Reason>) {
+        if let Some(preemptible) = &mut self.preemptible
+            && reason.may_be_preempted()
+        {
+            preemptible.push(slot);
+        }
+        let known = self.refused.iter_mut().find(|(r, _)| Arc::ptr_eq(r, &reason) || *r == reason);
+        let removed = match known {
+            Some((_, removed)) => removed,
+            None => {
+                self.refused.push((reason, Removed::default()));
+                let Some((_, removed)) = self.refused.last_mut() else { return };
+                removed
+            }
+        };
+        removed.nodes += 1;
+        if removed.examples.len() < EXAMPLES {
+            removed.examples.push(Arc::clone(&node.name));
+        }
+    }
+
+    fn best(&mut self, feasible: &[usize]) -> Option<String> {
+        let scores = score::score(self.snapshot, self.class, &self.policy.weights, feasible);
+        let mut ranked: Vec<(i64, u64, NodeScore)> = feasible
+            .iter()
+            .zip(scores)
+            .map(|(slot, points)| {
+                let hash = self.snapshot.nodes()[*slot].hash;
+                (points.total(), score::tie_break(self.ticket, hash), points)
+            })
+            .collect();
+        let order = |a: &(i64, u64, NodeScore), b: &(i64, u64, NodeScore)| {
+            (b.0, b.1, &a.2.node).cmp(&(a.0, a.1, &b.2.node))
+        };
+        if ranked.len() > SCORES {
+            ranked.select_nth_unstable_by(SCORES, order);
+            ranked.truncate(SCORES);
+        }
+        ranked.sort_by(order);
+        self.trace.scores = ranked.into_iter().map(|(_, _, points)| points).collect();
+        self.trace.scores.first().map(|points| points.node.to_string())
+    }
+
+    fn preempt(&self) -> Option<Preemption> {
+        let volumes = self.volumes.as_ref().ok()?;
+        let attempt = preempt::Attempt {
+            snapshot: self.snapshot,
+            key: self.key,
+            class: self.class,
+            rules: &self.rules,
+            volumes,
+            ticket: self.ticket,
+        };
+        attempt.run(self.preemptible.as_ref()?, self.policy.preemption_candidates)
+    }
 }
 
-fn best(
+/// The nodes in the order in which they are tried: from a start that differs from pod to pod, in
+/// steps so wide that neighbours (which are often alike: one zone, one size) do not follow each
+/// other. A pod that names nodes is tried on those only (and the filters tell why, if it does
+/// not fit).
+fn candidates(
     snapshot: &ClusterSnapshot,
-    key: &PodKey,
     needs: &Needs,
-    feasible: &[&NodeInfo],
-    trace: &mut Trace,
-) -> Option<String> {
-    let mut ranked: Vec<(i64, u64, NodeScore)> = feasible
-        .iter()
-        .map(|node| {
-            let points = score::score(needs, node);
-            (points.total(), score::tie_break(snapshot.seed, &key.uid, &node.name), points)
-        })
-        .collect();
-    ranked.sort_by(|a, b| (b.0, b.1, &a.2.node).cmp(&(a.0, a.1, &b.2.node)));
-    let winner = ranked.first().map(|(_, _, points)| points.node.clone());
-    trace.scores = ranked.into_iter().take(SCORES).map(|(_, _, points)| points).collect();
-    winner
+    ticket: u64,
+) -> impl Iterator<Item = usize> {
+    let nodes = snapshot.nodes();
+    let named = match &needs.node_name {
+        Some(name) => Some(vec![name.as_str()]),
+        None => needs.named_nodes(),
+    };
+    let named: Option<Vec<usize>> =
+        named.map(|names| names.into_iter().filter_map(|name| snapshot.slot_of(name)).collect());
+    // When none of them is there, all nodes tell so.
+    let named = named.filter(|slots| !slots.is_empty());
+    let count = if named.is_none() { nodes.len() } else { 0 };
+    let start = usize::try_from(ticket % (count.max(1) as u64)).unwrap_or_default();
+    let step = stride(count);
+    let all = (0..count).map(move |n| (start + n * step) % count);
+    named.into_iter().flatten().chain(all).filter(|slot| nodes[*slot].exists)
+}
+
+/// A step that visits every one of `count` places, and that is far from every simple fraction
+/// of it (the golden section).
+fn stride(count: usize) -> usize {
+    let mut step = (count * 618 / 1_000).max(1);
+    while greatest_common_divisor(step, count) > 1 {
+        step += 1;
+    }
+    step
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 #[cfg(test)]

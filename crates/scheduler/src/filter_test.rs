@@ -6,11 +6,11 @@ use crate::snapshot::ClusterSnapshot;
 
 /// The reasons for which a pod may not run on a node; empty when it may.
 fn reasons(on: &Value, of: &Value) -> Vec<String> {
-    let mut snapshot = ClusterSnapshot::new(1);
+    let mut snapshot = ClusterSnapshot::new();
     snapshot.set_node(&as_node(on));
-    match check(&Needs::of(&as_pod(of)), &snapshot.nodes()[0]) {
+    match check(&Needs::of(&as_pod(of)), NodeView::of(&snapshot, 0), None) {
         Ok(()) => Vec::new(),
-        Err(refusal) => refusal.reasons,
+        Err(reason) => reason.words(),
     }
 }
 
@@ -32,6 +32,20 @@ fn resources() {
     let mut full = n1.clone();
     full["status"]["allocatable"]["pods"] = json!("0");
     assert_eq!(reason(&full, &pod("p", "0", "0")), "Too many pods");
+    let mut special = n1.clone();
+    special["status"]["allocatable"]["ephemeral-storage"] = json!("1Gi");
+    special["status"]["capacity"] = json!({"example.com/gpu": "2"});
+    let mut p = pod("p", "1", "1Gi");
+    p["spec"]["containers"][0]["resources"]["requests"]["ephemeral-storage"] = json!("1Gi");
+    p["spec"]["containers"][0]["resources"]["limits"] = json!({"example.com/gpu": "2"});
+    assert_eq!(reason(&special, &p), "");
+    assert_eq!(reason(&n1, &p), "Insufficient example.com/gpu");
+    p["spec"]["containers"][0]["resources"]["requests"]["ephemeral-storage"] = json!("2Gi");
+    p["spec"]["containers"][0]["resources"]["limits"] = json!({"example.com/gpu": "3"});
+    assert_eq!(
+        reason(&special, &p),
+        "Insufficient ephemeral-storage; Insufficient example.com/gpu"
+    );
 }
 
 #[test]
@@ -132,7 +146,7 @@ fn terms_are_alternatives_and_an_empty_one_matches_nothing() {
 
 #[test]
 fn host_ports() {
-    let mut snapshot = ClusterSnapshot::new(1);
+    let mut snapshot = ClusterSnapshot::new();
     snapshot.set_node(&as_node(&node("n1", "1", "1Gi")));
     let with_port = |name: &str, protocol: &str, ip: &str| {
         let mut p = pod(name, "0", "0");
@@ -150,6 +164,7 @@ fn host_ports() {
         ("UDP", "", true),
     ] {
         let needs = Needs::of(&as_pod(&with_port("second", protocol, ip)));
-        assert_eq!(check(&needs, &snapshot.nodes()[0]).is_ok(), free, "{protocol} {ip}");
+        let view = NodeView::of(&snapshot, 0);
+        assert_eq!(check(&needs, view, None).is_ok(), free, "{protocol} {ip}");
     }
 }

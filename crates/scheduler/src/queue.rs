@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::needs::Needs;
-use crate::snapshot::PodKey;
+use crate::filter::FilterSet;
+use crate::snapshot::{Class, PodKey};
 
 /// A pod that waits, with what the scheduler knows of it.
 #[derive(Clone, Debug)]
@@ -17,10 +17,12 @@ pub struct Waiting {
     pub pod: Arc<Pod>,
     /// The store's revision of that.
     pub revision: u64,
-    /// Worked out from it.
-    pub needs: Needs,
+    /// What it needs.
+    pub class: Class,
     /// Attempts that failed since its needs changed.
     pub attempts: u32,
+    /// The filters that refused nodes at the last attempt.
+    pub refused_by: FilterSet,
 }
 
 /// Where a waiting pod is.
@@ -30,7 +32,8 @@ enum Place {
     Active(Rank),
     /// To be tried at this time.
     BackOff(Instant, u64),
-    /// Fitted nowhere; tried again when the cluster changes, but not before this time.
+    /// Fitted nowhere; tried again when the cluster changes in a way that may help, but not before
+    /// this time.
     Unschedulable(Instant),
     /// Being decided about and committed, since this many calls of [`Queue::wake`].
     InFlight(u64),
@@ -45,11 +48,14 @@ pub struct Queue {
     entries: HashMap<PodKey, (Waiting, Place)>,
     active: BTreeMap<Rank, PodKey>,
     back_off: BTreeMap<(Instant, u64), PodKey>,
-    unschedulable: BTreeSet<PodKey>,
+    /// By the filters that refused nodes.
+    unschedulable: HashMap<FilterSet, BTreeSet<PodKey>>,
     /// In flight, and the pod has changed since: try again at once if refused.
     stirred: HashSet<PodKey>,
     /// Calls of [`Queue::wake`].
     wakes: u64,
+    /// The last of them that helped with a filter, for each of the filters.
+    last_help: HashMap<FilterSet, u64>,
     sequence: u64,
     first: Duration,
     longest: Duration,
@@ -63,9 +69,10 @@ impl Queue {
             entries: HashMap::new(),
             active: BTreeMap::new(),
             back_off: BTreeMap::new(),
-            unschedulable: BTreeSet::new(),
+            unschedulable: HashMap::new(),
             stirred: HashSet::new(),
             wakes: 0,
+            last_help: HashMap::new(),
             sequence: 0,
             first,
             longest,
@@ -92,20 +99,20 @@ impl Queue {
 
     /// A pod without a node is new or changed. It is tried at once when it is new or needs
     /// something else than before; a mere change of status does not wake it.
-    pub fn upsert(&mut self, pod: Arc<Pod>, revision: u64) {
+    pub fn upsert(&mut self, pod: Arc<Pod>, revision: u64, class: Class) {
         let key = PodKey::of(&pod);
-        let needs = Needs::of(&pod);
         let Some((waiting, place)) = self.entries.get_mut(&key) else {
-            let waiting = Waiting { pod, revision, needs, attempts: 0 };
+            let refused_by = FilterSet::default();
+            let waiting = Waiting { pod, revision, class, attempts: 0, refused_by };
             self.entries.insert(key.clone(), (waiting, Place::InFlight(self.wakes)));
             self.activate(&key);
             return;
         };
-        let other_needs = waiting.needs != needs;
+        let other_needs = waiting.class != class;
         waiting.pod = pod;
         waiting.revision = revision;
         if other_needs {
-            waiting.needs = needs;
+            waiting.class = class;
             waiting.attempts = 0;
             if matches!(place, Place::InFlight(_)) {
                 self.stirred.insert(key);
@@ -113,6 +120,14 @@ impl Queue {
                 self.activate(&key);
             }
         }
+    }
+
+    /// Has an attempt failed already, since its needs changed?
+    #[must_use]
+    pub fn was_tried(&self, key: &PodKey) -> bool {
+        self.entries.get(key).is_some_and(|(waiting, place)| {
+            waiting.attempts > 0 || matches!(place, Place::InFlight(_))
+        })
     }
 
     /// A pod is gone or has its node.
@@ -157,41 +172,69 @@ impl Queue {
         self.failed(key, now);
     }
 
-    /// No node would do: wait until the cluster changes.
-    pub fn unschedulable(&mut self, key: &PodKey, now: Instant) {
+    /// No node would do, because of these filters: wait until the cluster changes in a way that
+    /// may help.
+    pub fn unschedulable(&mut self, key: &PodKey, refused_by: FilterSet, now: Instant) {
         if self.stirred.contains(key) {
             self.failed(key, now);
             return;
         }
-        let wakes = self.wakes;
+        // Without nodes nothing was refused, and every node helps.
+        let refused_by = if refused_by.is_empty() { FilterSet::all() } else { refused_by };
         let Some((waiting, place)) = self.entries.get_mut(key) else { return };
         let Place::InFlight(since) = *place else { return };
-        if since != wakes {
+        let mut helps = self.last_help.iter();
+        if helps.any(|(helped, wake)| *wake > since && helped.meets(refused_by)) {
             // The cluster has changed since the decision: nobody would wake the pod for that.
             self.failed(key, now);
             return;
         }
         waiting.attempts = waiting.attempts.saturating_add(1);
+        waiting.refused_by = refused_by;
         let until = now + back_off(self.first, self.longest, waiting.attempts);
         *place = Place::Unschedulable(until);
-        self.unschedulable.insert(key.clone());
+        self.unschedulable.entry(refused_by).or_default().insert(key.clone());
     }
 
-    /// Something in the cluster has changed for the better: unschedulable pods are tried again,
-    /// each after its back-off at the earliest.
-    pub fn wake(&mut self, now: Instant) {
+    /// The cluster has changed in a way that may help against these filters. Pods that they
+    /// refused, and for which it is `worth` it, are tried again, each after its back-off at the
+    /// earliest.
+    pub fn wake(
+        &mut self,
+        helped: FilterSet,
+        mut worth: impl FnMut(&PodKey, &Waiting) -> bool,
+        now: Instant,
+    ) {
+        if helped.is_empty() {
+            return;
+        }
         self.wakes += 1;
-        for key in std::mem::take(&mut self.unschedulable) {
-            let sequence = self.next_sequence();
-            let Some((_, place)) = self.entries.get_mut(&key) else { continue };
-            match *place {
-                Place::Unschedulable(until) if until > now => {
-                    *place = Place::BackOff(until, sequence);
+        for filter in helped.each() {
+            self.last_help.insert(filter, self.wakes);
+        }
+        let sets = self.unschedulable.iter().filter(|(set, _)| set.meets(helped));
+        let keys = sets.flat_map(|(_, keys)| keys);
+        let worth = |key: &&PodKey| self.entries.get(*key).is_some_and(|(w, _)| worth(key, w));
+        // In their order, so that who has waited longest does not depend on chance.
+        let woken: BTreeSet<PodKey> = keys.filter(worth).cloned().collect();
+        for key in woken {
+            match self.entries.get(&key).map(|(_, place)| *place) {
+                Some(Place::Unschedulable(until)) if until > now => {
+                    self.leave_place(&key);
+                    let sequence = self.next_sequence();
+                    if let Some((_, place)) = self.entries.get_mut(&key) {
+                        *place = Place::BackOff(until, sequence);
+                    }
                     self.back_off.insert((until, sequence), key);
                 }
                 _ => self.activate(&key),
             }
         }
+    }
+
+    /// Tries all pods again that fitted nowhere.
+    pub fn wake_all(&mut self, now: Instant) {
+        self.wake(FilterSet::all(), |_, _| true, now);
     }
 
     /// Moves what has waited long enough to the active ones.
@@ -215,23 +258,30 @@ impl Queue {
         self.leave_place(key);
         let sequence = self.next_sequence();
         let Some((waiting, place)) = self.entries.get_mut(key) else { return };
-        let rank = (Reverse(waiting.needs.priority), sequence);
+        let rank = (Reverse(waiting.class.needs().priority), sequence);
         *place = Place::Active(rank);
         self.active.insert(rank, key.clone());
     }
 
     fn leave_place(&mut self, key: &PodKey) {
-        match self.entries.get(key).map(|(_, place)| *place) {
-            Some(Place::Active(rank)) => {
+        let Some((waiting, place)) = self.entries.get(key) else { return };
+        match *place {
+            Place::Active(rank) => {
                 self.active.remove(&rank);
             }
-            Some(Place::BackOff(until, sequence)) => {
+            Place::BackOff(until, sequence) => {
                 self.back_off.remove(&(until, sequence));
             }
-            Some(Place::Unschedulable(_)) => {
-                self.unschedulable.remove(key);
+            Place::Unschedulable(_) => {
+                let set = waiting.refused_by;
+                if let Some(keys) = self.unschedulable.get_mut(&set) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.unschedulable.remove(&set);
+                    }
+                }
             }
-            Some(Place::InFlight(_)) | None => {}
+            Place::InFlight(_) => {}
         }
     }
 

@@ -1,13 +1,50 @@
 use serde_json::json;
 
 use super::*;
+use crate::filter::Filter;
 use crate::fixtures::{as_pod, pod};
+use crate::snapshot::ClusterSnapshot;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 
-fn queue() -> Queue {
-    Queue::new(FIRST, LONGEST)
+/// A queue, with the snapshot that knows the classes of its pods.
+struct Tested {
+    queue: Queue,
+    snapshot: ClusterSnapshot,
+}
+
+impl Tested {
+    fn upsert(&mut self, pod: Arc<Pod>, revision: u64) {
+        let class = self.snapshot.class_of(&pod);
+        self.queue.upsert(pod, revision, class);
+    }
+
+    fn unschedulable(&mut self, key: &PodKey, now: Instant) {
+        self.queue.unschedulable(key, FilterSet::from([Filter::NodeResourcesFit]), now);
+    }
+
+    fn wake(&mut self, now: Instant) {
+        self.queue.wake(FilterSet::from([Filter::NodeResourcesFit]), |_, _| true, now);
+    }
+}
+
+impl std::ops::Deref for Tested {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+impl std::ops::DerefMut for Tested {
+    fn deref_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+}
+
+fn queue() -> Tested {
+    Tested { queue: Queue::new(FIRST, LONGEST), snapshot: ClusterSnapshot::new() }
 }
 
 fn named(name: &str) -> Arc<Pod> {
@@ -125,4 +162,34 @@ fn a_change_of_the_cluster_during_the_attempt_is_not_lost() {
     queue.unschedulable(&key, now);
     queue.tick(now + FIRST);
     assert!(queue.has_active(), "it was decided about before the change");
+}
+
+#[test]
+fn only_what_can_help_wakes_a_pod() {
+    let mut queue = queue();
+    let now = Instant::now();
+    queue.upsert(named("a"), 1);
+    let (key, _) = queue.pop().expect("it is active");
+    queue.unschedulable(&key, now);
+    let later = now + LONGEST;
+    queue.queue.wake(FilterSet::from([Filter::TaintToleration]), |_, _| true, later);
+    queue.queue.wake(FilterSet::from([Filter::NodeResourcesFit]), |_, _| false, later);
+    assert!(!queue.has_active());
+    // Without nodes nothing was refused: everything helps.
+    queue.queue.wake(FilterSet::from([Filter::NodeResourcesFit]), |_, _| true, later);
+    let (key, _) = queue.pop().expect("it is active");
+    queue.queue.unschedulable(&key, FilterSet::default(), later);
+    queue.queue.wake(FilterSet::from([Filter::TaintToleration]), |_, _| true, later + LONGEST);
+    assert!(queue.has_active());
+}
+
+#[test]
+fn a_change_that_cannot_help_does_not_disturb_an_attempt() {
+    let mut queue = queue();
+    let now = Instant::now();
+    queue.upsert(named("a"), 1);
+    let (key, _) = queue.pop().expect("it is active");
+    queue.queue.wake(FilterSet::from([Filter::TaintToleration]), |_, _| true, now);
+    queue.unschedulable(&key, now);
+    assert_eq!(queue.next_due(), None, "it waits for a change, not for a time");
 }

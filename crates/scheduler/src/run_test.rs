@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_registry::{DeleteOptions, RegistryOptions, WriteOptions};

@@ -1,16 +1,25 @@
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::*;
 use crate::fixtures::{as_node, as_pod, node, pod};
 use crate::snapshot::ClusterSnapshot;
 
-fn scored(snapshot: &ClusterSnapshot, needs: &Needs, name: &str) -> NodeScore {
-    score(needs, snapshot.node(name).expect("the node exists"))
+/// The points of the nodes, among each other.
+fn scored<const N: usize>(
+    snapshot: &mut ClusterSnapshot,
+    pod: &Pod,
+    names: [&str; N],
+) -> [NodeScore; N] {
+    let class = snapshot.class_of(pod);
+    let slots = names.map(|name| snapshot.slot_of(name).expect("the node exists"));
+    let scores = score(snapshot, &class, &Weights::default(), &slots);
+    scores.try_into().expect("one for each")
 }
 
 #[test]
 fn replicas_on_a_node_cost_more_than_any_load() {
-    let mut snapshot = ClusterSnapshot::new(1);
+    let mut snapshot = ClusterSnapshot::new();
     snapshot.set_node(&as_node(&node("busy", "4", "4Gi")));
     snapshot.set_node(&as_node(&node("used", "4", "4Gi")));
     let owned = |name: &str, on: &str, owner: &str| {
@@ -22,32 +31,32 @@ fn replicas_on_a_node_cost_more_than_any_load() {
     snapshot.set_pod(&owned("a", "busy", "other"));
     snapshot.set_pod(&owned("b", "busy", "other"));
     snapshot.set_pod(&owned("c", "used", "mine"));
-    let needs = Needs::of(&owned("d", "", "mine"));
-    let (busy, used) = (scored(&snapshot, &needs, "busy"), scored(&snapshot, &needs, "used"));
+    let [busy, used] = scored(&mut snapshot, &owned("d", "", "mine"), ["busy", "used"]);
     assert!(busy.least_allocated < used.least_allocated);
-    assert_eq!(used.spread, -1_000);
+    assert_eq!((busy.spread, used.spread), (1_000, 0));
     assert!(busy.total() > used.total());
 }
 
 #[test]
 fn the_emptier_node_is_better() {
-    let mut snapshot = ClusterSnapshot::new(1);
+    let mut snapshot = ClusterSnapshot::new();
     snapshot.set_node(&as_node(&node("small", "2", "2Gi")));
     snapshot.set_node(&as_node(&node("large", "8", "8Gi")));
-    let needs = Needs::of(&as_pod(&pod("p", "1", "1Gi")));
-    let (small, large) = (scored(&snapshot, &needs, "small"), scored(&snapshot, &needs, "large"));
+    let p = as_pod(&pod("p", "1", "1Gi"));
+    let [small, large] = scored(&mut snapshot, &p, ["small", "large"]);
     assert_eq!(small.least_allocated, 50);
     assert!(large.least_allocated > small.least_allocated);
 }
 
 #[test]
 fn equal_shares_of_processor_and_memory_are_better() {
-    let mut snapshot = ClusterSnapshot::new(1);
+    let mut snapshot = ClusterSnapshot::new();
     snapshot.set_node(&as_node(&node("even", "4", "4Gi")));
     snapshot.set_node(&as_node(&node("skewed", "4", "64Gi")));
-    let needs = Needs::of(&as_pod(&pod("p", "2", "2Gi")));
-    assert_eq!(scored(&snapshot, &needs, "even").balance, 100);
-    assert!(scored(&snapshot, &needs, "skewed").balance < 60);
+    let p = as_pod(&pod("p", "2", "2Gi"));
+    let [even, skewed] = scored(&mut snapshot, &p, ["even", "skewed"]);
+    assert_eq!(even.balance, 100);
+    assert!(skewed.balance < 60);
 }
 
 #[test]
@@ -55,21 +64,81 @@ fn preferences() {
     let mut tainted = node("tainted", "4", "4Gi");
     tainted["spec"]["taints"] = json!([{"key": "slow", "effect": "PreferNoSchedule"}]);
     tainted["metadata"]["labels"] = json!({"disk": "ssd"});
-    let mut snapshot = ClusterSnapshot::new(1);
+    let mut snapshot = ClusterSnapshot::new();
     snapshot.set_node(&as_node(&tainted));
+    snapshot.set_node(&as_node(&node("plain", "4", "4Gi")));
     let mut p = pod("p", "0", "0");
     p["spec"]["affinity"]["nodeAffinity"] = json!({
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "preference": {
             "matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}],
         }}],
     });
-    let points = scored(&snapshot, &Needs::of(&as_pod(&p)), "tainted");
-    assert_eq!((points.taints, points.affinity), (-2_000, 500));
+    let [tainted, plain] = scored(&mut snapshot, &as_pod(&p), ["tainted", "plain"]);
+    assert_eq!((tainted.taints, plain.taints), (0, 3_000));
+    assert_eq!((tainted.node_affinity, plain.node_affinity), (2_000, 0));
+}
+
+#[test]
+fn pods_are_liked_and_disliked_both_ways() {
+    let mut snapshot = ClusterSnapshot::new();
+    for name in ["near", "far", "none"] {
+        snapshot.set_node(&as_node(&node(name, "4", "4Gi")));
+    }
+    let term = |app: &str| {
+        json!({"weight": 50, "podAffinityTerm": {
+            "topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": app}},
+        }})
+    };
+    let mut cache = pod("cache", "0", "0");
+    cache["metadata"]["labels"] = json!({"app": "cache"});
+    cache["spec"]["nodeName"] = json!("near");
+    let mut shy = pod("shy", "0", "0");
+    shy["metadata"]["labels"] = json!({"app": "shy"});
+    shy["spec"]["nodeName"] = json!("far");
+    shy["spec"]["affinity"]["podAntiAffinity"] =
+        json!({"preferredDuringSchedulingIgnoredDuringExecution": [term("web")]});
+    snapshot.set_pod(&as_pod(&cache));
+    snapshot.set_pod(&as_pod(&shy));
+    let mut web = pod("web", "0", "0");
+    web["metadata"]["labels"] = json!({"app": "web"});
+    web["spec"]["affinity"]["podAffinity"] =
+        json!({"preferredDuringSchedulingIgnoredDuringExecution": [term("cache")]});
+    let [near, far, none] = scored(&mut snapshot, &as_pod(&web), ["near", "far", "none"]);
+    assert_eq!((near.pod_affinity, none.pod_affinity, far.pod_affinity), (2_000, 1_000, 0));
+}
+
+#[test]
+fn images_that_are_there_and_domains_with_few_pods() {
+    let mut snapshot = ClusterSnapshot::new();
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        let mut object = node(name, "4", "4Gi");
+        object["metadata"]["labels"]["zone"] = json!(zone);
+        if name == "a1" {
+            let names = json!(["docker.io/library/i:latest", "i:latest"]);
+            object["status"]["images"] = json!([{"names": names, "sizeBytes": 900_000_000}]);
+        }
+        snapshot.set_node(&as_node(&object));
+    }
+    let mut there = pod("there", "0", "0");
+    there["metadata"]["labels"] = json!({"app": "web"});
+    there["spec"]["nodeName"] = json!("a2");
+    snapshot.set_pod(&as_pod(&there));
+    let mut p = pod("p", "0", "0");
+    p["metadata"]["labels"] = json!({"app": "web"});
+    p["spec"]["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }]);
+    let [a1, a2, b1] = scored(&mut snapshot, &as_pod(&p), ["a1", "a2", "b1"]);
+    assert!(a1.image_locality > 0 && a2.image_locality == 0);
+    assert_eq!((a1.topology_spread, a2.topology_spread, b1.topology_spread), (0, 0, 2_000));
 }
 
 #[test]
 fn ties_fall_by_seed_and_pod() {
-    assert_eq!(tie_break(1, "a", "n"), tie_break(1, "a", "n"));
-    assert_ne!(tie_break(1, "a", "n"), tie_break(2, "a", "n"));
-    assert_ne!(tie_break(1, "a", "n"), tie_break(1, "b", "n"));
+    assert_eq!(tie_break(ticket(1, "a"), 7), tie_break(ticket(1, "a"), 7));
+    assert_ne!(tie_break(ticket(1, "a"), 7), tie_break(ticket(2, "a"), 7));
+    assert_ne!(tie_break(ticket(1, "a"), 7), tie_break(ticket(1, "b"), 7));
+    let logs: Vec<_> = [1, 2, 3, 4, 6, 1024].map(thousandths_of_log).into();
+    assert_eq!(logs, [0, 693, 1_039, 1_386, 1_732, 6_930]);
 }

@@ -1,0 +1,55 @@
+//! [`Memory`]: what has been found out about a class of pods, and still holds.
+
+use std::sync::Arc;
+
+use super::topology::Domain;
+use crate::filter::Reason;
+
+/// More reasons than this are not kept apart: the memory begins anew.
+const REASONS_MAX: usize = 1_000;
+
+/// Which nodes refused pods of the class, by themselves (whatever is on other nodes). It holds
+/// until the node changes, so that a pod for which most of the cluster is full does not cost a
+/// check of each node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// By the node's slot: the change of the node after which this was found, and the reason.
+    refused: Vec<(u64, u16)>,
+    reasons: Vec<Arc<Reason>>,
+    /// The domains over which each of the class's spread constraints counts, since this change
+    /// of nodes.
+    pub domains: Option<(u64, Arc<Vec<Vec<Domain>>>)>,
+    /// Is it one of those that are remembered now?
+    pub kept: bool,
+}
+
+impl Memory {
+    pub fn is_empty(&self) -> bool {
+        self.refused.is_empty() && self.domains.is_none()
+    }
+
+    /// Why the node refused, if it did so and has not changed since. (`changed` is never 0.)
+    pub fn refusal(&self, slot: usize, changed: u64) -> Option<&Arc<Reason>> {
+        let (at, reason) = self.refused.get(slot)?;
+        if *at == changed { self.reasons.get(usize::from(*reason)) } else { None }
+    }
+
+    /// Remembers a refusal.
+    pub fn refuse(&mut self, slot: usize, changed: u64, reason: Reason) -> Arc<Reason> {
+        if self.reasons.len() >= REASONS_MAX {
+            self.reasons.clear();
+            self.refused.clear();
+        }
+        let known = self.reasons.iter().position(|known| **known == reason);
+        let index = known.unwrap_or_else(|| {
+            self.reasons.push(Arc::new(reason));
+            self.reasons.len() - 1
+        });
+        if self.refused.len() <= slot {
+            self.refused.resize(slot + 1, (0, 0));
+        }
+        // There are REASONS_MAX at most.
+        self.refused[slot] = (changed, u16::try_from(index).unwrap_or_default());
+        Arc::clone(&self.reasons[index])
+    }
+}
