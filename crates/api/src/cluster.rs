@@ -5,12 +5,11 @@ use quorate_objects::kinds;
 use quorate_proto::v1;
 use quorate_proto::v1::cluster_server::Cluster;
 use quorate_registry::{Object, Registry, RegistryError};
-use quorate_store::{MemberStatus, Role, SharedStore, StoreStatus};
+use quorate_store::{MemberStatus, Role, SharedStore, StoreError, StoreStatus};
 use tonic::{Code, Request, Response, Status};
 
 use crate::error::{registry_status, status, unavailable};
 use crate::limits::{Effect, within};
-use crate::server::Transfer;
 
 /// The leader has a quorum when a majority has answered within this time.
 const QUORUM_FRESH_MS: u64 = 2_000;
@@ -22,7 +21,6 @@ pub(crate) struct ClusterService {
     pub store: SharedStore,
     pub cluster_id: String,
     pub version: String,
-    pub transfer: Option<Transfer>,
 }
 
 #[tonic::async_trait]
@@ -77,10 +75,6 @@ impl ClusterService {
     }
 
     async fn hand_over(&self, to: String) -> Result<v1::TransferLeaderResponse, Status> {
-        let Some(transfer) = &self.transfer else {
-            let text = "this master cannot hand leadership over";
-            return Err(status(Code::Unimplemented, "NotImplemented", text));
-        };
         let mut leadership = self.store.leadership();
         let now = leadership.borrow().clone();
         if now.ready.is_none() {
@@ -90,15 +84,24 @@ impl ClusterService {
             }));
         }
         let wanted = Some(to).filter(|to| !to.is_empty());
-        if let Some(name) = &wanted {
-            let members = self.store.status().members;
-            if !members.iter().any(|m| m.member.name == *name) {
-                let text = format!("there is no master {name:?}");
-                return Err(status(Code::NotFound, "NotFound", text));
+        let to = match &wanted {
+            None => None,
+            Some(name) => {
+                let members = self.store.status().members;
+                let named = members.iter().find(|m| m.member.name == *name).ok_or_else(|| {
+                    status(Code::NotFound, "NotFound", format!("there is no master {name:?}"))
+                })?;
+                Some(named.member.id)
             }
-        }
+        };
         let before = leadership.borrow().leader.as_ref().map(|m| m.name.clone());
-        transfer(wanted.clone()).await.map_err(registry_status)?;
+        let handed_over = self.store.transfer_leadership(to).await;
+        handed_over.map_err(|error| match error {
+            StoreError::Unsupported(_) => {
+                status(Code::Unimplemented, "NotImplemented", error.to_string())
+            }
+            error => registry_status(error.into()),
+        })?;
         let done = leadership.wait_for(|now| match (&now.leader, &wanted) {
             (Some(leader), Some(wanted)) => leader.name == *wanted,
             (Some(leader), None) => Some(&leader.name) != before.as_ref(),

@@ -15,4 +15,4 @@ mod server;
 pub use error::{DOMAIN, internal, registry_status};
 pub use gate::Metrics;
 pub use limits::{MAX_REQUEST_BYTES, REQUEST_TIMEOUT};
-pub use server::{ApiError, ApiOptions, Server, Transfer};
+pub use server::{ApiError, ApiOptions, Server};

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use futures::future::BoxFuture;
 use quorate_proto::v1::cluster_server::ClusterServer;
 use quorate_proto::v1::nodes_server::NodesServer;
 use quorate_proto::v1::objects_server::ObjectsServer;
 use quorate_proto::{FILE_DESCRIPTOR_SET, Tls};
-use quorate_registry::{Registry, RegistryError};
+use quorate_registry::Registry;
 use quorate_store::SharedStore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -32,10 +31,6 @@ const SYNC_POLL: Duration = Duration::from_secs(1);
 /// What health can be asked about, beside "" for the whole server.
 const SERVICES: &[&str] = &["", "quorate.v1.Objects", "quorate.v1.Nodes", "quorate.v1.Cluster"];
 
-/// Hands leadership over to the master with this name, or to whichever is ready.
-pub type Transfer =
-    Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Result<(), RegistryError>> + Send + Sync>;
-
 /// Settings of a [`Server`].
 pub struct ApiOptions {
     /// Already bound, so that a taken port is reported before anything else starts.
@@ -46,8 +41,6 @@ pub struct ApiOptions {
     pub version: String,
     /// Agents of another cluster are refused.
     pub cluster_id: String,
-    /// How `Cluster.TransferLeader` does it; the store's contract has no such call.
-    pub transfer: Option<Transfer>,
     /// How often agents are to send heartbeats.
     pub heartbeat_interval: Duration,
     /// Every client of the etcd API is a cluster admin; has no effect with TLS.
@@ -63,7 +56,6 @@ impl ApiOptions {
             tls: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: cluster_id.into(),
-            transfer: None,
             heartbeat_interval: Duration::from_millis(500),
             etcd_admin: false,
         }
@@ -168,7 +160,6 @@ impl Server {
             store: Arc::clone(&self.store),
             cluster_id: self.options.cluster_id.clone(),
             version: self.options.version.clone(),
-            transfer: self.options.transfer.clone(),
         };
         let mut routes = Routes::builder();
         routes

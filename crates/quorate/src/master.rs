@@ -2,18 +2,17 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use quorate_api::{ApiOptions, Server, Transfer};
+use quorate_api::{ApiOptions, Server};
 use quorate_controllers::{LeaderOptions, lead};
 use quorate_objects::net::Ipv4Net;
 use quorate_proto::Tls;
 use quorate_raftstore::{InitialMember, Options, RaftStore};
 use quorate_registry::{Registry, RegistryOptions};
-use quorate_store::{SharedStore, Store as _};
+use quorate_store::SharedStore;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -96,8 +95,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         .context("cannot start the store")?;
     let shared: SharedStore = store.clone();
     let registry = Registry::start(shared.clone(), registry_options(&args), parts.clone());
-    let server =
-        Server::new(registry.clone(), shared.clone(), api_options(&args, &store, listener, tls));
+    let server = Server::new(registry.clone(), shared.clone(), api_options(&args, listener, tls));
     tracing::info!(name = args.name, listen = %args.listen, "master started");
 
     // Task "api" and task "lead": the end of either ends the process.
@@ -115,7 +113,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     };
     if failure.is_none() {
         // While clients are still served: a planned end costs them nothing.
-        if let Err(error) = store.transfer_leadership(None).await {
+        if let Err(error) = store.hand_over().await {
             tracing::warn!("leadership was not handed over: {error}");
         }
     }
@@ -170,30 +168,11 @@ fn leader_options(args: &MasterArgs) -> LeaderOptions {
     LeaderOptions { pod_cidr: args.pod_cidr, ..LeaderOptions::default() }
 }
 
-fn api_options(
-    args: &MasterArgs,
-    store: &Arc<RaftStore>,
-    listener: TcpListener,
-    tls: Option<Tls>,
-) -> ApiOptions {
+fn api_options(args: &MasterArgs, listener: TcpListener, tls: Option<Tls>) -> ApiOptions {
     ApiOptions {
         tls,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        transfer: Some(transfer(store)),
         etcd_admin: args.etcd_admin,
         ..ApiOptions::new(listener, &args.cluster_id)
     }
-}
-
-/// `Cluster.TransferLeader` names masters; the store knows them by id.
-fn transfer(store: &Arc<RaftStore>) -> Transfer {
-    let store = Arc::clone(store);
-    Arc::new(move |name| {
-        let store = Arc::clone(&store);
-        Box::pin(async move {
-            let members = store.status().members;
-            let named = members.iter().find(|m| Some(&m.member.name) == name.as_ref());
-            store.transfer_leadership(named.map(|m| m.member.id)).await.map_err(Into::into)
-        })
-    })
 }

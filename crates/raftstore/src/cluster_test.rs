@@ -179,7 +179,7 @@ async fn every_member_writes_reads_and_watches() {
     let cluster = Cluster::start(|_| {}).await;
     let (leader, _) = cluster.leader().await;
     let watching = cluster.follower().await;
-    let request = WatchRequest { range: KeyRange::prefix("k"), start_revision: 0, prev_kv: false };
+    let request = WatchRequest { range: KeyRange::prefix("k"), ..WatchRequest::default() };
     let mut watcher = cluster.store(watching).watch(request).unwrap();
     for i in 0..3 {
         cluster.put(i, &format!("k{i}"), "v").await.unwrap();

@@ -52,6 +52,16 @@ pub(crate) fn vote_from(vote: Option<pb::Vote>) -> Result<Vote, Malformed> {
     })
 }
 
+pub(crate) fn member_info_to(id: u64, info: &MemberInfo) -> pb::Member {
+    let MemberInfo { name, peer_url, client_url, promote } = info.clone();
+    pb::Member { id, name, peer_url, client_url, promote }
+}
+
+pub(crate) fn member_info_from(member: pb::Member) -> (u64, MemberInfo) {
+    let pb::Member { id, name, peer_url, client_url, promote } = member;
+    (id, MemberInfo { name, peer_url, client_url, promote })
+}
+
 pub(crate) fn membership_to(membership: &Membership) -> pb::Membership {
     pb::Membership {
         configs: membership
@@ -59,33 +69,15 @@ pub(crate) fn membership_to(membership: &Membership) -> pb::Membership {
             .iter()
             .map(|ids| pb::Voters { ids: ids.iter().copied().collect() })
             .collect(),
-        members: membership
-            .nodes()
-            .map(|(id, info)| pb::Member {
-                id: *id,
-                name: info.name.clone(),
-                peer_url: info.peer_url.clone(),
-                client_url: info.client_url.clone(),
-            })
-            .collect(),
+        members: membership.nodes().map(|(id, info)| member_info_to(*id, info)).collect(),
     }
 }
 
 pub(crate) fn membership_from(membership: pb::Membership) -> Result<Membership, Malformed> {
     let configs: Vec<BTreeSet<u64>> =
         membership.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
-    let nodes: BTreeMap<u64, MemberInfo> = membership
-        .members
-        .into_iter()
-        .map(|member| {
-            let info = MemberInfo {
-                name: member.name,
-                peer_url: member.peer_url,
-                client_url: member.client_url,
-            };
-            (member.id, info)
-        })
-        .collect();
+    let nodes: BTreeMap<u64, MemberInfo> =
+        membership.members.into_iter().map(member_info_from).collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }

@@ -41,6 +41,7 @@ impl LeadershipTask {
         loop {
             let current = self.current(*applied.borrow_and_update());
             let ready = current.ready;
+            self.state.machine.lessor().lead(ready);
             self.sender.send_if_modified(|published| {
                 if *published == current {
                     return false;

@@ -23,7 +23,9 @@ use crate::fatal::Fatal;
 use crate::forward::{Forwarded, Forwarder};
 use crate::identity::{DirectoryLock, Identity};
 use crate::leadership::LeadershipTask;
+use crate::leases::{self, Leases};
 use crate::log::{LogStore, WriterThread};
+use crate::members::Members;
 use crate::options::{InitialMember, Options, PeerListen};
 use crate::peer::{Handlers, LeaderWatch, NetworkFactory, PeerServer, Peers};
 use crate::reads::ReadIndex;
@@ -36,6 +38,10 @@ const CACHE_BYTES: usize = 16 << 20;
 /// How long the first master waits for others before it forms the cluster alone; the election
 /// then waits for them.
 const BOOTSTRAP_WAIT: Duration = Duration::from_secs(3);
+/// How often the leader looks after what is not urgent.
+const DUTIES_INTERVAL: Duration = Duration::from_millis(100);
+/// Entries per turn that move a compaction forward.
+const COMPACTION_ENTRIES: usize = 32;
 const BOOTSTRAP_PAUSE: Duration = Duration::from_millis(20);
 
 impl RaftStore {
@@ -77,6 +83,9 @@ impl RaftStore {
         // Not the caller's token: an orderly end needs the tasks a little longer.
         let tasks_cancel = CancellationToken::new();
         let reads = ReadIndex::start(raft.clone(), Arc::clone(&peers), &tasks_cancel);
+        let leases =
+            Leases { lessor: Arc::clone(storage.state.machine.lessor()), reads: reads.clone() };
+        let members = Members { raft: raft.clone(), id, tls: options.tls.is_some() };
         let forwarded = Arc::new(Forwarded {
             raft: raft.clone(),
             permits: Arc::new(Semaphore::new(options.max_in_flight)),
@@ -94,6 +103,9 @@ impl RaftStore {
             forwarded,
             forwarder: Forwarder::start(tasks_cancel.clone()),
             reads,
+            leases,
+            members,
+            min_lease_ttl: min_lease_ttl(options.election_timeout),
             leadership: Arc::new(watch::Sender::new(leadership)),
             fatal,
             cancel: tasks_cancel,
@@ -118,6 +130,8 @@ impl RaftStore {
             state: Arc::clone(&self.state),
             forwarded: Arc::clone(&self.forwarded),
             reads: self.reads.clone(),
+            leases: self.leases.clone(),
+            members: self.members.clone(),
             cancel: self.cancel.clone(),
         };
         // The task "peer service": without it this master is cut off, so its failure is fatal.
@@ -142,7 +156,23 @@ impl RaftStore {
             quorum_patience: election * 4,
         };
         self.tasks.spawn(leadership.run(self.cancel.clone()));
+        self.spawn_while_running(leases::expire(
+            Arc::clone(&self.leases.lessor),
+            Arc::clone(&self.forwarded),
+            self.request_timeout,
+        ));
+        self.spawn_while_running(leader_duties(self.members.clone(), Arc::clone(&self.state)));
         self.spawn_raft_watch();
+    }
+
+    fn spawn_while_running(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = task => {}
+            }
+        });
     }
 
     /// The task "raft watch": turns the end of RaftCore into a fatal failure.
@@ -190,6 +220,7 @@ impl RaftStore {
                     name: member.name,
                     peer_url: member.peer_url,
                     client_url: member.client_url,
+                    promote: false,
                 };
                 (id, info)
             })
@@ -248,6 +279,30 @@ impl RaftStore {
             }
         });
     }
+}
+
+/// The task "leader duties": what a leader does now and then. What fails is tried again at the
+/// next turn.
+async fn leader_duties(members: Members, state: Arc<State>) {
+    let mut tick = tokio::time::interval(DUTIES_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if !members.raft.is_leader() {
+            continue;
+        }
+        members.promote_ready().await;
+        // Compaction goes on with each entry, so without writes it would stand still.
+        if state.machine.compacting() {
+            let entries = (0..COMPACTION_ENTRIES).map(|_| members.raft.write_blank());
+            futures::future::join_all(entries).await;
+        }
+    }
+}
+
+/// Half again as long as the longest election, in whole seconds, as in etcd.
+fn min_lease_ttl(election: Duration) -> i64 {
+    i64::try_from((election * 3 / 2).as_secs_f64().ceil() as u64).unwrap_or(i64::MAX).max(1)
 }
 
 enum Others {

@@ -10,12 +10,15 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use prost::Message as _;
+use quorate_proto::peer as pb;
+use quorate_proto::peer::admin_request::Change;
 use quorate_store::{
-    Command, CommandResult, Consistency, Leadership, MAX_COMMAND_BYTES, MAX_TXN_OPS, MemberId,
-    MemberStatus, Op, RangeRequest, RangeResponse, RequestOp, Revision, Role, Store, StoreError,
-    StoreStatus, TxnRequest, WatchRequest, Watcher,
+    Alarm, Command, CommandKind, CommandResult, CompactRequest, Consistency, HashKv, Leadership,
+    LeaseGranted, LeaseId, LeaseInfo, MAX_COMMAND_BYTES, MAX_TXN_OPS, Member, MemberId,
+    MemberStatus, NewMember, Op, RangeRequest, RangeResponse, RequestOp, Revision, Role, Snapshot,
+    Store, StoreError, StoreStatus, TxnRequest, WatchRequest, Watcher, grant_lease,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,18 +27,20 @@ use crate::fatal::Fatal;
 use crate::forward::{self, Forwarded, Forwarder, Refusal};
 use crate::identity::DirectoryLock;
 use crate::leadership;
+use crate::leases::Leases;
 use crate::log::WriterThread;
-use crate::peer::Peers;
+use crate::members::{self, AdminError, Members};
+use crate::peer::{Peer, Peers, never_sent};
 use crate::reads::ReadIndex;
 use crate::state::State;
-use crate::types::Raft;
+use crate::types::{MemberInfo, Raft};
 
 /// Pause before a request looks for a leader again, when nothing else wakes it.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
-/// How long a leader that shuts down waits for its successor.
-const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the tasks get to end.
 const TASKS_END: Duration = Duration::from_secs(2);
+/// Chunks of a snapshot that wait for their reader.
+const SNAPSHOT_CHUNKS: usize = 4;
 /// Age at which the size on disk is measured anew.
 const DISK_AGE: Duration = Duration::from_secs(10);
 
@@ -50,6 +55,10 @@ pub struct RaftStore {
     pub(crate) forwarded: Arc<Forwarded>,
     pub(crate) forwarder: Forwarder,
     pub(crate) reads: ReadIndex,
+    pub(crate) leases: Leases,
+    pub(crate) members: Members,
+    /// Shorter leases could run out while a leader is elected.
+    pub(crate) min_lease_ttl: i64,
     pub(crate) leadership: Arc<watch::Sender<Leadership>>,
     pub(crate) revision: watch::Receiver<Revision>,
     pub(crate) fatal: Fatal,
@@ -88,55 +97,15 @@ impl RaftStore {
         self.state.machine.hash().map_err(|error| StoreError::Internal(error.to_string()))
     }
 
-    /// Hands leadership to `to`, or to the member that is furthest ahead. Returns when another
-    /// master leads; does nothing on a follower.
+    /// Hands leadership to whoever is furthest ahead, if this master leads.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when nobody has taken over in time.
-    pub async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), StoreError> {
+    pub async fn hand_over(&self) -> Result<(), StoreError> {
         if !self.raft.is_leader() {
             return Ok(());
         }
-        let unavailable = |reason: &str| StoreError::Unavailable {
-            reason: reason.into(),
-            leader: self.leader_url(),
-        };
-        let Some(target) = to.or_else(|| self.successor()) else {
-            return Err(unavailable("no other voter is reachable"));
-        };
-        let mut metrics = self.raft.server_metrics();
-        self.raft
-            .trigger()
-            .transfer_leader(target)
-            .await
-            .map_err(|error| unavailable(&error.to_string()))?;
-        let changed = async {
-            loop {
-                let leader = metrics.borrow_and_update().current_leader;
-                if leader.is_some_and(|leader| leader != self.id)
-                    || metrics.changed().await.is_err()
-                {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(HANDOVER, changed)
-            .await
-            .map_err(|_| unavailable("no other master has taken over in time"))
-    }
-
-    /// The other voter whose log is longest and who was heard of recently.
-    fn successor(&self) -> Option<MemberId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let replication = metrics.replication.as_ref()?;
-        membership
-            .voter_ids()
-            .filter(|id| *id != self.id)
-            .filter_map(|id| Some((replication.get(&id).copied().flatten()?, id)))
-            .max()
-            .map(|(_, id)| id)
+        self.members.transfer(None).await.map_err(|error| error.into_store(self.leader_url()))
     }
 
     /// Stops: a leader hands over first (bounded), then everything is flushed. Idempotent.
@@ -148,7 +117,7 @@ impl RaftStore {
         *stopped = true;
         if self.raft.is_leader()
             && self.raft.voter_ids().count() > 1
-            && let Err(error) = self.transfer_leadership(None).await
+            && let Err(error) = self.hand_over().await
         {
             tracing::warn!(%error, "stopping without a successor");
         }
@@ -180,6 +149,86 @@ impl RaftStore {
     #[cfg(test)]
     pub(crate) fn raft_metrics(&self) -> openraft::RaftMetrics<crate::types::TypeConfig> {
         self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Who leads, as this master knows.
+    fn leader(&self) -> Option<(MemberId, MemberInfo)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        let info = metrics.membership_config.membership().get_node(&leader)?.clone();
+        Some((leader, info))
+    }
+
+    /// The connections to the leader; `None` when this master leads itself.
+    fn leading_peer(&self) -> Result<Option<Arc<Peer>>, String> {
+        match self.leader() {
+            None => Err("no leader is known".into()),
+            Some((id, _)) if id == self.id => Ok(None),
+            Some((id, info)) => {
+                let peer = self.peers.get(id, &info);
+                peer.map(Some).map_err(|status| status.message().to_owned())
+            }
+        }
+    }
+
+    /// Asks the leader about a lease, again and again until one answers or time is up.
+    async fn lease(&self, id: LeaseId, renew: bool) -> Result<pb::LeaseReply, StoreError> {
+        let deadline = self.deadline();
+        let mut leadership = self.leadership.subscribe();
+        loop {
+            let ask = async {
+                let reply = match self.leading_peer()? {
+                    None => self.leases.handle(pb::LeaseRequest { id, renew }).await,
+                    Some(peer) => {
+                        let reply = peer.urgent().lease(pb::LeaseRequest { id, renew }).await;
+                        reply.map(tonic::Response::into_inner)
+                    }
+                };
+                reply.map_err(|status| status.message().to_owned())
+            };
+            let reason = match tokio::time::timeout_at(deadline, ask).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(reason)) => reason,
+                Err(_) => "no quorum has answered in time".into(),
+            };
+            if !self.wait_for_leader(&mut leadership, deadline).await {
+                return Err(self.unavailable(Some(reason)));
+            }
+        }
+    }
+
+    /// Changes the members, or the leader: here or at the leader.
+    async fn admin(&self, change: Change) -> Result<Option<Member>, StoreError> {
+        let deadline = self.deadline();
+        let mut leadership = self.leadership.subscribe();
+        loop {
+            let ask = async {
+                match self.leading_peer().map_err(|_| AdminError::NotLeader)? {
+                    None => self.members.change(change.clone()).await,
+                    Some(peer) => {
+                        let request = pb::AdminRequest { change: Some(change.clone()) };
+                        match peer.urgent().admin(request).await {
+                            Ok(reply) => members::decode(reply.into_inner()),
+                            Err(status) if never_sent(&status) => Err(AdminError::NotLeader),
+                            Err(status) => Err(AdminError::Unknown(status.message().to_owned())),
+                        }
+                    }
+                }
+            };
+            match tokio::time::timeout_at(deadline, ask).await {
+                Ok(Ok(member)) => return Ok(member),
+                Ok(Err(AdminError::NotLeader)) => {}
+                Ok(Err(error)) => return Err(error.into_store(self.leader_url())),
+                Err(_) => {
+                    let reason = "no quorum has confirmed the change in time";
+                    return Err(StoreError::OutcomeUnknown(reason.into()));
+                }
+            }
+            if !self.wait_for_leader(&mut leadership, deadline).await {
+                return Err(self.unavailable(None));
+            }
+        }
     }
 
     fn leader_url(&self) -> Option<String> {
@@ -240,14 +289,7 @@ impl RaftStore {
         command: &Bytes,
         deadline: Instant,
     ) -> Result<forward::Applied, Refusal> {
-        let leader = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.current_leader.and_then(|leader| {
-                let info = metrics.membership_config.membership().get_node(&leader)?.clone();
-                Some((leader, info))
-            })
-        };
+        let leader = self.leader();
         match leader {
             None => Err(Refusal::NotLeader),
             Some((leader, _)) if leader == self.id => {
@@ -285,6 +327,16 @@ impl RaftStore {
             .map_err(|_| self.unavailable(Some("this master lags behind the leader".into())))
     }
 
+    /// Runs what reads a lot away from the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let state = Arc::clone(&self.state);
+        let done = tokio::task::spawn_blocking(move || work(&state)).await;
+        done.map_err(|error| StoreError::Internal(error.to_string()))?
+    }
+
     fn disk_bytes(&self) -> u64 {
         let mut disk = self.disk.lock();
         if let Some((measured, bytes)) = *disk
@@ -313,14 +365,14 @@ fn validate(command: &Command) -> Result<Bytes, StoreError> {
     }
     match &command.kind {
         None => return Err(StoreError::Invalid("a command that does nothing".into())),
-        Some(quorate_store::CommandKind::Txn(txn)) => {
+        Some(CommandKind::Txn(txn)) => {
             let size = operations(txn);
             if size > MAX_TXN_OPS {
                 let what = "the number of operations in the transaction";
                 return Err(StoreError::TooLarge { what, size, limit: MAX_TXN_OPS });
             }
         }
-        Some(quorate_store::CommandKind::Compact(_)) => {}
+        Some(_) => {}
     }
     Ok(command.encode_to_vec().into())
 }
@@ -381,7 +433,7 @@ impl Store for RaftStore {
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let millis = |elapsed: Duration| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let member_status = |(id, info): (&MemberId, &crate::types::MemberInfo)| {
+        let member_status = |(id, info): (&MemberId, &MemberInfo)| {
             let ours = *id == self.id && metrics.replication.is_some();
             let matched = metrics.replication.as_ref().and_then(|all| *all.get(id)?);
             let contact = metrics.heartbeat.as_ref().and_then(|all| *all.get(id)?);
@@ -413,6 +465,105 @@ impl Store for RaftStore {
             compact_revision: self.state.machine.compact_revision(),
             quorum_ack_ms: metrics.last_quorum_acked.map(|acked| millis(acked.elapsed())),
             disk_bytes: self.disk_bytes(),
+            state_bytes: self.state.backend.disk_bytes(),
+            state_bytes_in_use: self.state.backend.live_bytes(),
+            budget_bytes: 0,
+            alarms: self.alarms().borrow().clone(),
         }
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<LeaseGranted, StoreError> {
+        if ttl_seconds < 1 {
+            return Err(StoreError::Invalid(format!("lease ttl {ttl_seconds} is less than 1")));
+        }
+        grant_lease(self, id, ttl_seconds.max(self.min_lease_ttl)).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, StoreError> {
+        let lease = self.lease(id, true).await?;
+        Ok(if lease.found { lease.granted_ttl_seconds } else { 0 })
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        with_keys: bool,
+    ) -> Result<Option<LeaseInfo>, StoreError> {
+        let lease = self.lease(id, false).await?;
+        if !lease.found {
+            return Ok(None);
+        }
+        let keys = match with_keys {
+            true => {
+                self.catch_up().await?;
+                self.state.machine.lease_keys(id)?
+            }
+            false => Vec::new(),
+        };
+        let ttl = i64::try_from(lease.left_ms / 1000).unwrap_or(i64::MAX);
+        Ok(Some(LeaseInfo { id, granted_ttl: lease.granted_ttl_seconds, ttl, keys }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        self.catch_up().await?;
+        Ok(self.state.machine.lessor().ids())
+    }
+
+    async fn compact(&self, revision: Revision, physical: bool) -> Result<Revision, StoreError> {
+        let result = self.propose(CommandKind::Compact(CompactRequest { revision }).into()).await?;
+        let mut applied = self.state.applied();
+        // The leader sees to it that there are entries, and each removes a little.
+        while physical && self.state.machine.compacting() {
+            let _ = tokio::time::timeout(LEADER_PAUSE, applied.changed()).await;
+        }
+        Ok(result.revision)
+    }
+
+    async fn member_add(&self, member: NewMember) -> Result<Member, StoreError> {
+        let added = self.admin(members::add_request(member)).await?;
+        added.ok_or_else(|| StoreError::Internal("a member was added without an answer".into()))
+    }
+
+    async fn member_promote(&self, id: MemberId) -> Result<(), StoreError> {
+        self.admin(Change::Promote(id)).await.map(drop)
+    }
+
+    async fn member_remove(&self, id: MemberId) -> Result<(), StoreError> {
+        self.admin(Change::Remove(id)).await.map(drop)
+    }
+
+    async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), StoreError> {
+        self.admin(Change::TransferLeader(to.unwrap_or(0))).await.map(drop)
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, StoreError> {
+        self.blocking(move |state| state.machine.hash_kv(revision)).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let (sender, chunks) = mpsc::channel(SNAPSHOT_CHUNKS);
+        let (begin, begun) = oneshot::channel();
+        let state = Arc::clone(&self.state);
+        // The task "snapshot": whoever does not read to the end only ends it.
+        tokio::task::spawn_blocking(move || {
+            let send = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
+            let begin = |revision| {
+                let _ = begin.send(revision);
+            };
+            if let Err(error) = state.machine.image(begin, send) {
+                let _ = sender.blocking_send(Err(error.into()));
+            }
+        });
+        let failed = |_| StoreError::Internal("the state cannot be read".into());
+        let revision = begun.await.map_err(failed)?;
+        Ok(Snapshot { revision, bytes: self.state.backend.live_bytes(), chunks })
+    }
+
+    async fn defragment(&self) -> Result<(), StoreError> {
+        self.blocking(|state| Ok(state.backend.compact_files()?)).await
+    }
+
+    fn alarms(&self) -> watch::Receiver<Vec<Alarm>> {
+        self.state.machine.alarms()
     }
 }

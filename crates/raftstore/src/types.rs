@@ -26,6 +26,8 @@ pub struct MemberInfo {
     pub peer_url: String,
     /// Where clients reach it.
     pub client_url: String,
+    /// A learner that gets its vote as soon as it has caught up.
+    pub promote: bool,
 }
 
 openraft::declare_raft_types!(

@@ -189,7 +189,10 @@ impl From<StoreError> for RegistryError {
         let text = error.to_string();
         match error {
             StoreError::Unavailable { leader, .. } => Self::Unavailable { reason: text, leader },
-            StoreError::Overloaded(_) => Self::Unavailable { reason: text, leader: None },
+            // Another master may be able to: a client that has several tries the next one.
+            StoreError::Overloaded(_) | StoreError::NoSpace(_) | StoreError::Corrupt(_) => {
+                Self::Unavailable { reason: text, leader: None }
+            }
             StoreError::OutcomeUnknown(reason) => Self::OutcomeUnknown(reason),
             StoreError::Fenced(_) => Self::Forbidden(text),
             StoreError::Compacted(oldest) => Self::Gone { requested: 0, oldest },
@@ -197,10 +200,15 @@ impl From<StoreError> for RegistryError {
             StoreError::TooLarge { what, size, limit } => {
                 Self::TooLarge { what: what.to_owned(), size, limit }
             }
-            StoreError::Invalid(_) => Self::BadRequest(text),
-            StoreError::KeyNotFound(_) | StoreError::LeaseNotFound(_) | StoreError::Internal(_) => {
-                Self::Internal(text)
-            }
+            StoreError::Invalid(_)
+            | StoreError::MemberNotFound(_)
+            | StoreError::MemberExists(_)
+            | StoreError::Membership(_) => Self::BadRequest(text),
+            StoreError::KeyNotFound(_)
+            | StoreError::LeaseNotFound(_)
+            | StoreError::LeaseExists(_)
+            | StoreError::Unsupported(_)
+            | StoreError::Internal(_) => Self::Internal(text),
         }
     }
 }

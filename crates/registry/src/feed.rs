@@ -72,7 +72,7 @@ async fn follow(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
     let mut watcher = store.watch(WatchRequest {
         range: KeyRange::prefix(PREFIX),
         start_revision: cache.revision() + 1,
-        prev_kv: false,
+        ..WatchRequest::default()
     })?;
     loop {
         let batch = watcher.next().await?;

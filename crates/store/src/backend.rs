@@ -20,14 +20,16 @@ pub enum Space {
     Meta = 3,
     /// Remembered request ids with their results.
     Requests = 4,
+    /// Leases, and which keys are attached to them.
+    Leases = 5,
 }
 
 impl Space {
     /// How many there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// All of them, in order.
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Latest, Self::History, Self::Index, Self::Meta, Self::Requests];
+        [Self::Latest, Self::History, Self::Index, Self::Meta, Self::Requests, Self::Leases];
 
     /// A short lower-case name, for column families and files.
     #[must_use]
@@ -38,6 +40,7 @@ impl Space {
             Self::Index => "index",
             Self::Meta => "meta",
             Self::Requests => "requests",
+            Self::Leases => "leases",
         }
     }
 }

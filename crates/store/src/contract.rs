@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::StoreError;
 use crate::types::{
-    Command, CommandResult, KeyRange, MemberId, RangeRequest, RangeResponse, Revision, Term,
-    TxnRequest, TxnResponse,
+    Alarm, AlarmRequest, Command, CommandKind, CommandResult, HashKv, KeyRange, LeaseId,
+    LeaseRevokeRequest, MemberId, RangeRequest, RangeResponse, Revision, Term, TxnRequest,
+    TxnResponse,
 };
 use crate::watch::Watcher;
 
@@ -34,6 +36,19 @@ pub struct Member {
     /// Where clients reach it.
     pub client_url: String,
     /// Does it only learn, without a vote?
+    pub learner: bool,
+}
+
+/// A member to be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewMember {
+    /// For people; may be empty, then the member names itself when it joins.
+    pub name: String,
+    /// Where the other masters will reach it.
+    pub peer_url: String,
+    /// Where clients will reach it; may be empty, then the member says so when it joins.
+    pub client_url: String,
+    /// Shall it stay without a vote?
     pub learner: bool,
 }
 
@@ -96,10 +111,18 @@ pub struct StoreStatus {
     pub quorum_ack_ms: Option<u64>,
     /// Bytes on disk of state and log (0 for a store in memory).
     pub disk_bytes: u64,
+    /// Bytes on disk of the state alone: what the size budget counts.
+    pub state_bytes: u64,
+    /// About how many of them hold data that is not deleted or compacted.
+    pub state_bytes_in_use: u64,
+    /// The size budget; 0 for none.
+    pub budget_bytes: u64,
+    /// The alarms that are on.
+    pub alarms: Vec<Alarm>,
 }
 
 /// What to watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchRequest {
     /// Which keys.
     pub range: KeyRange,
@@ -107,6 +130,45 @@ pub struct WatchRequest {
     pub start_revision: Revision,
     /// Fill in the previous records.
     pub prev_kv: bool,
+    /// Leave puts out.
+    pub no_put: bool,
+    /// Leave deletions out.
+    pub no_delete: bool,
+}
+
+/// A lease as it was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseGranted {
+    /// Its id.
+    pub id: LeaseId,
+    /// Its time to live in seconds; may be more than what was asked for.
+    pub ttl_seconds: i64,
+    /// The store's revision.
+    pub revision: Revision,
+}
+
+/// What is known of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Its id.
+    pub id: LeaseId,
+    /// The time to live that it was granted, in seconds.
+    pub granted_ttl: i64,
+    /// What is left of it, in whole seconds.
+    pub ttl: i64,
+    /// The keys attached to it, when asked for.
+    pub keys: Vec<Bytes>,
+}
+
+/// A whole state on its way into a file: see [`crate::read_image`].
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The revision of the state.
+    pub revision: Revision,
+    /// About how many bytes will come.
+    pub bytes: u64,
+    /// The image in order. It is complete when the channel closes without an error.
+    pub chunks: mpsc::Receiver<Result<Bytes, StoreError>>,
 }
 
 /// The replicated store, or the one in memory.
@@ -154,6 +216,113 @@ pub trait Store: Send + Sync + 'static {
 
     /// The master's condition.
     fn status(&self) -> StoreStatus;
+
+    /// Grants a lease. With id 0 the store chooses one. A time to live so short that a change of
+    /// leader could eat it up is raised to the least that makes sense.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseExists`], and as [`Store::propose`].
+    async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<LeaseGranted, StoreError>;
+
+    /// Ends a lease; the keys attached to it are deleted at one revision. Returns the revision
+    /// afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseNotFound`], and as [`Store::propose`].
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, StoreError> {
+        let revoke = CommandKind::LeaseRevoke(LeaseRevokeRequest { id });
+        Ok(self.propose(revoke.into()).await?.revision)
+    }
+
+    /// Gives a lease its full time again, and returns that in seconds; 0 when there is no such
+    /// lease. Only the leader's memory changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is no leader with a quorum.
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, StoreError>;
+
+    /// What a lease has left, as the leader counts; `None` when there is no such lease.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is no leader with a quorum.
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        with_keys: bool,
+    ) -> Result<Option<LeaseInfo>, StoreError>;
+
+    /// All leases, in order of their ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is no quorum.
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError>;
+
+    /// Forgets the history before `revision`. With `physical` it returns when this master has
+    /// removed the superseded records, too.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::FutureRevision`]; as [`Store::propose`].
+    async fn compact(&self, revision: Revision, physical: bool) -> Result<Revision, StoreError>;
+
+    /// Adds a member, as a learner at first; unless it is to stay one, it gets its vote by
+    /// itself as soon as it has caught up, so that a member that never starts costs no quorum.
+    ///
+    /// # Errors
+    /// [`StoreError::MemberExists`]; [`StoreError::Membership`] when another change is under way.
+    async fn member_add(&self, member: NewMember) -> Result<Member, StoreError>;
+
+    /// Gives a learner that has caught up its vote.
+    ///
+    /// # Errors
+    /// [`StoreError::MemberNotFound`]; [`StoreError::Membership`] when it lags.
+    async fn member_promote(&self, id: MemberId) -> Result<(), StoreError>;
+
+    /// Removes a member for good: its id is never used again.
+    ///
+    /// # Errors
+    /// [`StoreError::MemberNotFound`]; [`StoreError::Membership`] when the members that are left
+    /// and reachable would have no quorum.
+    async fn member_remove(&self, id: MemberId) -> Result<(), StoreError>;
+
+    /// Hands leadership to `to`, or to the member that is furthest ahead. Returns when another
+    /// master leads.
+    ///
+    /// # Errors
+    /// [`StoreError::MemberNotFound`]; [`StoreError::Unavailable`] when nobody has taken over in
+    /// time.
+    async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), StoreError>;
+
+    /// A hash of all that can be read or watched at `revision` (0: the present one). Reads the
+    /// whole history.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::FutureRevision`].
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, StoreError>;
+
+    /// A complete image of what this master has applied.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError>;
+
+    /// Gives the room of what is deleted and compacted back to the file system. Costs a lot of
+    /// reading and writing, but stops nobody.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn defragment(&self) -> Result<(), StoreError>;
+
+    /// The alarms that are on.
+    fn alarms(&self) -> watch::Receiver<Vec<Alarm>>;
+
+    /// Switches an alarm on or off.
+    ///
+    /// # Errors
+    /// As [`Store::propose`].
+    async fn set_alarm(&self, alarm: Alarm, active: bool) -> Result<(), StoreError> {
+        let request = CommandKind::Alarm(AlarmRequest { alarm, active });
+        self.propose(request.into()).await.map(drop)
+    }
 
     /// Runs a transaction without fence or request id.
     ///

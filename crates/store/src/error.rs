@@ -1,6 +1,6 @@
 //! What can go wrong between a caller and the store.
 
-use crate::types::{LeaseId, Rejection, Revision, Term};
+use crate::types::{LeaseId, MemberId, Rejection, Revision, Term};
 
 /// Why a request to the store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,27 @@ pub enum StoreError {
     /// The lease does not exist.
     #[error("lease not found: {0:x}")]
     LeaseNotFound(LeaseId),
+    /// There is a lease with this id already.
+    #[error("lease {0:x} exists already")]
+    LeaseExists(LeaseId),
+    /// A size budget or a disk is used up. Deletions and compaction are still accepted.
+    #[error("no space: {0}; delete keys and compact, or raise the size budget")]
+    NoSpace(String),
+    /// This member's data differs from the other members': it serves nobody.
+    #[error("this member's data is corrupt: {0}; rebuild it from the other members")]
+    Corrupt(String),
+    /// There is no such member.
+    #[error("there is no member {0:x}")]
+    MemberNotFound(MemberId),
+    /// Another member has this name or this peer address.
+    #[error("a member with {0} exists already")]
+    MemberExists(String),
+    /// The change of members would cost the quorum, or comes too early.
+    #[error("the members cannot be changed like this: {0}")]
+    Membership(String),
+    /// This kind of store cannot do it.
+    #[error("a store in memory cannot {0}")]
+    Unsupported(&'static str),
     /// The request is larger than the store takes.
     #[error("request is too large: {what} is {size}, at most {limit} allowed")]
     TooLarge {
@@ -80,6 +101,10 @@ impl From<Rejection> for StoreError {
             Rejection::Invalid(text) => Self::Invalid(text),
             Rejection::KeyNotFound(key) => Self::KeyNotFound(String::from_utf8_lossy(&key).into()),
             Rejection::LeaseNotFound(lease) => Self::LeaseNotFound(lease),
+            Rejection::LeaseExists(lease) => Self::LeaseExists(lease),
+            Rejection::NoSpace(member) => {
+                Self::NoSpace(format!("member {member:x} has raised the NOSPACE alarm"))
+            }
         }
     }
 }

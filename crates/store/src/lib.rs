@@ -4,6 +4,8 @@
 pub mod backend;
 mod contract;
 mod error;
+mod image;
+mod lessor;
 pub mod machine;
 mod memory;
 mod types;
@@ -12,6 +14,8 @@ mod watch;
 pub use backend::{Backend, BackendError, Batch, Direction, Space, View, Visit, Write};
 pub use contract::*;
 pub use error::StoreError;
+pub use image::read_image;
+pub use lessor::{LeaseChange, Lessor, NotLeading, grant_lease};
 pub use machine::{Entry, StateMachine, check_command};
 pub use memory::{MemoryBackend, MemoryStore, MemoryView};
 pub use types::*;
@@ -21,5 +25,7 @@ pub use watch::{History, WatchBatch, WatchHub, Watcher};
 pub const REQUEST_IDS_KEPT: usize = 4096;
 /// Largest encoded command, in bytes (etcd's default request limit).
 pub const MAX_COMMAND_BYTES: usize = 1536 * 1024;
+/// Longest time to live of a lease, in seconds (etcd's bound, 285 years).
+pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 /// Most operations in one transaction, nested ones included (etcd's default).
 pub const MAX_TXN_OPS: usize = 128;

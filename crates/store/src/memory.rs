@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Once, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::backend::{Backend, BackendError, Batch, Direction, Space, View, Visit};
 use crate::contract::{
-    Consistency, Leadership, Member, MemberStatus, Role, Store, StoreStatus, WatchRequest,
+    Consistency, Leadership, LeaseGranted, LeaseInfo, Member, MemberStatus, NewMember, Role,
+    Snapshot, Store, StoreStatus, WatchRequest,
 };
 use crate::error::StoreError;
+use crate::lessor::{NotLeading, grant_lease};
 use crate::machine::{Entry, StateMachine, check_command};
-use crate::types::{Command, CommandResult, RangeRequest, RangeResponse, Revision, Term};
+use crate::types::{
+    Alarm, Command, CommandKind, CommandResult, CompactRequest, HashKv, LeaseId,
+    LeaseRevokeRequest, MemberId, RangeRequest, RangeResponse, Revision, Term,
+};
 use crate::watch::Watcher;
 
 type Spaces = [BTreeMap<Bytes, Bytes>; Space::COUNT];
@@ -95,6 +100,8 @@ impl View for MemoryView<'_> {
 /// Events that the watch ring of a [`MemoryStore`] keeps.
 const RING_EVENTS: usize = 4096;
 const MEMBER_ID: u64 = 1;
+/// How often the task that ends leases looks whether its store is still there.
+const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 
 /// A store of one master in memory, which always leads unless a test says otherwise.
 pub struct MemoryStore {
@@ -102,6 +109,9 @@ pub struct MemoryStore {
     leadership: watch::Sender<Leadership>,
     /// Index of the last entry; held while applying, so that entries stay in order.
     last_index: Mutex<u64>,
+    /// For the task that ends leases; it starts with the first one.
+    this: Weak<Self>,
+    expiry: Once,
 }
 
 impl MemoryStore {
@@ -111,13 +121,15 @@ impl MemoryStore {
         #[expect(clippy::expect_used, reason = "a new backend in memory is empty and cannot fail")]
         let machine = StateMachine::open(Arc::default(), RING_EVENTS).expect("open in memory");
         let leadership = Leadership { term: 0, leader: None, ready: None };
-        let store = Self {
+        let store = Arc::new_cyclic(|this| Self {
             machine,
             leadership: watch::Sender::new(leadership),
             last_index: Mutex::default(),
-        };
+            this: this.clone(),
+            expiry: Once::new(),
+        });
         store.set_term(1);
-        Arc::new(store)
+        store
     }
 
     /// The state machine within.
@@ -134,6 +146,7 @@ impl MemoryStore {
             leader: Some(member()),
             ready: Some(term),
         });
+        self.machine.lessor().lead(Some(term));
     }
 
     /// Leads no longer, and knows no leader. Writes are still taken, as if they were forwarded.
@@ -141,6 +154,36 @@ impl MemoryStore {
         self.leadership.send_modify(|leadership| {
             leadership.leader = None;
             leadership.ready = None;
+        });
+        self.machine.lessor().lead(None);
+    }
+
+    /// Starts the task "leases", once; it ends with the store.
+    fn start_expiry(&self) {
+        self.expiry.call_once(|| {
+            let (store, lessor) = (self.this.clone(), Arc::clone(self.machine.lessor()));
+            tokio::spawn(async move {
+                let expire = lessor.expire(|id, fence| {
+                    let store = store.clone();
+                    async move {
+                        let revoke = CommandKind::LeaseRevoke(LeaseRevokeRequest { id });
+                        let command = Command { fence, ..revoke.into() };
+                        match store.upgrade() {
+                            Some(store) => store.propose(command).await.is_ok(),
+                            None => true,
+                        }
+                    }
+                });
+                let ended = async {
+                    while store.strong_count() > 0 {
+                        tokio::time::sleep(EXPIRY_CHECK).await;
+                    }
+                };
+                tokio::select! {
+                    () = expire => {}
+                    () = ended => {}
+                }
+            });
         });
     }
 
@@ -161,6 +204,10 @@ fn member() -> Member {
         client_url: String::new(),
         learner: false,
     }
+}
+
+fn no_leader() -> StoreError {
+    StoreError::Unavailable { reason: "no leader is known".into(), leader: None }
 }
 
 fn now_ms() -> u64 {
@@ -224,7 +271,88 @@ impl Store for MemoryStore {
             compact_revision: self.machine.compact_revision(),
             quorum_ack_ms: leads.then_some(0),
             disk_bytes: 0,
+            state_bytes: 0,
+            state_bytes_in_use: 0,
+            budget_bytes: 0,
+            alarms: self.alarms().borrow().clone(),
         }
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<LeaseGranted, StoreError> {
+        self.start_expiry();
+        grant_lease(self, id, ttl_seconds).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, StoreError> {
+        self.machine.lessor().renew(id).await.map_err(|NotLeading| no_leader())
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        with_keys: bool,
+    ) -> Result<Option<LeaseInfo>, StoreError> {
+        let remaining = self.machine.lessor().remaining(id).map_err(|NotLeading| no_leader())?;
+        let Some((granted_ttl, left)) = remaining else { return Ok(None) };
+        let keys = if with_keys { self.machine.lease_keys(id)? } else { Vec::new() };
+        let ttl = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+        Ok(Some(LeaseInfo { id, granted_ttl, ttl, keys }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        Ok(self.machine.lessor().ids())
+    }
+
+    async fn compact(&self, revision: Revision, physical: bool) -> Result<Revision, StoreError> {
+        let result = self.propose(CommandKind::Compact(CompactRequest { revision }).into()).await?;
+        while physical && self.machine.compacting() {
+            self.apply(self.leadership.borrow().term, None)?;
+        }
+        Ok(result.revision)
+    }
+
+    async fn member_add(&self, _member: NewMember) -> Result<Member, StoreError> {
+        Err(StoreError::Unsupported("change its members"))
+    }
+
+    async fn member_promote(&self, _id: MemberId) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported("change its members"))
+    }
+
+    async fn member_remove(&self, _id: MemberId) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported("change its members"))
+    }
+
+    async fn transfer_leadership(&self, _to: Option<MemberId>) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported("hand leadership over"))
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, StoreError> {
+        self.machine.hash_kv(revision)
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let (mut revision, mut image) = (0, Vec::new());
+        let take = |chunk| {
+            image.push(chunk);
+            true
+        };
+        self.machine.image(|at| revision = at, take)?;
+        let bytes = image.iter().map(Bytes::len).sum::<usize>();
+        let (sender, chunks) = mpsc::channel(image.len());
+        for chunk in image {
+            // There is room for all.
+            let _ = sender.try_send(Ok(chunk));
+        }
+        Ok(Snapshot { revision, bytes: bytes as u64, chunks })
+    }
+
+    async fn defragment(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn alarms(&self) -> watch::Receiver<Vec<Alarm>> {
+        self.machine.alarms()
     }
 }
 

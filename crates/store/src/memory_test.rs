@@ -6,8 +6,7 @@ use crate::types::{CommandKind, CompactRequest, KeyRange, TxnRequest};
 #[tokio::test]
 async fn it_is_a_store() {
     let store: Arc<dyn Store> = MemoryStore::new();
-    let range = KeyRange::all();
-    let request = WatchRequest { range, start_revision: 0, prev_kv: false };
+    let request = WatchRequest { range: KeyRange::all(), ..WatchRequest::default() };
     let mut watcher = store.watch(request).unwrap();
     let response = store.txn(TxnRequest::put("a", "1")).await.unwrap();
     assert_eq!(store.read_revision().await.unwrap(), response.revision);

@@ -432,6 +432,57 @@ pub struct CompactRequest {
     pub revision: Revision,
 }
 
+/// Create a lease.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseGrantRequest {
+    /// Its id; not 0 in a command (whoever proposes has chosen one).
+    #[prost(int64, tag = "1")]
+    pub id: LeaseId,
+    /// Its time to live in seconds, at least 1.
+    #[prost(int64, tag = "2")]
+    pub ttl_seconds: i64,
+}
+
+/// End a lease and delete the keys attached to it, all at one revision.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseRevokeRequest {
+    /// Which lease.
+    #[prost(int64, tag = "1")]
+    pub id: LeaseId,
+}
+
+/// What is wrong with a member (etcd's kinds and numbers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum AlarmKind {
+    /// Its size budget or its disk is used up: no more puts, on any member.
+    NoSpace = 1,
+    /// Its data differs from the others': it serves nobody until it is rebuilt.
+    Corrupt = 2,
+}
+
+/// An alarm that is on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
+pub struct Alarm {
+    /// The member it is about.
+    #[prost(uint64, tag = "1")]
+    pub member: MemberId,
+    /// What is wrong.
+    #[prost(enumeration = "AlarmKind", tag = "2", default = "NoSpace")]
+    pub kind: i32,
+}
+
+/// Switch an alarm on or off. Switching to what it is already changes nothing.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct AlarmRequest {
+    /// Which alarm.
+    #[prost(message, required, tag = "1")]
+    pub alarm: Alarm,
+    /// On, or off?
+    #[prost(bool, tag = "2")]
+    pub active: bool,
+}
+
 /// What a [`Command`] does.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum CommandKind {
@@ -441,6 +492,15 @@ pub enum CommandKind {
     /// A compaction.
     #[prost(message, tag = "5")]
     Compact(CompactRequest),
+    /// A new lease.
+    #[prost(message, tag = "6")]
+    LeaseGrant(LeaseGrantRequest),
+    /// The end of a lease.
+    #[prost(message, tag = "7")]
+    LeaseRevoke(LeaseRevokeRequest),
+    /// An alarm.
+    #[prost(message, tag = "8")]
+    Alarm(AlarmRequest),
 }
 
 /// The only thing that changes the store's state: an entry of the Raft log.
@@ -458,13 +518,19 @@ pub struct Command {
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: Bytes,
     /// What to do. `None` (from a newer master) is fatal in `apply`.
-    #[prost(oneof = "CommandKind", tags = "4, 5")]
+    #[prost(oneof = "CommandKind", tags = "4, 5, 6, 7, 8")]
     pub kind: Option<CommandKind>,
+}
+
+impl From<CommandKind> for Command {
+    fn from(kind: CommandKind) -> Self {
+        Self { kind: Some(kind), ..Self::default() }
+    }
 }
 
 impl From<TxnRequest> for Command {
     fn from(txn: TxnRequest) -> Self {
-        Self { kind: Some(CommandKind::Txn(txn)), ..Self::default() }
+        CommandKind::Txn(txn).into()
     }
 }
 
@@ -489,6 +555,12 @@ pub enum Rejection {
     /// The lease does not exist.
     #[prost(int64, tag = "9")]
     LeaseNotFound(LeaseId),
+    /// There is a lease with this id.
+    #[prost(int64, tag = "10")]
+    LeaseExists(LeaseId),
+    /// The NOSPACE alarm is on; this member raised it.
+    #[prost(uint64, tag = "11")]
+    NoSpace(MemberId),
 }
 
 /// What came of a [`Command`].
@@ -501,8 +573,19 @@ pub struct CommandResult {
     #[prost(message, optional, tag = "2")]
     pub txn: Option<TxnResponse>,
     /// Set when the command was refused; then nothing was changed.
-    #[prost(oneof = "Rejection", tags = "4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Rejection", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
     pub rejection: Option<Rejection>,
+}
+
+/// A hash of what can be read and watched, to compare members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    /// Equal on all members that agree, if the two revisions are equal.
+    pub hash: u32,
+    /// History before this revision is not part of it.
+    pub compact_revision: Revision,
+    /// Nor is anything after this one.
+    pub revision: Revision,
 }
 
 /// What happened to a key.

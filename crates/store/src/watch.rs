@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::backend::BackendError;
 use crate::contract::WatchRequest;
 use crate::error::StoreError;
-use crate::types::{Event, KeyRange, Revision};
+use crate::types::{Event, EventType, KeyRange, Revision};
 
 /// A watcher's batch ends with the revision that brings it to this many events.
 const BATCH_EVENTS: usize = 512;
@@ -186,6 +186,16 @@ impl Ring {
     }
 }
 
+impl WatchRequest {
+    fn wants(&self, event: &Event) -> bool {
+        let left_out = match event.kind {
+            EventType::Put => self.no_put,
+            EventType::Delete => self.no_delete,
+        };
+        !left_out && self.range.contains(&event.kv.key)
+    }
+}
+
 fn event_bytes(event: &Event) -> usize {
     let previous = event.prev_kv.as_ref().map_or(0, |kv| kv.value.len());
     event.kv.key.len() + event.kv.value.len() + previous + size_of::<Event>()
@@ -235,6 +245,7 @@ impl Watcher {
             }
             let now = *self.applied.borrow_and_update();
             if self.next > now {
+                self.progress = self.progress.max(now);
                 return Ok(None);
             }
             (ring.from(self.next), now)
@@ -249,7 +260,8 @@ impl Watcher {
         Ok(Some(WatchBatch { revision, compact_revision, events }))
     }
 
-    /// Everything up to this revision has been handed out.
+    /// Everything up to this revision has been handed out, so it may be reported as progress. A
+    /// request for progress is answered with it once [`Watcher::try_next`] has nothing more.
     #[must_use]
     pub fn progress(&self) -> Revision {
         self.progress
@@ -261,7 +273,7 @@ impl Watcher {
         let mut events = Vec::new();
         for change in changes {
             reached = change.revision;
-            for event in change.events.iter().filter(|e| self.request.range.contains(&e.kv.key)) {
+            for event in change.events.iter().filter(|event| self.request.wants(event)) {
                 let prev_kv = event.prev_kv.as_ref().filter(|_| self.request.prev_kv).cloned();
                 events.push(Event { kind: event.kind, kv: event.kv.clone(), prev_kv });
             }
@@ -281,7 +293,8 @@ impl Watcher {
                 BackendError::new("history answered nothing for an applied revision").into()
             );
         };
-        Ok((reached, chunks.into_iter().flat_map(|(_, events)| events).collect()))
+        let events = chunks.into_iter().flat_map(|(_, events)| events);
+        Ok((reached, events.filter(|event| self.request.wants(event)).collect()))
     }
 }
 

@@ -48,7 +48,9 @@ fn compact(machine: &Machine, revision: Revision) {
 }
 
 fn watch(machine: &Machine, range: KeyRange, from: Revision) -> Watcher {
-    machine.hub().watch(WatchRequest { range, start_revision: from, prev_kv: true }).unwrap()
+    let request =
+        WatchRequest { range, start_revision: from, prev_kv: true, ..WatchRequest::default() };
+    machine.hub().watch(request).unwrap()
 }
 
 /// Everything that is there to read now; checks that batches hold whole revisions.
@@ -173,7 +175,8 @@ fn compacted_history_is_an_error_never_a_gap() {
     }
     compact(&machine, 8);
     assert_eq!(drain(&mut slow), Err(StoreError::Compacted(8)));
-    let late = WatchRequest { range: KeyRange::all(), start_revision: 7, prev_kv: false };
+    let late =
+        WatchRequest { range: KeyRange::all(), start_revision: 7, ..WatchRequest::default() };
     assert_eq!(machine.hub().watch(late).err(), Some(StoreError::Compacted(8)));
 }
 

@@ -24,6 +24,11 @@ statuses! {
     compacted = OutOfRange, "mvcc: required revision has been compacted";
     future_revision = OutOfRange, "mvcc: required revision is a future revision";
     lease_not_found = NotFound, "requested lease not found";
+    lease_exists = FailedPrecondition, "lease already exists";
+    no_space = ResourceExhausted, "mvcc: database space exceeded";
+    corrupt = DataLoss, "corrupt cluster";
+    member_not_found = NotFound, "member not found";
+    peer_exists = FailedPrecondition, "Peer URLs already exists";
     permission_denied = PermissionDenied, "permission denied";
     no_leader = Unavailable, "no leader";
     timed_out = Unavailable, "request timed out";
@@ -40,6 +45,13 @@ pub(crate) fn store_status(error: StoreError) -> Status {
         StoreError::FutureRevision(_) => future_revision(),
         StoreError::KeyNotFound(_) => key_not_found(),
         StoreError::LeaseNotFound(_) => lease_not_found(),
+        StoreError::LeaseExists(_) => lease_exists(),
+        StoreError::NoSpace(_) => no_space(),
+        StoreError::Corrupt(_) => corrupt(),
+        StoreError::MemberNotFound(_) => member_not_found(),
+        StoreError::MemberExists(_) => peer_exists(),
+        StoreError::Membership(text) => Status::failed_precondition(format!("etcdserver: {text}")),
+        StoreError::Unsupported(_) => Status::unimplemented(format!("etcdserver: {error}")),
         StoreError::TooLarge { .. } => too_large(),
         StoreError::Overloaded(_) => too_many_requests(),
         // The store words these as etcd does.

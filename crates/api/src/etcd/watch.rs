@@ -215,8 +215,12 @@ impl Session {
         }
         let id = if r.watch_id == 0 { self.free_id() } else { r.watch_id };
         let filters = |kind: pb::watch_create_request::FilterType| r.filters.contains(&kind.into());
-        let request =
-            WatchRequest { range, start_revision: unsigned(r.start_revision), prev_kv: r.prev_kv };
+        let request = WatchRequest {
+            range,
+            start_revision: unsigned(r.start_revision),
+            prev_kv: r.prev_kv,
+            ..WatchRequest::default()
+        };
         let watcher = self.etcd.store.watch(request);
         self.send(pb::WatchResponse { created: true, ..self.response(id) }).await?;
         match watcher {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use quorate_proto::Tls;
@@ -18,9 +19,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{CLUSTER_HEADER, MAX_MESSAGE};
 use crate::codec;
 use crate::forward::Forwarded;
+use crate::leases::Leases;
+use crate::members::{self, Members};
 use crate::reads::ReadIndex;
 use crate::state::{Digest, ReceivedFile, SnapshotData, State, snapshot_meta};
 use crate::types::{Raft, TypeConfig};
+
+/// How long a call waits for the end of a lease that is just being revoked.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -31,6 +37,8 @@ pub(crate) struct Handlers {
     pub state: Arc<State>,
     pub forwarded: Arc<Forwarded>,
     pub reads: ReadIndex,
+    pub leases: Leases,
+    pub members: Members,
     pub cancel: CancellationToken,
 }
 
@@ -207,6 +215,26 @@ impl Peer for Handlers {
     ) -> Result<Response<pb::ReadIndexReply>, Status> {
         let index = self.reads.leader_index().await.map_err(Status::unavailable)?;
         Ok(Response::new(pb::ReadIndexReply { index }))
+    }
+
+    async fn lease(
+        &self,
+        request: Request<pb::LeaseRequest>,
+    ) -> Result<Response<pb::LeaseReply>, Status> {
+        let answer = self.leases.handle(request.into_inner());
+        match tokio::time::timeout(LEASE_TIMEOUT, answer).await {
+            Ok(answer) => answer.map(Response::new),
+            Err(_) => Err(Status::unavailable("the lease is just being revoked")),
+        }
+    }
+
+    async fn admin(
+        &self,
+        request: Request<pb::AdminRequest>,
+    ) -> Result<Response<pb::AdminReply>, Status> {
+        let change = request.into_inner().change;
+        let change = change.ok_or_else(|| Status::invalid_argument("an unknown change"))?;
+        Ok(Response::new(members::encode(self.members.change(change).await)))
     }
 
     async fn state(

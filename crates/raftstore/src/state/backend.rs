@@ -24,8 +24,7 @@ type Db = DBWithThreadMode<MultiThreaded>;
 type Family<'a> = Arc<BoundColumnFamily<'a>>;
 
 /// In the order of [`slot`].
-const SPACES: [Space; 5] =
-    [Space::Latest, Space::History, Space::Index, Space::Meta, Space::Requests];
+const SPACES: [Space; Space::COUNT] = Space::ALL;
 
 /// Key in the default family: the name of the live generation.
 const LIVE: &[u8] = b"live-generation";
@@ -55,10 +54,10 @@ impl Generation {
         }
     }
 
-    fn families(self) -> [&'static str; 5] {
+    fn families(self) -> [&'static str; Space::COUNT] {
         match self {
-            Self::A => ["a.latest", "a.history", "a.index", "a.meta", "a.requests"],
-            Self::B => ["b.latest", "b.history", "b.index", "b.meta", "b.requests"],
+            Self::A => ["a.latest", "a.history", "a.index", "a.meta", "a.requests", "a.leases"],
+            Self::B => ["b.latest", "b.history", "b.index", "b.meta", "b.requests", "b.leases"],
         }
     }
 
@@ -72,18 +71,12 @@ impl Generation {
 
 /// Position of a space in every array of families.
 fn slot(space: Space) -> usize {
-    match space {
-        Space::Latest => 0,
-        Space::History => 1,
-        Space::Index => 2,
-        Space::Meta => 3,
-        Space::Requests => 4,
-    }
+    space as usize
 }
 
 /// The number that stands for a space in a snapshot's stream.
 pub(crate) fn space_number(space: Space) -> u8 {
-    // At most 4.
+    // At most 5.
     u8::try_from(slot(space)).unwrap_or(u8::MAX)
 }
 
@@ -147,7 +140,7 @@ impl RocksBackend {
         Ok(())
     }
 
-    fn families(&self, generation: Generation) -> Result<[Family<'_>; 5], BackendError> {
+    fn families(&self, generation: Generation) -> Result<[Family<'_>; Space::COUNT], BackendError> {
         families(&self.db, generation)
     }
 
@@ -200,7 +193,7 @@ impl RocksBackend {
         self.flush_families(&families)
     }
 
-    fn flush_families(&self, families: &[Family<'_>; 5]) -> Result<(), BackendError> {
+    fn flush_families(&self, families: &[Family<'_>; Space::COUNT]) -> Result<(), BackendError> {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         for family in families {
@@ -217,6 +210,34 @@ impl RocksBackend {
 
     fn view_of(&self, generation: Generation) -> Result<RocksView<'_>, BackendError> {
         Ok(RocksView { families: self.families(generation)?, snapshot: self.db.snapshot() })
+    }
+
+    /// Bytes of the files and of the write-ahead log.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.sum("rocksdb.total-sst-files-size") + self.sum("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// An estimate of the bytes that hold living data.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.sum("rocksdb.estimate-live-data-size") + self.sum("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// The sum of a property over the live families; 0 for what RocksDB does not know.
+    fn sum(&self, property: &str) -> u64 {
+        let live = self.live.read();
+        let Ok(families) = self.families(*live) else { return 0 };
+        let values = families.iter().map(|f| self.db.property_int_value_cf(f, property));
+        values.filter_map(|value| value.ok().flatten()).sum()
+    }
+
+    /// Rewrites all files without what is deleted.
+    pub(crate) fn compact_files(&self) -> Result<(), BackendError> {
+        let families = self.families(*self.live.read())?;
+        self.flush_families(&families)?;
+        for family in &families {
+            self.db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
     }
 
     /// Hard-links the present content into `target`, which must not exist. Flushes first, so
@@ -291,16 +312,16 @@ fn live_generation(db: &Db) -> Result<Option<Generation>, BackendError> {
     }
 }
 
-fn families(db: &Db, generation: Generation) -> Result<[Family<'_>; 5], BackendError> {
-    let [latest, history, index, meta, requests] = generation.families().map(|name| {
+fn families(db: &Db, generation: Generation) -> Result<[Family<'_>; Space::COUNT], BackendError> {
+    let [latest, history, index, meta, requests, leases] = generation.families().map(|name| {
         db.cf_handle(name).ok_or_else(|| BackendError::new(format!("no column family {name}")))
     });
-    Ok([latest?, history?, index?, meta?, requests?])
+    Ok([latest?, history?, index?, meta?, requests?, leases?])
 }
 
 /// A consistent view; it survives the installation of a snapshot.
 pub(crate) struct RocksView<'a> {
-    families: [Family<'a>; 5],
+    families: [Family<'a>; Space::COUNT],
     snapshot: SnapshotWithThreadMode<'a, Db>,
 }
 

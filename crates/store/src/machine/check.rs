@@ -7,10 +7,11 @@ use prost::Message;
 use crate::backend::BackendError;
 use crate::error::StoreError;
 use crate::types::{
-    Command, CommandKind, CompareResult, DeleteRangeRequest, KeyRange, Op, PutRequest,
-    RangeRequest, Rejection, RequestOp, SortOrder, SortTarget, TxnRequest,
+    AlarmKind, Command, CommandKind, CompareResult, DeleteRangeRequest, KeyRange,
+    LeaseGrantRequest, Op, PutRequest, RangeRequest, Rejection, RequestOp, SortOrder, SortTarget,
+    TxnRequest,
 };
-use crate::{MAX_COMMAND_BYTES, MAX_TXN_OPS};
+use crate::{MAX_COMMAND_BYTES, MAX_LEASE_TTL, MAX_TXN_OPS};
 
 /// Would every replica carry this command out, as far as one can say without the state? To be
 /// asked before a command is proposed: in the log, an operation that this version does not know
@@ -44,7 +45,13 @@ pub(super) fn unknown(what: &str) -> BackendError {
 pub(super) fn known(command: &Command) -> Result<(), BackendError> {
     match &command.kind {
         Some(CommandKind::Txn(txn)) => known_txn(txn),
-        Some(CommandKind::Compact(_)) => Ok(()),
+        Some(CommandKind::Alarm(request)) => match AlarmKind::try_from(request.alarm.kind) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(unknown("alarm")),
+        },
+        Some(
+            CommandKind::Compact(_) | CommandKind::LeaseGrant(_) | CommandKind::LeaseRevoke(_),
+        ) => Ok(()),
         None => Err(unknown("command")),
     }
 }
@@ -72,7 +79,11 @@ fn known_range(request: &RangeRequest) -> Result<(), BackendError> {
 
 /// Refuses what makes no sense in any state.
 pub(super) fn check(command: &Command) -> Result<(), Rejection> {
-    let Some(CommandKind::Txn(txn)) = &command.kind else { return Ok(()) };
+    let txn = match &command.kind {
+        Some(CommandKind::Txn(txn)) => txn,
+        Some(CommandKind::LeaseGrant(grant)) => return check_grant(*grant),
+        _ => return Ok(()),
+    };
     if operations(txn) > MAX_TXN_OPS {
         return Err(invalid("too many operations in txn request"));
     }
@@ -80,6 +91,33 @@ pub(super) fn check(command: &Command) -> Result<(), Rejection> {
     Writes::of(&txn.success)?;
     Writes::of(&txn.failure)?;
     Ok(())
+}
+
+fn check_grant(grant: LeaseGrantRequest) -> Result<(), Rejection> {
+    if grant.id == 0 {
+        return Err(invalid("lease id is not provided"));
+    }
+    if !(1..=MAX_LEASE_TTL).contains(&grant.ttl_seconds) {
+        let text = format!("lease ttl {} is not in 1..={MAX_LEASE_TTL}", grant.ttl_seconds);
+        return Err(Rejection::Invalid(text));
+    }
+    Ok(())
+}
+
+/// Does the command store something new? Such commands are refused while space is short.
+pub(super) fn needs_space(command: &Command) -> bool {
+    fn puts(ops: &[RequestOp]) -> bool {
+        ops.iter().any(|op| match &op.op {
+            Some(Op::Put(_)) => true,
+            Some(Op::Txn(nested)) => puts(&nested.success) || puts(&nested.failure),
+            _ => false,
+        })
+    }
+    match &command.kind {
+        Some(CommandKind::Txn(txn)) => puts(&txn.success) || puts(&txn.failure),
+        Some(CommandKind::LeaseGrant(_)) => true,
+        _ => false,
+    }
 }
 
 /// The longest of the three lists, nested operations included.

@@ -6,7 +6,9 @@ use prost::Message;
 use super::overlay::Overlay;
 use super::range::ReadPoint;
 use crate::backend::{BackendError, Space, View};
-use crate::types::{EventType, KeyValue, LeaseId, Revision, Term};
+use crate::types::{
+    Alarm, AlarmKind, AlarmRequest, EventType, KeyValue, LeaseId, MemberId, Revision, Term,
+};
 
 /// Four counters of eight bytes before the value.
 const HEADER: usize = 32;
@@ -247,6 +249,9 @@ pub(super) struct Counters {
     /// Is there compaction work left?
     #[prost(bool, tag = "8")]
     pub compacting: bool,
+    /// The alarms that are on, in order.
+    #[prost(message, repeated, tag = "9")]
+    pub alarms: Vec<Alarm>,
 }
 
 impl Counters {
@@ -263,6 +268,23 @@ impl Counters {
             )));
         }
         Ok(counters)
+    }
+
+    /// The member whose NOSPACE alarm is on.
+    pub fn no_space(&self) -> Option<MemberId> {
+        let full = |alarm: &&Alarm| alarm.kind() == AlarmKind::NoSpace;
+        self.alarms.iter().find(full).map(|alarm| alarm.member)
+    }
+
+    /// Switches an alarm.
+    pub fn set_alarm(&mut self, request: AlarmRequest) {
+        match (self.alarms.binary_search(&request.alarm), request.active) {
+            (Err(place), true) => self.alarms.insert(place, request.alarm),
+            (Ok(place), false) => {
+                self.alarms.remove(place);
+            }
+            _ => {}
+        }
     }
 
     /// The revisions of the state that these counters belong to.

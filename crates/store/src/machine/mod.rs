@@ -6,22 +6,27 @@
 mod check;
 mod codec;
 mod compact;
+mod hash;
 mod history;
+mod leases;
 mod overlay;
 mod range;
 mod requests;
 mod txn;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use crate::backend::{Backend, BackendError, Batch, Direction, Space, View, Write};
+use crate::backend::{Backend, BackendError, Batch, View, Write};
 use crate::error::StoreError;
+use crate::image::write_image;
+use crate::lessor::{LeaseChange, Lessor};
 use crate::types::{
-    Command, CommandKind, CommandResult, Event, RangeRequest, RangeResponse, Rejection, Revision,
-    Term, TxnResponse,
+    Alarm, Command, CommandKind, CommandResult, Event, HashKv, LeaseGrantRequest, LeaseId,
+    RangeRequest, RangeResponse, Rejection, Revision, Term, TxnResponse,
 };
 use crate::watch::WatchHub;
 
@@ -47,6 +52,8 @@ pub struct StateMachine<B: Backend> {
     backend: Arc<B>,
     published: Arc<Published>,
     hub: Arc<WatchHub>,
+    lessor: Arc<Lessor>,
+    alarms: watch::Sender<Vec<Alarm>>,
     /// The counters as committed; locked while a group is applied.
     counters: Mutex<Counters>,
 }
@@ -82,7 +89,14 @@ impl<B: Backend> StateMachine<B> {
         let published = Arc::new(Published::default());
         let history = BackendHistory::new(backend.clone(), published.clone());
         let hub = Arc::new(WatchHub::new(Arc::new(history), ring_capacity));
-        let machine = Self { backend, published, hub, counters: Mutex::default() };
+        let machine = Self {
+            backend,
+            published,
+            hub,
+            lessor: Arc::default(),
+            alarms: watch::Sender::default(),
+            counters: Mutex::default(),
+        };
         machine.reload()?;
         Ok(machine)
     }
@@ -105,17 +119,20 @@ impl<B: Backend> StateMachine<B> {
                 state: Overlay::new(&view),
                 counters: counters.clone(),
                 events: Vec::new(),
+                leases: Vec::new(),
             };
             let results =
                 entries.iter().map(|entry| group.apply(entry)).collect::<Result<Vec<_>, _>>()?;
             (group.finish(), results)
         };
-        let Applied { mut ops, counters: after, events } = group;
+        let Applied { mut ops, counters: after, events, leases } = group;
         ops.extend(extra);
         self.published.replace(|| {
             self.backend.commit(Batch { ops })?;
             Ok(after.read_point())
         })?;
+        self.lessor.change(leases);
+        self.publish_alarms(&after.alarms);
         *counters = after;
         self.hub.publish_group(events);
         Ok(results)
@@ -143,6 +160,39 @@ impl<B: Backend> StateMachine<B> {
     /// The revision up to which history is compacted; it can itself still be read.
     pub fn compact_revision(&self) -> Revision {
         self.published.compact_revision()
+    }
+
+    /// Is there anything left to remove that is compacted?
+    pub fn compacting(&self) -> bool {
+        self.counters.lock().compacting
+    }
+
+    /// The leases, and on the leader the time they have left.
+    pub fn lessor(&self) -> &Arc<Lessor> {
+        &self.lessor
+    }
+
+    /// The keys attached to a lease, in order.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, BackendError> {
+        leases::keys(&self.backend.view(), id)
+    }
+
+    /// The alarms that are on, in order.
+    pub fn alarms(&self) -> watch::Receiver<Vec<Alarm>> {
+        self.alarms.subscribe()
+    }
+
+    fn publish_alarms(&self, now: &[Alarm]) {
+        self.alarms.send_if_modified(|alarms| {
+            let changed = alarms != now;
+            if changed {
+                now.clone_into(alarms);
+            }
+            changed
+        });
     }
 
     /// Where watchers are.
@@ -175,11 +225,30 @@ impl<B: Backend> StateMachine<B> {
         let mut counters = self.counters.lock();
         self.published.replace(|| {
             swap()?;
-            *counters = Counters::load(&self.backend.view())?;
+            let view = self.backend.view();
+            *counters = Counters::load(&view)?;
+            self.lessor.reset(leases::all(&view)?);
             Ok(counters.read_point())
         })?;
+        self.publish_alarms(&counters.alarms);
         self.hub.reset(counters.revision);
         Ok(())
+    }
+
+    /// A complete image of the state: `begin` learns its revision, then `send` gets the chunks in
+    /// order until it says no. Holds a view all the time, so for a backend in memory `send` must
+    /// not wait. See [`crate::read_image`].
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn image(
+        &self,
+        begin: impl FnOnce(Revision),
+        send: impl FnMut(Bytes) -> bool,
+    ) -> Result<(), BackendError> {
+        let view = self.backend.view();
+        begin(Counters::load(&view)?.revision);
+        write_image(&view, send)
     }
 
     /// A hash of the present keys and the revision, equal on all replicas at equal revisions.
@@ -187,34 +256,21 @@ impl<B: Backend> StateMachine<B> {
     /// # Errors
     /// When the storage fails.
     pub fn hash(&self) -> Result<u64, BackendError> {
-        let view = self.backend.view();
-        let mut hash = Fnv::default();
-        hash.write(&Counters::load(&view)?.revision.to_be_bytes());
-        view.scan(Space::Latest, &[], None, Direction::Forward, &mut |key, record| {
-            hash.write(&(key.len() as u64).to_be_bytes());
-            hash.write(key);
-            hash.write(&(record.len() as u64).to_be_bytes());
-            hash.write(record);
-            ControlFlow::Continue(())
-        })?;
-        Ok(hash.0)
+        hash::present(&self.backend.view())
     }
-}
 
-/// FNV-1a: stable across versions, and good enough to compare replicas.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+    /// A hash of everything that can be read or watched at `revision` (0: the present one),
+    /// equal on all replicas with the same compaction revision, however far each has come with
+    /// removing what is compacted. Reads the whole history: for checks, not for requests.
+    ///
+    /// # Errors
+    /// As [`StateMachine::range`].
+    pub fn hash_kv(&self, revision: Revision) -> Result<HashKv, StoreError> {
+        let (view, at) = self.published.view(&*self.backend)?;
+        at.check(revision)?;
+        let revision = if revision == 0 { at.revision } else { revision };
+        let hash = hash::history(&view, revision, at.compact_revision)?;
+        Ok(HashKv { hash, compact_revision: at.compact_revision, revision })
     }
 }
 
@@ -223,6 +279,7 @@ struct Group<'v, V: View> {
     state: Overlay<'v, V>,
     counters: Counters,
     events: Vec<(Revision, Vec<Event>)>,
+    leases: Vec<LeaseChange>,
 }
 
 /// What a group comes to.
@@ -230,6 +287,7 @@ struct Applied {
     ops: Vec<Write>,
     counters: Counters,
     events: Vec<(Revision, Vec<Event>)>,
+    leases: Vec<LeaseChange>,
 }
 
 impl<V: View> Group<'_, V> {
@@ -271,14 +329,33 @@ impl<V: View> Group<'_, V> {
             return Err(Rejection::Fenced(self.counters.term).into());
         }
         check::check(command)?;
+        if let Some(member) = self.counters.no_space()
+            && check::needs_space(command)
+        {
+            return Err(Rejection::NoSpace(member).into());
+        }
+        let at = self.counters.read_point();
         match &command.kind {
             Some(CommandKind::Txn(request)) => {
-                let done = txn::execute(&mut self.state, request, self.counters.read_point())?;
-                if !done.events.is_empty() {
-                    self.counters.revision = done.response.revision;
-                    self.events.push((done.response.revision, done.events));
-                }
+                let done = txn::execute(&mut self.state, request, at)?;
+                self.changed(done.events);
                 Ok(Some(done.response))
+            }
+            Some(CommandKind::LeaseGrant(request)) => {
+                leases::grant(&mut self.state, *request)?;
+                let LeaseGrantRequest { id, ttl_seconds } = *request;
+                self.leases.push(LeaseChange::Granted { id, ttl_seconds });
+                Ok(None)
+            }
+            Some(CommandKind::LeaseRevoke(request)) => {
+                let events = txn::revoke(&mut self.state, request.id, at)?;
+                self.changed(events);
+                self.leases.push(LeaseChange::Revoked { id: request.id });
+                Ok(None)
+            }
+            Some(CommandKind::Alarm(request)) => {
+                self.counters.set_alarm(*request);
+                Ok(None)
             }
             Some(CommandKind::Compact(request)) => {
                 compact::begin(&mut self.counters, request.revision)?;
@@ -288,16 +365,27 @@ impl<V: View> Group<'_, V> {
         }
     }
 
+    /// Takes note of what one command changed; nothing leaves the revision as it is.
+    fn changed(&mut self, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.counters.revision += 1;
+            self.events.push((self.counters.revision, events));
+        }
+    }
+
     fn result(&self, txn: Option<TxnResponse>, rejection: Option<Rejection>) -> CommandResult {
         CommandResult { revision: self.counters.revision, txn, rejection }
     }
 
     fn finish(mut self) -> Applied {
         self.counters.save(&mut self.state);
-        Applied { ops: self.state.into_ops(), counters: self.counters, events: self.events }
+        let Self { state, counters, events, leases } = self;
+        Applied { ops: state.into_ops(), counters, events, leases }
     }
 }
 
+#[cfg(test)]
+mod leases_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! for every revision.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +27,9 @@ struct Model {
     compact_revision: Revision,
     term: Term,
     results: BTreeMap<Bytes, CommandResult>,
+    leases: BTreeSet<LeaseId>,
+    /// The member without space.
+    full: Option<MemberId>,
 }
 
 impl Model {
@@ -66,7 +69,38 @@ impl Model {
         if let Err(StoreError::Invalid(text)) = check_command(command) {
             return Err(Rejection::Invalid(text));
         }
-        match command.kind.as_ref().unwrap() {
+        let kind = command.kind.as_ref().unwrap();
+        if let (Some(member), true) = (self.full, stores(kind)) {
+            return Err(Rejection::NoSpace(member));
+        }
+        match kind {
+            CommandKind::LeaseGrant(grant) => match self.leases.insert(grant.id) {
+                true => Ok(None),
+                false => Err(Rejection::LeaseExists(grant.id)),
+            },
+            CommandKind::LeaseRevoke(LeaseRevokeRequest { id }) => {
+                if !self.leases.remove(id) {
+                    return Err(Rejection::LeaseNotFound(*id));
+                }
+                let mut now = self.states.last().unwrap().clone();
+                let attached: Vec<_> =
+                    now.values().filter(|kv| kv.lease == *id).map(|kv| kv.key.clone()).collect();
+                let (next, mut events) = (self.revision() + 1, Vec::new());
+                for key in attached {
+                    let range = KeyRange::single(key);
+                    let delete = DeleteRangeRequest { range, prev_kv: false };
+                    erase(&mut now, &delete, next, &mut events);
+                }
+                if !events.is_empty() {
+                    self.states.push(now);
+                    self.events.extend(events);
+                }
+                Ok(None)
+            }
+            CommandKind::Alarm(AlarmRequest { alarm, active }) => {
+                self.full = active.then_some(alarm.member);
+                Ok(None)
+            }
             CommandKind::Compact(CompactRequest { revision }) => {
                 if *revision <= self.compact_revision {
                     return Err(Rejection::Compacted(self.compact_revision));
@@ -100,7 +134,12 @@ impl Model {
             Op::Range(range) if range.revision != 0 && range.revision < self.compact_revision => {
                 Err(Rejection::Compacted(self.compact_revision))
             }
-            Op::Put(put) if put.ignore_value && !before.contains_key(&put.key) => {
+            Op::Put(put) if put.lease != 0 && !self.leases.contains(&put.lease) => {
+                Err(Rejection::LeaseNotFound(put.lease))
+            }
+            Op::Put(put)
+                if (put.ignore_value || put.ignore_lease) && !before.contains_key(&put.key) =>
+            {
                 Err(Rejection::KeyNotFound(put.key.clone()))
             }
             Op::Txn(nested) => self.refuses(before, nested),
@@ -146,6 +185,20 @@ impl Model {
             return Err(StoreError::Compacted(self.compact_revision));
         }
         Ok(read(&self.states[revision as usize], request, self.revision()))
+    }
+}
+
+fn stores(kind: &CommandKind) -> bool {
+    fn puts(txn: &TxnRequest) -> bool {
+        txn.success.iter().chain(&txn.failure).any(|op| match op.op.as_ref().unwrap() {
+            Op::Put(_) => true,
+            Op::Txn(nested) => puts(nested),
+            _ => false,
+        })
+    }
+    match kind {
+        CommandKind::Txn(txn) => puts(txn),
+        kind => matches!(kind, CommandKind::LeaseGrant(_)),
     }
 }
 
@@ -222,8 +275,8 @@ fn write(
         create_revision: old.as_ref().map_or(next, |kv| kv.create_revision),
         mod_revision: next,
         version: old.as_ref().map_or(0, |kv| kv.version) + 1,
+        lease: if put.ignore_lease { old.as_ref().unwrap().lease } else { put.lease },
         value: if put.ignore_value { old.unwrap().value } else { put.value.clone() },
-        lease: 0,
     };
     now.insert(put.key.clone(), kv.clone());
     events.push(Event { kind: EventType::Put, kv, prev_kv: previous.clone() });
@@ -304,10 +357,13 @@ fn compare() -> impl Strategy<Value = Compare> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let put = (key(), value(), any::<bool>(), proptest::bool::weighted(0.15)).prop_map(
-        |(key, value, prev_kv, ignore_value)| {
+    let lease = prop_oneof![3 => Just(0), 2 => 1i64..4];
+    let ignores = [proptest::bool::weighted(0.15), proptest::bool::weighted(0.15)];
+    let put = (key(), value(), lease, any::<bool>(), ignores).prop_map(
+        |(key, value, lease, prev_kv, [ignore_value, ignore_lease])| {
             let value = if ignore_value { Bytes::new() } else { value };
-            Op::Put(PutRequest { key, value, prev_kv, ignore_value, ..PutRequest::default() })
+            let lease = if ignore_lease { 0 } else { lease };
+            Op::Put(PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease })
         },
     );
     let delete = (key_range(), any::<bool>())
@@ -331,6 +387,15 @@ fn entry() -> impl Strategy<Value = Entry> {
         6 => single.prop_map(Command::from),
         6 => txn_of(op().boxed()).prop_map(Command::from),
         1 => (0u64..40).prop_map(compact),
+        2 => (1i64..4).prop_map(|id| {
+            CommandKind::LeaseGrant(LeaseGrantRequest { id, ttl_seconds: 5 }).into()
+        }),
+        1 => (1i64..4).prop_map(|id| CommandKind::LeaseRevoke(LeaseRevokeRequest { id }).into()),
+        // Off more often than on, or little else would be tried.
+        1 => proptest::bool::weighted(0.2).prop_map(|active| {
+            let alarm = Alarm { member: 1, kind: AlarmKind::NoSpace.into() };
+            CommandKind::Alarm(AlarmRequest { alarm, active }).into()
+        }),
     ];
     let id = prop_oneof![5 => Just(Bytes::new()), 1 => (0u8..3).prop_map(|id| vec![id; 16].into())];
     let fence = prop_oneof![4 => Just(0), 1 => 1u64..4];
@@ -365,7 +430,8 @@ fn watched(
     range: &KeyRange,
     start_revision: Revision,
 ) -> Result<Vec<Event>, StoreError> {
-    let request = WatchRequest { range: range.clone(), start_revision, prev_kv: true };
+    let range = range.clone();
+    let request = WatchRequest { range, start_revision, prev_kv: true, ..WatchRequest::default() };
     let mut watcher = machine.hub().watch(request)?;
     let mut events = Vec::new();
     while let Some(batch) = watcher.try_next()? {
@@ -419,6 +485,14 @@ proptest! {
             };
             prop_assert_eq!(watched(&machine, range, *start), expected);
         }
+        for id in &model.leases {
+            let state = model.states.last().unwrap().values();
+            let attached = state.filter(|kv| kv.lease == *id).map(|kv| kv.key.clone());
+            let attached: Vec<_> = attached.collect();
+            prop_assert_eq!(machine.lease_keys(*id).unwrap(), attached);
+        }
+        let ids: Vec<_> = model.leases.iter().copied().collect();
+        prop_assert_eq!(machine.lessor().ids(), ids);
         // A restart changes nothing.
         let reopened = StateMachine::open(machine.backend().clone(), 0).unwrap();
         prop_assert_eq!(reopened.hash(), machine.hash());

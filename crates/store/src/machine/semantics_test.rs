@@ -57,7 +57,7 @@ impl Rig {
         self.command(compact(revision))
     }
 
-    fn blank(&mut self, term: Term) {
+    pub fn blank(&mut self, term: Term) {
         self.index += 1;
         let entry = Entry { term, index: self.index, command: None };
         self.machine.apply(&[entry], Vec::new()).unwrap();

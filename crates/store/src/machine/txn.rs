@@ -9,13 +9,14 @@ use super::check::unknown;
 use super::codec::{
     Change, Moment, copy_record, decode_record, encode_record, index_key, mark, tombstone,
 };
+use super::leases;
 use super::overlay::{Overlay, try_scan};
 use super::range::{ReadPoint, range};
 use crate::backend::{BackendError, Direction, Space, View};
 use crate::types::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Event,
-    EventType, KeyRange, KeyValue, Op, OpResult, PutRequest, PutResponse, RangeRequest, Rejection,
-    RequestOp, Revision, TxnRequest, TxnResponse,
+    EventType, KeyRange, KeyValue, LeaseId, Op, OpResult, PutRequest, PutResponse, RangeRequest,
+    Rejection, RequestOp, Revision, TxnRequest, TxnResponse,
 };
 
 /// What a transaction did.
@@ -37,6 +38,24 @@ pub(super) fn execute<V: View>(
     let mut txn = Txn { state, at, events: Vec::new() };
     let response = txn.run(&plan)?;
     Ok(Done { response, events: txn.events })
+}
+
+/// Ends a lease: its keys are deleted at one revision, which is a new one if there were any.
+pub(super) fn revoke<V: View>(
+    state: &mut Overlay<'_, V>,
+    lease: LeaseId,
+    at: ReadPoint,
+) -> Result<Vec<Event>, Refusal> {
+    if leases::ttl(state, lease)?.is_none() {
+        return Err(Rejection::LeaseNotFound(lease).into());
+    }
+    let mut txn = Txn { state, at, events: Vec::new() };
+    for key in leases::keys(txn.state, lease)? {
+        txn.delete(&DeleteRangeRequest { range: KeyRange::single(key), prev_kv: false })?;
+    }
+    let events = txn.events;
+    leases::remove(state, lease);
+    Ok(events)
 }
 
 /// The branches that a transaction takes. All comparisons, nested ones too, look at the state
@@ -87,8 +106,7 @@ impl<'r> Step<'r> {
 }
 
 fn check_put(view: &impl View, put: &PutRequest) -> Result<(), Refusal> {
-    // There are no leases yet, so none can be found.
-    if put.lease != 0 {
+    if put.lease != 0 && leases::ttl(view, put.lease)?.is_none() {
         return Err(Rejection::LeaseNotFound(put.lease).into());
     }
     let keeps = put.ignore_value || put.ignore_lease;
@@ -193,6 +211,8 @@ impl<V: View> Txn<'_, '_, V> {
                 kv.lease = previous.lease;
             }
         }
+        let before = previous.as_ref().map_or(0, |previous| previous.lease);
+        leases::attach(self.state, &kv.key, before, kv.lease);
         let record = encode_record(&kv);
         self.record_change(Change { kind: EventType::Put, key: &kv.key, record: &record });
         self.state.put(Space::Latest, kv.key.clone(), record);
@@ -211,6 +231,7 @@ impl<V: View> Txn<'_, '_, V> {
             let key = previous.key.clone();
             self.record_change(Change { kind: EventType::Delete, key: &key, record: &[] });
             self.state.delete(Space::Latest, key.clone());
+            leases::attach(self.state, &key, previous.lease, 0);
             let kv = tombstone(key, self.at.revision + 1);
             self.events.push(Event { kind: EventType::Delete, kv, prev_kv: Some(previous) });
         }

@@ -1,0 +1,127 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use super::*;
+
+fn lessor(term: Option<Term>) -> Arc<Lessor> {
+    let lessor = Arc::new(Lessor::default());
+    lessor.lead(term);
+    lessor.change(vec![
+        LeaseChange::Granted { id: 1, ttl_seconds: 10 },
+        LeaseChange::Granted { id: 2, ttl_seconds: 20 },
+    ]);
+    lessor
+}
+
+/// Runs the expiry; revocations that `apply` accepts are applied at once. Returns their log.
+fn run(
+    lessor: &Arc<Lessor>,
+    apply: impl Fn(LeaseId, Term) -> bool + Send + Sync + 'static,
+) -> Arc<Mutex<Vec<(LeaseId, Term, Instant)>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (lessor, proposed) = (Arc::clone(lessor), Arc::clone(&log));
+    tokio::spawn(async move {
+        lessor
+            .expire(|id, term| {
+                proposed.lock().push((id, term, Instant::now()));
+                let done = apply(id, term);
+                if done {
+                    lessor.change(vec![LeaseChange::Revoked { id }]);
+                }
+                std::future::ready(done)
+            })
+            .await;
+    });
+    log
+}
+
+async fn sleep(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_when_its_time_is_over_and_not_before() {
+    let lessor = lessor(Some(3));
+    let begin = Instant::now();
+    let log = run(&lessor, |_, _| true);
+    sleep(5).await;
+    assert_eq!(lessor.renew(1).await, Ok(10));
+    assert_eq!(lessor.remaining(1).unwrap().unwrap().1.as_secs(), 10);
+    sleep(60).await;
+    let ended: Vec<_> =
+        log.lock().iter().map(|(id, term, at)| (*id, *term, (*at - begin).as_secs())).collect();
+    assert_eq!(ended, [(1, 3, 15), (2, 3, 20)]);
+    assert_eq!(lessor.renew(1).await, Ok(0));
+    assert_eq!(lessor.remaining(1), Ok(None));
+    assert_eq!(lessor.ids(), Vec::<LeaseId>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_gives_every_lease_its_full_time() {
+    let lessor = lessor(None);
+    let log = run(&lessor, |_, _| true);
+    // A follower ends nothing, however long it takes.
+    sleep(100).await;
+    assert_eq!((lessor.renew(1).await, lessor.remaining(1)), (Err(NotLeading), Err(NotLeading)));
+    lessor.lead(Some(7));
+    sleep(9).await;
+    // The same again: the same term does not begin twice.
+    lessor.lead(Some(7));
+    assert_eq!(log.lock().len(), 0);
+    sleep(2).await;
+    assert_eq!(log.lock().iter().map(|(id, term, _)| (*id, *term)).collect::<Vec<_>>(), [(1, 7)]);
+    lessor.lead(None);
+    lessor.lead(Some(9));
+    sleep(19).await;
+    assert_eq!(log.lock().len(), 1);
+    sleep(2).await;
+    assert_eq!(log.lock().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_being_revoked_is_not_renewed() {
+    let lessor = lessor(Some(1));
+    let ours = Arc::clone(&lessor);
+    tokio::spawn(async move {
+        // The revocation takes its time.
+        ours.expire(|_, _| async {
+            sleep(3).await;
+            true
+        })
+        .await;
+    });
+    sleep(11).await;
+    let ours = Arc::clone(&lessor);
+    let renewed = tokio::spawn(async move { ours.renew(1).await });
+    sleep(1).await;
+    assert!(!renewed.is_finished(), "the answer is not known yet");
+    lessor.change(vec![LeaseChange::Revoked { id: 1 }]);
+    assert_eq!(renewed.await.unwrap(), Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_fails_is_tried_again_in_the_same_term_only() {
+    let lessor = lessor(Some(1));
+    let log = run(&lessor, |_, _| false);
+    sleep(12).await;
+    let tried = log.lock().len();
+    assert!(tried > 1, "{tried}");
+    // Not done, so the client may still rescue it.
+    assert_eq!(lessor.renew(1).await, Ok(10));
+    lessor.lead(None);
+    log.lock().clear();
+    sleep(60).await;
+    assert_eq!(log.lock().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_leases_goes_by_in_groups() {
+    let lessor = lessor(Some(1));
+    let many = (10..5010).map(|id| LeaseChange::Granted { id, ttl_seconds: 2 }).collect();
+    lessor.change(many);
+    let log = run(&lessor, |_, _| true);
+    sleep(3).await;
+    assert_eq!(log.lock().len(), 5000);
+    assert_eq!(lessor.ids(), [1, 2]);
+}
