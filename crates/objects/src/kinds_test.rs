@@ -150,6 +150,8 @@ fn defaults_are_kubernetes() {
     assert_eq!(service["spec"]["type"], "ClusterIP");
     assert_eq!(service["spec"]["ports"][0]["protocol"], "TCP");
     assert_eq!(service["spec"]["ports"][0]["targetPort"], 80);
+    let unset = ready(with(self::service(), "/spec/ports/0/targetPort", json!(0)));
+    assert_eq!(unset["spec"]["ports"][0]["targetPort"], 80);
     for (image, policy) in [
         ("web", "Always"),
         ("web:latest", "Always"),

@@ -11,6 +11,7 @@ pub mod names;
 pub mod net;
 pub mod pod;
 pub mod quantity;
+pub mod rbac;
 pub mod schedule;
 mod selector;
 mod template;

@@ -61,6 +61,7 @@ fn validate_name(kind: &Kind, meta: &ObjectMeta, errors: &mut Errors) {
     let check = match kind.kind {
         "Namespace" => names::dns1123_label(name),
         "Service" => names::dns1035_label(name),
+        _ if kind.group == crate::rbac::GROUP => names::path_segment(name),
         _ => names::dns1123_subdomain(name),
     };
     if let Err(message) = check {

@@ -66,6 +66,22 @@ pub fn dns1035_label(text: &str) -> Check {
     rule(letter && shape(text, alphanumeric_lower, b"-"), DNS1035_RULE)
 }
 
+/// A name that may hold what a segment of a URL's path may hold: names of roles.
+///
+/// # Errors
+/// The rule, in words.
+pub fn path_segment(text: &str) -> Check {
+    if text == "." || text == ".." {
+        return Err(format!("may not be '{text}'"));
+    }
+    for part in ["/", "%"] {
+        if text.contains(part) {
+            return Err(format!("may not contain '{part}'"));
+        }
+    }
+    Ok(())
+}
+
 /// A label key or annotation key: `app`, `example.com/app`.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! Code generated from `proto/`: messages, clients and servers of Quorate's own services, and of
-//! etcd's.
+//! etcd's; and the decoder of Kubernetes' protobuf.
 #![allow(missing_docs, unused_qualifications, rust_2018_idioms, clippy::all, clippy::pedantic)]
 
+pub mod kubernetes;
 mod tls;
 
 pub use tls::Tls;

@@ -37,6 +37,16 @@ kinds! {
     priority_class => PRIORITY_CLASS,
     endpoints => ENDPOINTS,
     endpoint_slice => ENDPOINT_SLICE,
+    replication_controller => REPLICATION_CONTROLLER,
+    pod_template => POD_TEMPLATE,
+    ingress => INGRESS,
+    ingress_class => INGRESS_CLASS,
+    network_policy => NETWORK_POLICY,
+    role => ROLE,
+    role_binding => ROLE_BINDING,
+    cluster_role => CLUSTER_ROLE,
+    cluster_role_binding => CLUSTER_ROLE_BINDING,
+    lease => LEASE,
 }
 
 /// All kinds that are served.

@@ -47,7 +47,11 @@ impl Typed for Service {
         let external = spec.type_.as_deref() == Some("ExternalName");
         for port in spec.ports.iter_mut().flatten() {
             template::default_text(&mut port.protocol, "TCP");
-            port.target_port.get_or_insert(IntOrString::Int(port.port));
+            // Clients that send protobuf cannot leave it out.
+            let unset = [IntOrString::Int(0), IntOrString::String(String::new())];
+            if port.target_port.as_ref().is_none_or(|target| unset.contains(target)) {
+                port.target_port = Some(IntOrString::Int(port.port));
+            }
         }
         if external {
             return;
