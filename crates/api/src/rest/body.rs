@@ -6,15 +6,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use quorate_objects::manifest;
+use quorate_proto::kubernetes::{self, MEDIA_TYPE as PROTOBUF};
 use serde_json::{Map, Value};
 
 use super::accept::MediaType;
 use super::failure::{Failure, Result};
 use super::query::Validation;
 use crate::limits::MAX_REQUEST_BYTES;
-
-/// The first bytes of Kubernetes' protobuf.
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Reads the body.
 ///
@@ -52,7 +50,7 @@ pub(crate) fn decode(media_type: &str, body: &[u8], validation: Validation) -> R
         "" | "application/json" if strict => manifest::parse_json(body).map_err(broken)?,
         "" | "application/json" => serde_json::from_slice(body).map_err(broken)?,
         "application/yaml" => manifest::parse_yaml(body).map_err(broken)?,
-        PROTOBUF => protobuf(body)?,
+        PROTOBUF => kubernetes::decode(body).map_err(broken)?,
         other => {
             return Err(Failure::media_type(format!(
                 "the body of the request was in an unknown format {other:?} - accepted media \
@@ -79,8 +77,4 @@ pub(crate) fn decode_optional(media_type: &str, body: &[u8]) -> Result<Value> {
 
 fn broken(error: impl std::fmt::Display) -> Failure {
     Failure::bad_request(format!("the object provided is unrecognized: {error}"))
-}
-
-fn protobuf(_body: &[u8]) -> Result<Value> {
-    Err(Failure::media_type("bodies in protobuf are not understood yet: send JSON"))
 }
