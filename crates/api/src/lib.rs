@@ -10,9 +10,10 @@ mod limits;
 mod nodes;
 mod objects;
 mod rest;
+mod scheduler;
 mod server;
 
 pub use error::{DOMAIN, internal, registry_status};
 pub use gate::Metrics;
 pub use limits::{MAX_REQUEST_BYTES, REQUEST_TIMEOUT};
-pub use server::{ApiError, ApiOptions, Server};
+pub use server::{ApiError, ApiOptions, Explain, Server};

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use futures::future::BoxFuture;
+use quorate_proto::v1;
 use quorate_proto::v1::cluster_server::ClusterServer;
 use quorate_proto::v1::nodes_server::NodesServer;
 use quorate_proto::v1::objects_server::ObjectsServer;
+use quorate_proto::v1::scheduler_server::SchedulerServer;
 use quorate_proto::{FILE_DESCRIPTOR_SET, Tls};
-use quorate_registry::Registry;
+use quorate_registry::{Registry, RegistryError};
 use quorate_store::SharedStore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -26,10 +29,19 @@ use crate::limits::MAX_REQUEST_BYTES;
 use crate::nodes::NodesService;
 use crate::objects::ObjectsService;
 use crate::rest::Rest;
+use crate::scheduler::SchedulerService;
 
 const SYNC_POLL: Duration = Duration::from_secs(1);
 /// What health can be asked about, beside "" for the whole server.
-const SERVICES: &[&str] = &["", "quorate.v1.Objects", "quorate.v1.Nodes", "quorate.v1.Cluster"];
+const SERVICES: &[&str] =
+    &["", "quorate.v1.Objects", "quorate.v1.Nodes", "quorate.v1.Cluster", "quorate.v1.Scheduler"];
+
+/// Says why the pod of this namespace and name is where it is.
+pub type Explain = Arc<
+    dyn Fn(String, String) -> BoxFuture<'static, Result<v1::ExplainResponse, RegistryError>>
+        + Send
+        + Sync,
+>;
 
 /// Settings of a [`Server`].
 pub struct ApiOptions {
@@ -41,6 +53,8 @@ pub struct ApiOptions {
     pub version: String,
     /// Agents of another cluster are refused.
     pub cluster_id: String,
+    /// How `Scheduler.Explain` does it, while this master leads.
+    pub explain: Option<Explain>,
     /// How often agents are to send heartbeats.
     pub heartbeat_interval: Duration,
     /// Every client of the etcd API is a cluster admin; has no effect with TLS.
@@ -56,6 +70,7 @@ impl ApiOptions {
             tls: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: cluster_id.into(),
+            explain: None,
             heartbeat_interval: Duration::from_millis(500),
             etcd_admin: false,
         }
@@ -161,11 +176,16 @@ impl Server {
             cluster_id: self.options.cluster_id.clone(),
             version: self.options.version.clone(),
         };
+        let scheduler = SchedulerServer::new(SchedulerService {
+            store: Arc::clone(&self.store),
+            explain: self.options.explain.clone(),
+        });
         let mut routes = Routes::builder();
         routes
             .add_service(ObjectsServer::new(objects).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(NodesServer::new(nodes).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ClusterServer::new(cluster).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(scheduler.max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(tonic_health::pb::health_server::HealthServer::new(health))
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);

@@ -10,6 +10,7 @@ mod node;
 mod object;
 mod objects;
 mod pool;
+mod scheduler;
 mod watch;
 
 use std::sync::Arc;

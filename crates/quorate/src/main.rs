@@ -2,6 +2,7 @@
 
 mod agent;
 mod endpoint;
+mod explain;
 mod listen;
 mod logging;
 mod master;

@@ -12,10 +12,12 @@ use quorate_objects::net::Ipv4Net;
 use quorate_proto::Tls;
 use quorate_raftstore::{InitialMember, Options, RaftStore};
 use quorate_registry::{Registry, RegistryOptions};
+use quorate_scheduler::{Explainer, SchedulerOptions};
 use quorate_store::SharedStore;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::explain::explain;
 use crate::listen::{bind, check_insecure};
 use crate::members::{self, InitialMaster};
 use crate::shutdown;
@@ -95,13 +97,18 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         .context("cannot start the store")?;
     let shared: SharedStore = store.clone();
     let registry = Registry::start(shared.clone(), registry_options(&args), parts.clone());
-    let server = Server::new(registry.clone(), shared.clone(), api_options(&args, listener, tls));
+    let explainer = Explainer::default();
+    let server = Server::new(
+        registry.clone(),
+        shared.clone(),
+        api_options(&args, &explainer, listener, tls),
+    );
     tracing::info!(name = args.name, listen = %args.listen, "master started");
 
     // Task "api" and task "lead": the end of either ends the process.
     let cancel = parts.clone();
     let mut api: Part = tokio::spawn(async move { Ok(server.run(cancel).await?) });
-    let (leadership, options) = (shared.leadership(), leader_options(&args));
+    let (leadership, options) = (shared.leadership(), leader_options(&args, explainer));
     let cancel = parts.clone();
     let mut lead: Part =
         tokio::spawn(async move { Ok(lead(leadership, registry, options, cancel).await?) });
@@ -164,14 +171,21 @@ fn registry_options(args: &MasterArgs) -> RegistryOptions {
     }
 }
 
-fn leader_options(args: &MasterArgs) -> LeaderOptions {
-    LeaderOptions { pod_cidr: args.pod_cidr, ..LeaderOptions::default() }
+fn leader_options(args: &MasterArgs, explainer: Explainer) -> LeaderOptions {
+    let scheduler = SchedulerOptions { explainer, ..SchedulerOptions::default() };
+    LeaderOptions { pod_cidr: args.pod_cidr, scheduler, ..LeaderOptions::default() }
 }
 
-fn api_options(args: &MasterArgs, listener: TcpListener, tls: Option<Tls>) -> ApiOptions {
+fn api_options(
+    args: &MasterArgs,
+    explainer: &Explainer,
+    listener: TcpListener,
+    tls: Option<Tls>,
+) -> ApiOptions {
     ApiOptions {
         tls,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        explain: Some(explain(explainer.clone())),
         etcd_admin: args.etcd_admin,
         ..ApiOptions::new(listener, &args.cluster_id)
     }

@@ -93,3 +93,106 @@ async fn binds_what_fits_says_why_the_rest_does_not_and_tries_again_when_room_co
     assert_eq!(waiting().len(), 1);
     cancel.cancel();
 }
+
+fn pod_of(registry: &Registry, name: &str) -> Option<Arc<Pod>> {
+    let object = registry.cache().get(&kinds::POD, "default", name)?;
+    Some(object.typed::<Pod>().unwrap())
+}
+
+fn is_bound(registry: &Registry, name: &str) -> bool {
+    pod_of(registry, name).is_some_and(|pod| pod::node_name(&pod).is_some())
+}
+
+async fn create(registry: &Registry, mut value: serde_json::Value) {
+    value["apiVersion"] = json!("v1");
+    value["kind"] = json!("Pod");
+    registry.create(value, &WriteOptions::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_important_pod_gets_the_room_of_another_and_both_are_told_why() {
+    let cancel = CancellationToken::new();
+    let store = MemoryStore::new();
+    let registry = registry(&store, &cancel).await;
+    create_node(&registry, "n1", "1").await;
+    let explainer = Explainer::default();
+    let options = SchedulerOptions {
+        back_off_first: Duration::from_millis(10),
+        explainer: explainer.clone(),
+        ..Default::default()
+    };
+    let first = CancellationToken::new();
+    let task = tokio::spawn(run(registry.clone(), 1, options.clone(), first.clone()));
+    create_pod(&registry, "low", "1").await;
+    until(&registry, "the first is bound", || is_bound(&registry, "low")).await;
+    let mut high = pod("high", "1", "1Mi");
+    high["spec"]["priority"] = json!(1_000);
+    create(&registry, high).await;
+    let leaving = || pod_of(&registry, "low").is_none_or(|pod| pod::is_deleting(&pod));
+    until(&registry, "it is asked to leave", leaving).await;
+    // With its grace period, marked, and for the sake of a pod whose node is kept for it.
+    let low = pod_of(&registry, "low").expect("it has a grace period");
+    let mark = pod::condition(&low, "DisruptionTarget").expect("it is marked");
+    assert_eq!(mark.reason.as_deref(), Some("PreemptionByScheduler"));
+    let waiting = pod_of(&registry, "high").unwrap();
+    let nominated = waiting.status.as_ref().and_then(|s| s.nominated_node_name.as_deref());
+    assert_eq!(nominated, Some("n1"));
+    // A third one does not get in between.
+    let now = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
+    create_pod(&registry, "third", "1").await;
+    registry.delete(&kinds::POD, "default", "low", &now).await.unwrap();
+    until(&registry, "the important one is bound", || is_bound(&registry, "high")).await;
+    assert!(!is_bound(&registry, "third"));
+
+    let told = explainer.explain("default", "low").await.unwrap();
+    let last = told.history.last().map(|h| h.what.clone());
+    assert_eq!(last.as_deref(), Some("preempted by default/high on n1"));
+    let told = explainer.explain("default", "high").await.unwrap();
+    assert_eq!((told.decision.node(), told.decided_at.is_some()), (Some("n1"), true));
+    let missing = explainer.explain("default", "nobody").await;
+    assert_eq!(missing, Err(ExplainError::NotFound("nobody".into())));
+
+    // Another leader has no record, and decides again.
+    first.cancel();
+    task.await.unwrap();
+    assert_eq!(explainer.explain("default", "high").await, Err(ExplainError::NotRunning));
+    store.set_term(2);
+    let second = CancellationToken::new();
+    let task = tokio::spawn(run(registry.clone(), 2, options, second.clone()));
+    let told = loop {
+        match explainer.explain("default", "high").await {
+            Ok(told) => break told,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!((told.decision.node(), told.decided_at, told.term), (Some("n1"), None, 2));
+    second.cancel();
+    task.await.unwrap();
+    cancel.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_told_the_node_before_its_pod_is_bound() {
+    let cancel = CancellationToken::new();
+    let registry = registry(&MemoryStore::new(), &cancel).await;
+    create_node(&registry, "n1", "4").await;
+    let task = tokio::spawn(run(registry.clone(), 1, SchedulerOptions::default(), cancel.clone()));
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"namespace": "default", "name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"],
+                 "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    registry.create(claim, &WriteOptions::default()).await.unwrap();
+    let mut value = pod("db", "1", "1Mi");
+    value["spec"]["volumes"] =
+        json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    create(&registry, value).await;
+    until(&registry, "the pod is bound", || is_bound(&registry, "db")).await;
+    let kind = claims::served("PersistentVolumeClaim").unwrap();
+    let claim = registry.cache().get(kind, "default", "data").unwrap();
+    let node = &claim.value()["metadata"]["annotations"][crate::snapshot::SELECTED_NODE];
+    assert_eq!(node, &json!("n1"));
+    cancel.cancel();
+    task.await.unwrap();
+}

@@ -37,8 +37,8 @@ pub struct Happening {
 pub struct Explanation {
     /// The pod.
     pub key: PodKey,
-    /// The decision; `None` when none was made about the pod (its node was chosen by others).
-    pub decision: Option<Decision>,
+    /// The decision.
+    pub decision: Decision,
     /// When the decision was made; `None`: just now, because the record of it is gone.
     pub decided_at: Option<Timestamp>,
     /// The term of the leader that explains.
@@ -119,7 +119,7 @@ impl Explainer {
             {
                 return Ok(Explanation {
                     key: record.key.clone(),
-                    decision: Some(decision.clone()),
+                    decision: decision.clone(),
                     decided_at: Some(*at),
                     term,
                     history,
@@ -131,7 +131,7 @@ impl Explainer {
         let question = Question { namespace: namespace.into(), name: name.into(), answer };
         ask.send(question).await.map_err(|_| ExplainError::NotRunning)?;
         let (key, decision) = answered.await.map_err(|_| ExplainError::NotRunning)??;
-        Ok(Explanation { key, decision: Some(decision), decided_at: None, term, history })
+        Ok(Explanation { key, decision, decided_at: None, term, history })
     }
 
     /// A scheduler begins in `term`: what an earlier one has decided is forgotten.

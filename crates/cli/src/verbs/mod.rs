@@ -19,6 +19,7 @@ mod status;
 mod up;
 mod version;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ pub enum Command {
     Scale(scale::Scale),
     /// Print a container's log
     Logs(logs::Logs),
+    /// Show why a pod runs where it runs, or why nowhere
+    Why(why::Why),
     /// Show events
     Events(events::Events),
     /// Look after a deployment's rollout
@@ -95,6 +98,7 @@ impl Command {
             Self::Annotate(verb) => Box::pin(verb.run(context)).await,
             Self::Cordon(verb) => Box::pin(verb.run(context)).await,
             Self::Uncordon(verb) => Box::pin(verb.run(context)).await,
+            Self::Why(verb) => Box::pin(verb.run(context)).await,
             Self::Wait(verb) => Box::pin(verb.run(context)).await,
             Self::Kubeconfig(verb) => verb.run(context),
             Self::Completion(verb) => verb.run(context),

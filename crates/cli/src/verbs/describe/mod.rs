@@ -18,7 +18,7 @@ use crate::error::{CliError, Result};
 use crate::json::{int, list, text};
 use crate::output::print;
 use crate::resource;
-use writer::Writer;
+pub use writer::Writer;
 
 /// Shows objects in detail, with their events.
 #[derive(Args, Debug)]
