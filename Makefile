@@ -43,9 +43,10 @@ fix: ## Formats, and applies what clippy can fix by itself
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-bench: ## Benchmarks
-	@if compgen -G 'crates/*/benches/*.rs' >/dev/null; then cargo bench --workspace; \
-	else echo "No benchmark exists yet."; fi
+bench: ## Three masters against three members of Debian's etcd; BENCH=... for its options
+	deploy/install-deps.sh --bench
+	$(CARGO_BUILD)
+	$(BIN)/quorate-bench --out $(CARGO_TARGET_DIR)/bench $(BENCH)
 
 bench-scheduler: ## Pods decided about per second, by size of the cluster (about a minute)
 	cargo bench --workspace --bench scheduler -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json

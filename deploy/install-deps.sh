@@ -4,6 +4,7 @@
 #
 #   deploy/install-deps.sh           everything, Docker included
 #   deploy/install-deps.sh --build   only what compiling needs
+#   deploy/install-deps.sh --bench   everything, and the etcd that `make bench` compares with
 set -euo pipefail
 
 say() { printf 'install-deps: %s\n' "$*" >&2; }
@@ -40,6 +41,10 @@ if [ "${1:-}" != --build ]; then
     need iptables have iptables
     need busybox-static have_static_busybox
     need docker.io have docker
+    need etcd-client have etcdctl
+fi
+if [ "${1:-}" = --bench ]; then
+    need etcd-server have etcd
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("quorate-client", &["quorate-proto", "quorate-objects"]),
     ("quorate-agent", &["quorate-client", "quorate-objects", "quorate-proto"]),
     ("quorate-cli", &["quorate-client", "quorate-objects", "quorate-proto"]),
-    ("quorate-testkit", &["quorate-client", "quorate-objects"]),
+    ("quorate-testkit", &["quorate-client", "quorate-objects", "quorate-proto"]),
     ("quorate-tests", &["quorate-client", "quorate-objects", "quorate-testkit"]),
     (
         "quorate",
@@ -51,10 +51,17 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["quorate-api"]),
     ("tonic-reflection", &["quorate-api"]),
     ("tonic-health", &["quorate-api"]),
-    // Servers in api and raftstore, clients in raftstore, client and agent.
+    // Servers in api and raftstore, clients in raftstore, client, agent, and testkit's bench.
     (
         "tonic",
-        &["quorate-api", "quorate-raftstore", "quorate-proto", "quorate-client", "quorate-agent"],
+        &[
+            "quorate-api",
+            "quorate-raftstore",
+            "quorate-proto",
+            "quorate-client",
+            "quorate-agent",
+            "quorate-testkit",
+        ],
     ),
 ];
 

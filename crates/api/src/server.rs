@@ -92,6 +92,9 @@ pub enum ApiError {
     /// The descriptors of our own services are broken.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The users of the etcd API cannot be read.
+    #[error("the users of the etcd API cannot be read: {0}")]
+    Etcd(String),
 }
 
 /// Everything that reaches a master over the network.
@@ -129,7 +132,7 @@ impl Server {
         let tls = self.options.tls.as_ref().map(connections::acceptor).transpose()?;
         let reporter = HealthReporter::new();
         let rest = Arc::new(self.rest(&cancel));
-        let routes = self.routes(&reporter, &cancel)?.into_axum_router();
+        let routes = self.routes(&reporter, &cancel).await?.into_axum_router();
         let routes =
             routes.fallback(move |request: Request<Body>| Arc::clone(&rest).serve(request));
         let health = report_health(&reporter, &self.registry, &cancel);
@@ -151,7 +154,7 @@ impl Server {
         }
     }
 
-    fn routes(
+    async fn routes(
         &self,
         reporter: &HealthReporter,
         cancel: &CancellationToken,
@@ -189,16 +192,18 @@ impl Server {
             .add_service(tonic_health::pb::health_server::HealthServer::new(health))
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        self.etcd(cancel).register(&mut routes);
+        self.etcd(cancel).await?.register(&mut routes);
         Ok(routes.routes())
     }
 
-    fn etcd(&self, cancel: &CancellationToken) -> Etcd {
+    async fn etcd(&self, cancel: &CancellationToken) -> Result<Etcd, ApiError> {
         let options = EtcdOptions {
-            all_admins: self.options.etcd_admin && self.options.tls.is_none(),
+            insecure: self.options.tls.is_none(),
+            all_admins: self.options.etcd_admin,
             ..EtcdOptions::new(&self.options.cluster_id, &self.options.version)
         };
-        Etcd::new(Arc::clone(&self.store), options, cancel.clone())
+        let started = Etcd::start(Arc::clone(&self.store), options, cancel.clone()).await;
+        started.map_err(|status| ApiError::Etcd(status.message().to_owned()))
     }
 }
 

@@ -2,7 +2,11 @@
 
 use quorate_store::KeyRange;
 
-use super::Guard;
+use super::{Guard, Rights};
+
+fn guard(cluster_admin: bool) -> Guard {
+    Guard { cluster_admin, open: false, rights: Rights::All }
+}
 
 fn range(key: &'static [u8], end: &'static [u8]) -> KeyRange {
     KeyRange { key: key.into(), end: end.into() }
@@ -10,7 +14,7 @@ fn range(key: &'static [u8], end: &'static [u8]) -> KeyRange {
 
 #[test]
 fn objects_are_written_by_admins_only() {
-    let (user, admin) = (Guard { cluster_admin: false }, Guard { cluster_admin: true });
+    let (user, admin) = (guard(false), guard(true));
     for key in [&b"/registry/pods/a"[..], b"/registry/"] {
         assert!(user.write(key).is_err());
         admin.write(key).unwrap();
@@ -42,7 +46,7 @@ fn objects_are_written_by_admins_only() {
 
 #[test]
 fn reserved_keys_are_out_of_reach_of_everybody() {
-    let admin = Guard { cluster_admin: true };
+    let admin = guard(true);
     assert!(admin.write(b"\0").is_err());
     assert!(admin.write(b"\0quorate/auth/users/root").is_err());
     let reads = [

@@ -2,7 +2,7 @@
 
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::kv_server::Kv;
-use quorate_store::{Command, CommandKind, CompactRequest, Op, OpResult, TxnRequest, TxnResponse};
+use quorate_store::{Op, OpResult, TxnRequest, TxnResponse};
 use tonic::{Request, Response, Status};
 
 use super::Etcd;
@@ -67,13 +67,10 @@ impl Kv for Etcd {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         self.guard(&request)?;
         let (metadata, _, r) = request.into_parts();
-        // `physical` is a wish to wait for the space; ours is freed in small steps, each part of
-        // the log, and readers see no difference.
-        let kind = CommandKind::Compact(CompactRequest { revision: unsigned(r.revision) });
-        let command = Command { kind: Some(kind), ..Command::default() };
-        let compact = async { self.store.propose(command).await.map_err(store_status) };
-        let done = self.within(&metadata, compact).await?;
-        Ok(Response::new(pb::CompactionResponse { header: self.header(done.revision) }))
+        let compact = self.store.compact(unsigned(r.revision), r.physical);
+        let compact = async { compact.await.map_err(store_status) };
+        let revision = self.within(&metadata, compact).await?;
+        Ok(Response::new(pb::CompactionResponse { header: self.header(revision) }))
     }
 }
 

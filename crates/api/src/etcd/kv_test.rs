@@ -37,7 +37,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, text: &str
 
 #[tokio::test]
 async fn revisions_versions_and_headers_are_etcds() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let first = etcd.must_put("a", "1").await;
     let second = etcd.must_put("a", "2").await;
     assert_eq!((first, second), (2, 3), "an empty etcd is at revision 1");
@@ -54,7 +54,7 @@ async fn revisions_versions_and_headers_are_etcds() {
 
 #[tokio::test]
 async fn every_option_of_a_range() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     for (key, value) in [("k1", "c"), ("k2", "a"), ("k3", "b"), ("k1", "d"), ("l", "x")] {
         etcd.must_put(key, value).await;
     }
@@ -89,7 +89,7 @@ async fn every_option_of_a_range() {
 
 #[tokio::test]
 async fn refusals_have_etcds_codes_and_words() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     etcd.must_put("a", "1").await;
     etcd.must_put("a", "2").await;
     etcd.must_compact(3).await;
@@ -124,7 +124,7 @@ async fn refusals_have_etcds_codes_and_words() {
 
 #[tokio::test]
 async fn transactions_are_limited_as_in_etcd() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let invalid = Code::InvalidArgument;
     let many = |n: usize| (0..n).map(|i| put_op(&format!("k{i}"), "")).collect::<Vec<_>>();
     let full = pb::TxnRequest { success: many(128), failure: many(128), ..Default::default() };
@@ -148,7 +148,7 @@ async fn transactions_are_limited_as_in_etcd() {
 #[tokio::test]
 async fn every_target_of_a_comparison() {
     use compare::{CompareResult as Is, CompareTarget as Target, TargetUnion as Operand};
-    let etcd = etcd();
+    let etcd = etcd().await;
     etcd.must_put("a", "b").await;
     etcd.must_put("a", "m").await;
     let holds = async |target: Target, result: Is, operand: Option<Operand>| {
@@ -182,7 +182,7 @@ async fn every_target_of_a_comparison() {
 
 #[tokio::test]
 async fn a_transaction_answers_each_operation() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     etcd.must_put("a", "1").await;
     let read = op(request_op::Request::RequestRange(prefix("a")));
     let inner = pb::TxnRequest { success: vec![put_op("b", "2"), read], ..Default::default() };
@@ -214,7 +214,7 @@ async fn a_transaction_answers_each_operation() {
 #[tokio::test]
 async fn objects_are_read_only_unless_the_caller_is_an_admin() {
     let denied = "etcdserver: permission denied";
-    let user = etcd();
+    let user = etcd().await;
     let put = user.put(Request::new(put_of("/registry/pods/default/a", "x"))).await;
     refused(put, Code::PermissionDenied, denied);
     let in_txn = pb::TxnRequest { failure: vec![put_op("/registry/a", "x")], ..Default::default() };
@@ -227,6 +227,6 @@ async fn objects_are_read_only_unless_the_caller_is_an_admin() {
     refused(user.delete_range(Request::new(all)).await, Code::PermissionDenied, denied);
     range(&user, prefix("/registry/")).await.unwrap();
 
-    let admin = etcd_with(|options| options.all_admins = true);
+    let admin = etcd_with(|options| options.all_admins = true).await;
     admin.must_put("/registry/a", "x").await;
 }

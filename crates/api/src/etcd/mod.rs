@@ -4,11 +4,16 @@
 //! in headers) is etcd's, as clientv3, etcdctl and jetcd expect it.
 
 mod access;
+mod auth;
 mod cluster;
 mod convert;
+mod election;
 mod error;
 mod kv;
+mod lease;
+mod lock;
 mod maintenance;
+mod queue;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -17,10 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_proto::etcd::etcdserverpb as pb;
+use quorate_proto::etcd::etcdserverpb::auth_server::AuthServer;
 use quorate_proto::etcd::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcd::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcd::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcd::etcdserverpb::maintenance_server::MaintenanceServer;
 use quorate_proto::etcd::etcdserverpb::watch_server::WatchServer;
+use quorate_proto::etcd::v3electionpb::election_server::ElectionServer;
+use quorate_proto::etcd::v3lockpb::lock_server::LockServer;
 use quorate_store::{Leadership, MemberId, Revision, SharedStore};
 use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +44,15 @@ pub(crate) const SERVICES: &[&str] =
     &["etcdserverpb.KV", "etcdserverpb.Watch", "etcdserverpb.Cluster", "etcdserverpb.Maintenance"];
 
 /// Calls that stay open as long as the client likes.
-pub(crate) const STREAMS: &[&str] = &["/etcdserverpb.Watch/Watch"];
+pub(crate) const STREAMS: &[&str] = &[
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/etcdserverpb.Maintenance/Defragment",
+    "/v3electionpb.Election/Campaign",
+    "/v3electionpb.Election/Observe",
+    "/v3lockpb.Lock/Lock",
+];
 
 /// A watch that asked for progress hears of it this often, as in etcd.
 const PROGRESS_NOTIFY: Duration = Duration::from_secs(10 * 60);
@@ -45,6 +62,7 @@ pub(crate) fn is_etcd(path: &str) -> bool {
     ["/etcdserverpb.", "/v3electionpb.", "/v3lockpb."].iter().any(|p| path.starts_with(p))
 }
 
+use auth::{AuthCache, Hasher};
 pub(crate) use error::{too_large, too_many_requests};
 
 /// Settings of the etcd API.
@@ -54,7 +72,9 @@ pub(crate) struct EtcdOptions {
     pub cluster_id: String,
     /// Version of the binary.
     pub version: String,
-    /// Every caller is a cluster admin. For plain HTTP on loopback only, and only on demand.
+    /// Plain HTTP on loopback: whoever reaches it may manage the etcd API, as with etcd.
+    pub insecure: bool,
+    /// And every caller is a cluster admin, too; has no effect with TLS.
     pub all_admins: bool,
     /// Interval of progress notifications.
     pub progress_notify: Duration,
@@ -65,6 +85,7 @@ impl EtcdOptions {
         Self {
             cluster_id: cluster_id.to_owned(),
             version: version.to_owned(),
+            insecure: false,
             all_admins: false,
             progress_notify: PROGRESS_NOTIFY,
         }
@@ -79,19 +100,34 @@ pub(crate) struct Etcd {
     cluster_id: u64,
     member_id: MemberId,
     leadership: channel::Receiver<Leadership>,
+    auth: AuthCache,
+    hasher: Hasher,
     cancel: CancellationToken,
 }
 
 impl Etcd {
-    pub(crate) fn new(store: SharedStore, options: EtcdOptions, cancel: CancellationToken) -> Self {
-        Self {
+    /// Reads users and roles, and follows them until `cancel`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) async fn start(
+        store: SharedStore,
+        options: EtcdOptions,
+        cancel: CancellationToken,
+    ) -> Result<Self, Status> {
+        let etcd = Self {
             cluster_id: number(&options.cluster_id),
             member_id: store.status().id,
             leadership: store.leadership(),
             store,
             options: Arc::new(options),
+            auth: AuthCache::default(),
+            hasher: Hasher::default(),
             cancel,
-        }
+        };
+        etcd.read_users().await?;
+        tokio::spawn(etcd.clone().follow_users());
+        Ok(etcd)
     }
 
     /// Adds all services.
@@ -103,7 +139,8 @@ impl Etcd {
                 );
             )+};
         }
-        add!(KvServer, WatchServer, ClusterServer, MaintenanceServer);
+        add!(KvServer, WatchServer, LeaseServer, ClusterServer, MaintenanceServer);
+        add!(AuthServer, ElectionServer, LockServer);
     }
 
     /// The header of every response.

@@ -10,23 +10,29 @@ use quorate_store::MemoryStore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+use super::auth::Hasher;
 use super::{Etcd, EtcdOptions};
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) fn etcd() -> Etcd {
-    etcd_with(|_| {})
+pub(crate) async fn etcd() -> Etcd {
+    etcd_with(|_| {}).await
 }
 
-pub(crate) fn etcd_with(change: impl FnOnce(&mut EtcdOptions)) -> Etcd {
-    on(MemoryStore::new(), change)
+pub(crate) async fn etcd_with(change: impl FnOnce(&mut EtcdOptions)) -> Etcd {
+    on(MemoryStore::new(), change).await
 }
 
-pub(crate) fn on(store: Arc<MemoryStore>, change: impl FnOnce(&mut EtcdOptions)) -> Etcd {
+/// Another master's face of the same store.
+pub(crate) async fn on(store: Arc<MemoryStore>, change: impl FnOnce(&mut EtcdOptions)) -> Etcd {
     let mut options = EtcdOptions::new("test-cluster", "0.0.0");
+    options.insecure = true;
     change(&mut options);
-    Etcd::new(store, options, CancellationToken::new())
+    let mut etcd = Etcd::start(store, options, CancellationToken::new()).await.unwrap();
+    // What makes guessing slow makes tests slow.
+    etcd.hasher = Hasher::new(1);
+    etcd
 }
 
 /// Fails the test instead of hanging it.

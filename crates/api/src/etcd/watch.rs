@@ -13,7 +13,7 @@ use prost::Message as _;
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcd::etcdserverpb::watch_server::Watch;
-use quorate_store::{EventType, KeyRange, StoreError, WatchBatch, WatchRequest, Watcher};
+use quorate_store::{KeyRange, StoreError, WatchBatch, WatchRequest, Watcher};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -82,8 +82,6 @@ struct Session {
 
 struct Watched {
     watcher: Watcher,
-    no_put: bool,
-    no_delete: bool,
     fragment: bool,
     progress_notify: bool,
     /// Nothing was sent since the last round of notifications.
@@ -219,7 +217,8 @@ impl Session {
             range,
             start_revision: unsigned(r.start_revision),
             prev_kv: r.prev_kv,
-            ..WatchRequest::default()
+            no_put: filters(pb::watch_create_request::FilterType::Noput),
+            no_delete: filters(pb::watch_create_request::FilterType::Nodelete),
         };
         let watcher = self.etcd.store.watch(request);
         self.send(pb::WatchResponse { created: true, ..self.response(id) }).await?;
@@ -227,8 +226,6 @@ impl Session {
             Ok(watcher) => {
                 let watched = Watched {
                     watcher,
-                    no_put: filters(pb::watch_create_request::FilterType::Noput),
-                    no_delete: filters(pb::watch_create_request::FilterType::Nodelete),
                     fragment: r.fragment,
                     progress_notify: r.progress_notify,
                     quiet: true,
@@ -322,13 +319,6 @@ impl Watched {
         let mut responses: Vec<pb::WatchResponse> = Vec::new();
         let (mut size, mut last) = (usize::MAX, 0);
         for change in batch.events {
-            let dropped = match change.kind {
-                EventType::Put => self.no_put,
-                EventType::Delete => self.no_delete,
-            };
-            if dropped {
-                continue;
-            }
             let revision = change.kv.mod_revision;
             let change = event(change);
             let full = size >= RESPONSE_BYTES;

@@ -72,7 +72,7 @@ fn prefix(text: &str) -> pb::WatchCreateRequest {
 
 #[tokio::test]
 async fn many_watches_share_a_stream() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let mut client = Client::of(&etcd);
     assert_eq!(client.create(on("a")).await.watch_id, 0);
     assert_eq!(client.create(prefix("b")).await.watch_id, 1);
@@ -95,7 +95,7 @@ async fn many_watches_share_a_stream() {
 
 #[tokio::test]
 async fn history_filters_and_previous_values() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let first = etcd.must_put("a", "1").await;
     etcd.must_put("a", "2").await;
     etcd.must_delete("a").await;
@@ -119,7 +119,7 @@ async fn history_filters_and_previous_values() {
 
 #[tokio::test]
 async fn a_compacted_start_is_created_and_cancelled_with_the_revision() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     for value in ["1", "2", "3"] {
         etcd.must_put("a", value).await;
     }
@@ -135,7 +135,7 @@ async fn a_compacted_start_is_created_and_cancelled_with_the_revision() {
 
 #[tokio::test]
 async fn what_cannot_be_watched_is_refused_in_the_stream() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let mut client = Client::of(&etcd);
     let empty = pb::WatchCreateRequest { range_end: "a".into(), ..on("b") };
     let refused = client.create(empty).await;
@@ -151,7 +151,7 @@ async fn what_cannot_be_watched_is_refused_in_the_stream() {
 
 #[tokio::test]
 async fn progress_is_told_when_all_has_been_delivered() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let mut client = Client::of(&etcd);
     client.create(on("a")).await;
     etcd.must_put("a", "").await;
@@ -166,7 +166,7 @@ async fn progress_is_told_when_all_has_been_delivered() {
 
 #[tokio::test]
 async fn quiet_watches_are_told_of_progress_by_themselves() {
-    let etcd = etcd_with(|options| options.progress_notify = Duration::from_millis(50));
+    let etcd = etcd_with(|options| options.progress_notify = Duration::from_millis(50)).await;
     let mut client = Client::of(&etcd);
     client.create(pb::WatchCreateRequest { progress_notify: true, ..on("a") }).await;
     client.create(on("b")).await;
@@ -182,7 +182,7 @@ async fn quiet_watches_are_told_of_progress_by_themselves() {
 
 #[tokio::test]
 async fn large_revisions_travel_in_fragments_when_the_client_takes_them() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let value = "x".repeat(100 * 1024);
     let ops = (0..14).map(|i| pb::RequestOp {
         request: Some(pb::request_op::Request::RequestPut(put_of(&format!("k{i:02}"), &value))),
@@ -204,7 +204,7 @@ async fn large_revisions_travel_in_fragments_when_the_client_takes_them() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_loses_nothing_and_holds_up_nobody() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let mut slow = Client::of(&etcd);
     slow.create(prefix("k")).await;
     // More than the queue and the store's ring of recent events hold.
@@ -217,7 +217,7 @@ async fn a_client_that_does_not_read_loses_nothing_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn streams_end_when_the_master_does() {
-    let etcd = etcd();
+    let etcd = etcd().await;
     let mut client = Client::of(&etcd);
     client.create(on("a")).await;
     etcd.cancel.cancel();
