@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         locks_and_elections_have_one_holder,
         members_status_and_hashes_agree,
         compaction_forgets_and_says_so,
-        alarms_stop_writes_until_disarmed,
+        alarms_are_listed_and_disarmed,
         a_snapshot_is_whole,
         objects_are_read_only,
         users_and_roles,
@@ -33,10 +33,12 @@ fn main() -> ExitCode {
     suite::main(Options { masters: 3, nodes: 0, insecure: true }, cases)
 }
 
-/// All masters, as etcdctl wants them.
+/// All masters, as etcdctl takes them. Without the scheme: etcdctl 3.4 makes it part of the
+/// `:authority` of some calls, which is not valid, and hyper refuses it.
 fn endpoints(cluster: &TestCluster) -> Result<String> {
     let masters = cluster.file()?.masters;
-    Ok(masters.into_iter().map(|master| master.url).collect::<Vec<_>>().join(","))
+    let address = |url: String| url.trim_start_matches("http://").to_owned();
+    Ok(masters.into_iter().map(|master| address(master.url)).collect::<Vec<_>>().join(","))
 }
 
 fn program() -> (&'static str, [(&'static str, &'static OsStr); 1]) {
@@ -171,7 +173,7 @@ async fn watches_see_changes_from_any_revision(cluster: Arc<TestCluster>) -> Res
     ok(&cluster, &["put", "w/b", "2"]).await?;
     let mut watch =
         Running::start(&cluster, &["watch", "--prefix", "w/", "--rev", &start, "--prev-kv"])?;
-    watch.expect(&["PUT", "", "", "w/a", "1", "PUT", "", "", "w/b", "2"]).await?;
+    watch.expect(&["PUT", "w/a", "1", "PUT", "w/b", "2"]).await?;
     ok(&cluster, &["put", "w/a", "3"]).await?;
     watch.expect(&["PUT", "w/a", "1", "w/a", "3"]).await?;
     ok(&cluster, &["del", "w/b"]).await?;
@@ -305,7 +307,7 @@ async fn compaction_forgets_and_says_so(cluster: Arc<TestCluster>) -> Result<()>
     Ok(())
 }
 
-async fn alarms_stop_writes_until_disarmed(cluster: Arc<TestCluster>) -> Result<()> {
+async fn alarms_are_listed_and_disarmed(cluster: Arc<TestCluster>) -> Result<()> {
     ensure!(ok(&cluster, &["alarm", "list"]).await?.is_empty());
     let text = ok(&cluster, &["alarm", "disarm"]).await?;
     ensure!(text.is_empty(), "{text}");
