@@ -100,7 +100,12 @@ async fn pass(
     // Small requests and answers shall not wait for more; without it they would only be slower.
     let _ = (stream.set_nodelay(true), master.set_nodelay(true));
     let dead = async {
-        let _ = alive.wait_for(|alive| alive.get(&address) == Some(&false)).await;
+        // One that took the connection though it had not answered counts as dead again only
+        // after it has answered.
+        let lives = |alive: &Alive| alive.get(&address).copied().unwrap_or(true);
+        if alive.wait_for(lives).await.is_ok() {
+            let _ = alive.wait_for(|alive| !lives(alive)).await;
+        }
     };
     tokio::select! {
         // How it ends is between the two.

@@ -26,7 +26,7 @@ async fn ask(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn connections_go_to_whoever_takes_them() {
+async fn connections_go_to_whoever_takes_them_even_if_none_answers_as_a_master() {
     let (first, one) = server("m1").await;
     let (second, _two) = server("m2").await;
     let urls = vec![format!("http://{first}"), format!("http://{second}")];
