@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::state::{Applied, State};
-use crate::types::{MemberInfo, Membership, Raft};
+use crate::types::{MemberInfo, Membership, Raft, ServerMetrics};
 
 pub(crate) fn member(id: MemberId, info: &MemberInfo, membership: &Membership) -> Member {
     Member {
@@ -39,7 +39,8 @@ impl LeadershipTask {
         let mut tick = tokio::time::interval(self.quorum_patience / 4);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let current = self.current(*applied.borrow_and_update());
+            let server = metrics.borrow_and_update().clone();
+            let current = self.current(&server, *applied.borrow_and_update());
             let ready = current.ready;
             self.state.machine.lessor().lead(ready);
             self.sender.send_if_modified(|published| {
@@ -66,20 +67,25 @@ impl LeadershipTask {
         }
     }
 
-    fn current(&self, applied: Applied) -> Leadership {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let term = metrics.vote.leader_id.term;
-        let leader = metrics
+    /// `server` is the news that woke the task: the metrics as a whole are published after it, and
+    /// reading the leader from those would at times miss the last change, for good on a follower.
+    fn current(&self, server: &ServerMetrics, applied: Applied) -> Leadership {
+        let membership = server.membership_config.membership();
+        let term = server.vote.leader_id.term;
+        let leader = server
             .current_leader
             .and_then(|id| Some(member(id, membership.get_node(&id)?, membership)));
-        let leads = metrics.state == ServerState::Leader
-            && metrics.current_leader == Some(metrics.id)
-            && metrics.running_state.is_ok();
-        let confirmed =
-            metrics.last_quorum_acked.is_none_or(|acked| acked.elapsed() <= self.quorum_patience);
-        let ready = (leads && confirmed && applied.term == term).then_some(term);
+        let leads = server.state == ServerState::Leader && server.current_leader == Some(server.id);
+        let ready = (leads && applied.term == term && self.in_office()).then_some(term);
         Leadership { term, leader, ready }
+    }
+
+    /// Has a quorum confirmed this leader of late? Looked at again with each tick.
+    fn in_office(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.last_quorum_acked;
+        metrics.running_state.is_ok()
+            && acked.is_none_or(|acked| acked.elapsed() <= self.quorum_patience)
     }
 }
