@@ -33,12 +33,10 @@ fn main() -> ExitCode {
     suite::main(Options { masters: 3, nodes: 0, insecure: true }, cases)
 }
 
-/// All masters, as etcdctl takes them. Without the scheme: etcdctl 3.4 makes it part of the
-/// `:authority` of some calls, which is not valid, and hyper refuses it.
+/// All masters, as etcdctl wants them.
 fn endpoints(cluster: &TestCluster) -> Result<String> {
     let masters = cluster.file()?.masters;
-    let address = |url: String| url.trim_start_matches("http://").to_owned();
-    Ok(masters.into_iter().map(|master| address(master.url)).collect::<Vec<_>>().join(","))
+    Ok(masters.into_iter().map(|master| master.url).collect::<Vec<_>>().join(","))
 }
 
 fn program() -> (&'static str, [(&'static str, &'static OsStr); 1]) {

@@ -144,7 +144,7 @@ fn is_ready(object: &Object) -> bool {
 }
 
 /// From the second number of `/proc/self/statm`, which counts pages; 0 when unknown.
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * PAGE_BYTES

@@ -25,6 +25,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
+use crate::authority::Lenient;
 use crate::limits::MAX_CONNECTIONS;
 use crate::server::ApiError;
 
@@ -190,6 +191,7 @@ where
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .max_concurrent_streams(MAX_CALLS_PER_CONNECTION);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(Lenient::new(stream)), service);
     watcher.watch(connection).await
 }

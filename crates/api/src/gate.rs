@@ -48,6 +48,12 @@ impl Metrics {
         self.unary.load(Ordering::Relaxed)
     }
 
+    /// Watches, sessions and logs that are open.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     fn gauge(&self, stream: bool) -> (&AtomicUsize, usize) {
         if stream { (&self.streams, MAX_STREAMS) } else { (&self.unary, MAX_IN_FLIGHT) }
     }

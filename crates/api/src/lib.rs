@@ -1,5 +1,6 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
+mod authority;
 mod cluster;
 mod connections;
 mod convert;
@@ -9,6 +10,7 @@ mod gate;
 mod limits;
 mod nodes;
 mod objects;
+mod prometheus;
 mod rest;
 mod scheduler;
 mod server;

@@ -28,6 +28,7 @@ use crate::gate::{GateLayer, Metrics};
 use crate::limits::MAX_REQUEST_BYTES;
 use crate::nodes::NodesService;
 use crate::objects::ObjectsService;
+use crate::prometheus;
 use crate::rest::Rest;
 use crate::scheduler::SchedulerService;
 
@@ -133,6 +134,7 @@ impl Server {
         let reporter = HealthReporter::new();
         let rest = Arc::new(self.rest(&cancel));
         let routes = self.routes(&reporter, &cancel).await?.into_axum_router();
+        let routes = prometheus::route(routes, Arc::clone(&self.store), self.metrics());
         let routes =
             routes.fallback(move |request: Request<Body>| Arc::clone(&rest).serve(request));
         let health = report_health(&reporter, &self.registry, &cancel);

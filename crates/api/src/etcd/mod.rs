@@ -13,6 +13,8 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+#[cfg(test)]
+mod model_test;
 mod queue;
 #[cfg(test)]
 mod testing;
