@@ -173,7 +173,8 @@ pub async fn watch_delays(urls: &[String], watchers: usize) -> Result<Latencies>
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         // Task "bench watcher": when it fails, events are missing, and the wait for them ends.
         tasks.spawn(watch_stream(url.clone(), share, ready, seen));
-        is_ready.await.context("a watch was not created")?;
+        let created = tokio::time::timeout(PATIENCE, is_ready).await;
+        created.context("watches are not created")?.context("a watch was refused")?;
     }
     drop(seen);
     let mut kv = Kv::new(client::connect(&urls[0]).await?);
@@ -202,12 +203,15 @@ async fn watch_stream(
     seen: mpsc::Sender<Instant>,
 ) -> Result<()> {
     let mut client = client::connect_watch(&url).await?;
-    let (requests, stream) = mpsc::channel(16);
-    let mut responses = client.watch(ReceiverStream::new(stream)).await?.into_inner();
+    let (requests, stream) = mpsc::channel(watches.max(1));
+    // All of them first: etcd sends no headers before it has something to say.
     for _ in 0..watches {
         let create = pb::WatchCreateRequest { key: client::key(0).into(), ..Default::default() };
         let union = Some(RequestUnion::CreateRequest(create));
         requests.send(pb::WatchRequest { request_union: union }).await?;
+    }
+    let mut responses = client.watch(ReceiverStream::new(stream)).await?.into_inner();
+    for _ in 0..watches {
         let created = responses.message().await?.context("the stream ended")?;
         ensure!(created.created && !created.canceled, "{created:?}");
     }
