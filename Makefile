@@ -49,7 +49,7 @@ bench: ## Three masters against three members of Debian's etcd; BENCH=... for it
 	$(BIN)/quorate-bench --out $(CARGO_TARGET_DIR)/bench $(BENCH)
 
 bench-scheduler: ## Pods decided about per second, by size of the cluster (about a minute)
-	cargo bench --workspace --bench scheduler -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json
+	cargo bench --workspace --bench scheduler --bench binding -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json
 
 build: ## Builds the binary
 	deploy/install-deps.sh --build

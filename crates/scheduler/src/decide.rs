@@ -10,7 +10,7 @@ use crate::filter::{self, Filter, FilterSet, NodeView, PodRules, Reason};
 use crate::needs::Needs;
 use crate::preempt::{self, Preemption};
 use crate::score::{self, NodeScore, Weights};
-use crate::snapshot::{Class, ClusterSnapshot, Memory, NodeInfo, PodKey, Rule};
+use crate::snapshot::{Class, ClusterSnapshot, Memory, PodKey, Rule};
 
 /// Names of nodes that a trace keeps per filter.
 const EXAMPLES: usize = 5;
@@ -142,6 +142,13 @@ pub fn decide_class(
     decision
 }
 
+/// Why a node will not do.
+enum Refused {
+    /// By the number of the remembered reason.
+    Known(usize),
+    Other(Reason),
+}
+
 /// A decision in the making.
 struct Search<'a> {
     snapshot: &'a ClusterSnapshot,
@@ -152,7 +159,10 @@ struct Search<'a> {
     rules: PodRules<'a>,
     volumes: Result<Vec<Rule>, Reason>,
     ticket: u64,
-    refused: Vec<(Arc<Reason>, Removed)>,
+    /// Nodes by the number of the reason that is remembered.
+    known: Vec<Removed>,
+    /// Nodes by reasons that are not: those that depend on other nodes.
+    refused: Vec<(Reason, Removed)>,
     /// Nodes that could do if pods left them.
     preemptible: Option<Vec<usize>>,
     trace: Trace,
@@ -167,6 +177,7 @@ impl<'a> Search<'a> {
         memory: &'a mut Memory,
     ) -> Self {
         let needs = class.needs();
+        memory.make_room();
         let lower = snapshot.lowest_priority().is_some_and(|lowest| lowest < needs.priority);
         Self {
             snapshot,
@@ -177,6 +188,7 @@ impl<'a> Search<'a> {
             memory,
             volumes: snapshot.claims.rules(needs),
             ticket: score::ticket(policy.seed, &key.uid),
+            known: Vec::new(),
             refused: Vec::new(),
             preemptible: (lower && !needs.never_preempts).then(Vec::new),
             trace: Trace { nodes: snapshot.node_count(), ..Trace::default() },
@@ -186,11 +198,18 @@ impl<'a> Search<'a> {
     fn run(mut self) -> Decision {
         let feasible = match self.snapshot.nomination(self.key) {
             // Others have left this node for the pod.
-            Some(slot) if self.judge(slot, false).is_ok() => vec![slot],
+            Some(slot) if self.judge(slot).is_ok() => vec![slot],
             _ => self.search(),
         };
         self.trace.feasible = feasible.len();
-        for (reason, removed) in std::mem::take(&mut self.refused) {
+        let mut refused = std::mem::take(&mut self.refused);
+        let known = std::mem::take(&mut self.known).into_iter().enumerate();
+        refused.extend(
+            known.filter(|(_, removed)| removed.nodes > 0).filter_map(|(number, removed)| {
+                Some((self.memory.reason(number)?.clone(), removed))
+            }),
+        );
+        for (reason, removed) in refused {
             for words in reason.words() {
                 *self.trace.reasons.entry(words).or_default() += removed.nodes;
             }
@@ -216,11 +235,18 @@ impl<'a> Search<'a> {
         let snapshot = self.snapshot;
         let mut feasible = Vec::new();
         for slot in candidates(snapshot, self.class.needs(), self.ticket) {
-            let node = &snapshot.nodes()[slot];
+            if let Some(number) = self.memory.refusal(slot, snapshot.changed(slot)) {
+                self.trace.examined += 1;
+                self.refuse(slot, Refused::Known(number));
+                continue;
+            }
+            if !snapshot.nodes()[slot].exists {
+                continue;
+            }
             self.trace.examined += 1;
-            match self.judge(slot, true) {
+            match self.judge(slot) {
                 Ok(()) => feasible.push(slot),
-                Err(reason) => self.refuse(slot, node, reason),
+                Err(refused) => self.refuse(slot, refused),
             }
             if feasible.len() >= self.policy.enough_nodes.max(1) {
                 break;
@@ -229,43 +255,47 @@ impl<'a> Search<'a> {
         feasible
     }
 
-    fn judge(&mut self, slot: usize, remember: bool) -> Result<(), Arc<Reason>> {
-        let (snapshot, needs) = (self.snapshot, self.class.needs());
-        let view = NodeView::of(snapshot, slot);
-        let changed = snapshot.changed(slot);
-        if remember && let Some(known) = self.memory.refusal(slot, changed) {
-            return Err(Arc::clone(known));
-        }
-        if let Err(reason) = filter::check(needs, view, Some(self.key)) {
+    fn judge(&mut self, slot: usize) -> Result<(), Refused> {
+        let view = NodeView::of(self.snapshot, slot);
+        if let Err(reason) = filter::check(self.class.needs(), view, Some(self.key)) {
             // What holds for this pod holds for all of its class: only its own nomination is
-            // left out, and that node was tried before anything was remembered.
-            return Err(self.memory.refuse(slot, changed, reason));
+            // left out, and that node is tried without regard to what is remembered.
+            let remembered = self.memory.refuse(slot, self.snapshot.changed(slot), reason);
+            return Err(remembered.map_or_else(Refused::Other, Refused::Known));
         }
         match &self.volumes {
-            Ok(rules) => filter::check_volumes(rules, view.node()).map_err(Arc::new)?,
-            Err(reason) => return Err(Arc::new(reason.clone())),
+            Ok(rules) => filter::check_volumes(rules, view.node()).map_err(Refused::Other)?,
+            Err(reason) => return Err(Refused::Other(reason.clone())),
         }
-        self.rules.check(view).map_err(Arc::new)
+        self.rules.check(view).map_err(Refused::Other)
     }
 
-    fn refuse(&mut self, slot: usize, node: &NodeInfo, reason: Arc<Reason>) {
-        if let Some(preemptible) = &mut self.preemptible
-            && reason.may_be_preempted()
-        {
-            preemptible.push(slot);
-        }
-        let known = self.refused.iter_mut().find(|(r, _)| Arc::ptr_eq(r, &reason) || *r == reason);
-        let removed = match known {
-            Some((_, removed)) => removed,
-            None => {
-                self.refused.push((reason, Removed::default()));
-                let Some((_, removed)) = self.refused.last_mut() else { return };
-                removed
+    /// Counts a refusal.
+    fn refuse(&mut self, slot: usize, refused: Refused) {
+        let (removed, preemptible) = match refused {
+            Refused::Known(number) => {
+                if self.known.len() <= number {
+                    self.known.resize_with(number + 1, Removed::default);
+                }
+                let reason = self.memory.reason(number);
+                (&mut self.known[number], reason.is_some_and(Reason::may_be_preempted))
+            }
+            Refused::Other(reason) => {
+                let preemptible = reason.may_be_preempted();
+                let at = self.refused.iter().position(|(known, _)| *known == reason);
+                let at = at.unwrap_or_else(|| {
+                    self.refused.push((reason, Removed::default()));
+                    self.refused.len() - 1
+                });
+                (&mut self.refused[at].1, preemptible)
             }
         };
         removed.nodes += 1;
         if removed.examples.len() < EXAMPLES {
-            removed.examples.push(Arc::clone(&node.name));
+            removed.examples.push(Arc::clone(&self.snapshot.nodes()[slot].name));
+        }
+        if preemptible && let Some(slots) = &mut self.preemptible {
+            slots.push(slot);
         }
     }
 
@@ -305,16 +335,15 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The nodes in the order in which they are tried: from a start that differs from pod to pod, in
-/// steps so wide that neighbours (which are often alike: one zone, one size) do not follow each
-/// other. A pod that names nodes is tried on those only (and the filters tell why, if it does
+/// The slots of nodes in the order in which they are tried: from a start that differs from pod to
+/// pod, in steps so wide that neighbours (which are often alike: one zone, one size) do not follow
+/// each other. A pod that names nodes is tried on those only (and the filters tell why, if it does
 /// not fit).
 fn candidates(
     snapshot: &ClusterSnapshot,
     needs: &Needs,
     ticket: u64,
 ) -> impl Iterator<Item = usize> {
-    let nodes = snapshot.nodes();
     let named = match &needs.node_name {
         Some(name) => Some(vec![name.as_str()]),
         None => needs.named_nodes(),
@@ -323,11 +352,15 @@ fn candidates(
         named.map(|names| names.into_iter().filter_map(|name| snapshot.slot_of(name)).collect());
     // When none of them is there, all nodes tell so.
     let named = named.filter(|slots| !slots.is_empty());
-    let count = if named.is_none() { nodes.len() } else { 0 };
+    let count = if named.is_none() { snapshot.nodes().len() } else { 0 };
     let start = usize::try_from(ticket % (count.max(1) as u64)).unwrap_or_default();
     let step = stride(count);
-    let all = (0..count).map(move |n| (start + n * step) % count);
-    named.into_iter().flatten().chain(all).filter(|slot| nodes[*slot].exists)
+    let next = move |slot: &usize| {
+        let next = slot + step;
+        Some(if next >= count { next - count } else { next })
+    };
+    let all = std::iter::successors(Some(start), next).take(count);
+    named.into_iter().flatten().chain(all)
 }
 
 /// A step that visits every one of `count` places, and that is far from every simple fraction

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::topology::Domain;
 use crate::filter::Reason;
 
-/// More reasons than this are not kept apart: the memory begins anew.
+/// More reasons than this are not kept apart.
 const REASONS_MAX: usize = 1_000;
 
 /// Which nodes refused pods of the class, by themselves (whatever is on other nodes). It holds
@@ -15,7 +15,7 @@ const REASONS_MAX: usize = 1_000;
 pub(crate) struct Memory {
     /// By the node's slot: the change of the node after which this was found, and the reason.
     refused: Vec<(u64, u16)>,
-    reasons: Vec<Arc<Reason>>,
+    reasons: Vec<Reason>,
     /// The domains over which each of the class's spread constraints counts, since this change
     /// of nodes.
     pub domains: Option<(u64, Arc<Vec<Vec<Domain>>>)>,
@@ -28,28 +28,43 @@ impl Memory {
         self.refused.is_empty() && self.domains.is_none()
     }
 
-    /// Why the node refused, if it did so and has not changed since. (`changed` is never 0.)
-    pub fn refusal(&self, slot: usize, changed: u64) -> Option<&Arc<Reason>> {
-        let (at, reason) = self.refused.get(slot)?;
-        if *at == changed { self.reasons.get(usize::from(*reason)) } else { None }
-    }
-
-    /// Remembers a refusal.
-    pub fn refuse(&mut self, slot: usize, changed: u64, reason: Reason) -> Arc<Reason> {
+    /// Before a decision: forgets all when there is no room for new reasons.
+    pub fn make_room(&mut self) {
         if self.reasons.len() >= REASONS_MAX {
             self.reasons.clear();
             self.refused.clear();
         }
-        let known = self.reasons.iter().position(|known| **known == reason);
-        let index = known.unwrap_or_else(|| {
-            self.reasons.push(Arc::new(reason));
-            self.reasons.len() - 1
-        });
+    }
+
+    /// The number of the reason for which the node refused, if it did so and has not changed
+    /// since. (`changed` is never 0.)
+    pub fn refusal(&self, slot: usize, changed: u64) -> Option<usize> {
+        let (at, reason) = self.refused.get(slot)?;
+        (*at == changed).then_some(usize::from(*reason))
+    }
+
+    /// A reason by its number.
+    pub fn reason(&self, number: usize) -> Option<&Reason> {
+        self.reasons.get(number)
+    }
+
+    /// Remembers a refusal; returns the number of the reason, or the reason itself when there is
+    /// no room for it.
+    pub fn refuse(&mut self, slot: usize, changed: u64, reason: Reason) -> Result<usize, Reason> {
+        let known = self.reasons.iter().position(|known| *known == reason);
+        let number = match known {
+            Some(number) => number,
+            None if self.reasons.len() >= REASONS_MAX => return Err(reason),
+            None => {
+                self.reasons.push(reason);
+                self.reasons.len() - 1
+            }
+        };
         if self.refused.len() <= slot {
             self.refused.resize(slot + 1, (0, 0));
         }
         // There are REASONS_MAX at most.
-        self.refused[slot] = (changed, u16::try_from(index).unwrap_or_default());
-        Arc::clone(&self.reasons[index])
+        self.refused[slot] = (changed, u16::try_from(number).unwrap_or_default());
+        Ok(number)
     }
 }
