@@ -11,7 +11,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 # differ, and cargo would compile them (RocksDB too) a second time.
 CARGO_BUILD := cargo build --workspace --bins
 
-.PHONY: help demo test unit e2e verify lint advisories fix bench bench-scheduler build up down deps
+.PHONY: help demo test unit e2e verify lint advisories fix bench bench-scheduler bench-scale build up down deps
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ bench: ## Three masters against three members of Debian's etcd; BENCH=... for it
 
 bench-scheduler: ## Pods decided about per second, by size of the cluster (about a minute)
 	cargo bench --workspace --bench scheduler --bench binding -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json
+
+bench-scale: ## Three masters, many hollow nodes, 30 pods each; SCALE="--nodes 5000" for the largest step
+	$(CARGO_BUILD)
+	$(BIN)/quorate-bench-scale --json $(CARGO_TARGET_DIR)/bench-scale.json $(SCALE)
 
 build: ## Builds the binary
 	deploy/install-deps.sh --build

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         users_and_roles,
         a_master_dies_and_clients_go_on,
     ];
-    suite::main(Options { masters: 3, nodes: 0, insecure: true }, cases)
+    suite::main(Options { nodes: 0, insecure: true, ..Options::default() }, cases)
 }
 
 /// All masters, as etcdctl wants them.

@@ -31,13 +31,15 @@ pub struct Options {
     pub masters: u16,
     /// Number of nodes (agents on this machine's Docker).
     pub nodes: u16,
+    /// Number of hollow nodes, all of one process.
+    pub hollow: u32,
     /// Plain HTTP instead of mutual TLS.
     pub insecure: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { masters: 3, nodes: 2, insecure: false }
+        Self { masters: 3, nodes: 2, hollow: 0, insecure: false }
     }
 }
 
@@ -81,7 +83,11 @@ impl TestCluster {
         };
         let numbers = [options.masters, options.nodes, port_base].map(|n| n.to_string());
         let [masters, nodes, base] = numbers.each_ref().map(String::as_str);
+        let hollow = options.hollow.to_string();
         let mut args = vec!["--masters", masters, "--nodes", nodes, "--port-base", base];
+        if options.hollow > 0 {
+            args.extend(["--hollow", &hollow, "--wait", "300s"]);
+        }
         if options.insecure {
             args.push("--insecure");
         }

@@ -53,7 +53,7 @@ impl Servers {
         let processes = match kind {
             Kind::Etcd => Processes::Etcd(Etcd::start()?),
             Kind::Quorate => {
-                let options = Options { masters: 3, nodes: 0, insecure: true };
+                let options = Options { nodes: 0, insecure: true, ..Options::default() };
                 Processes::Quorate(TestCluster::start(options).await?)
             }
         };
