@@ -11,7 +11,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 # differ, and cargo would compile them (RocksDB too) a second time.
 CARGO_BUILD := cargo build --workspace --bins
 
-.PHONY: help demo test unit e2e verify lint advisories fix bench bench-scheduler bench-scale build up down deps
+.PHONY: help demo test unit e2e chaos verify lint advisories fix bench bench-scheduler bench-scale build up down deps
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,22 @@ unit: ## Tests inside the crates
 e2e: ## Tests of the real binary: real processes, real Docker
 	cargo build --workspace --all-targets
 	cargo test --workspace --test '*' -- --test-threads=1
+
+# Fixed seeds, so that a build is comparable with the one before, and a fresh one, which is
+# printed. About five minutes; each run leaves its folder in $(CHAOS_OUT).
+CHAOS_OUT ?= /tmp/quorate-chaos
+CHAOS := $(BIN)/quorate chaos run --out $(CHAOS_OUT)
+
+chaos: deps ## Breaks clusters on purpose, and judges what clients saw
+	$(CARGO_BUILD)
+	$(CHAOS)/kills --scenario kills --seed 1
+	$(CHAOS)/pauses --scenario pauses --seed 2
+	$(CHAOS)/planned --scenario planned --seed 3
+	$(CHAOS)/partitions --scenario partitions --seed 4
+	$(CHAOS)/nodes --scenario nodes --nodes 2 --seed 5
+	$(CHAOS)/random --steps 12 --seed 6
+	$(CHAOS)/fresh --steps 12
+	$(BIN)/quorate chaos failover --kills 5
 
 verify: lint test ## Everything that CI checks; changes no file of the checkout
 

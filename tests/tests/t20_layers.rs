@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("quorate-agent", &["quorate-client", "quorate-objects", "quorate-proto"]),
     ("quorate-cli", &["quorate-client", "quorate-objects", "quorate-proto"]),
     ("quorate-testkit", &["quorate-client", "quorate-objects", "quorate-proto"]),
+    ("quorate-chaos", &["quorate-client", "quorate-objects", "quorate-proto", "quorate-testkit"]),
     ("quorate-tests", &["quorate-client", "quorate-objects", "quorate-testkit"]),
     (
         "quorate",
@@ -58,6 +59,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "quorate-api",
             "quorate-raftstore",
             "quorate-proto",
+            "quorate-chaos",
             "quorate-client",
             "quorate-agent",
             "quorate-testkit",

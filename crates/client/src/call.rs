@@ -23,8 +23,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// May a call be repeated when nobody knows whether it was carried out?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// Carrying it out twice is the same as once.
+    /// It changes nothing.
     Safe,
+    /// It changes something, and twice is the same as once as long as nobody else changes the
+    /// same in between: repeated, but when no attempt has an answer the outcome is unknown.
+    Idempotent,
     /// Twice is not once: report that the outcome is unknown.
     Unsafe,
 }
@@ -35,6 +38,8 @@ struct Tries<'a> {
     what: &'a str,
     attempts: Vec<Option<Attempt>>,
     leader: Option<String>,
+    /// A write that may have been carried out: where, and what happened there.
+    in_doubt: Option<(String, String)>,
 }
 
 impl Tries<'_> {
@@ -58,6 +63,9 @@ impl Tries<'_> {
     }
 
     fn into_error(self) -> ClientError {
+        if let Some((endpoint, problem)) = &self.in_doubt {
+            return ClientError::outcome_unknown_at(endpoint, self.what, problem);
+        }
         let pool = self.pool;
         let attempt = |(index, attempt): (usize, Option<Attempt>)| {
             attempt.unwrap_or_else(|| Attempt {
@@ -90,7 +98,8 @@ where
     let start = Instant::now();
     let deadline = start + options.timeout;
     let mut pause = FIRST_PAUSE;
-    let mut tries = Tries { pool, what, attempts: vec![None; pool.len()], leader: None };
+    let mut tries =
+        Tries { pool, what, attempts: vec![None; pool.len()], leader: None, in_doubt: None };
     loop {
         let first = pool.preferred();
         for index in (first..first + pool.len()).map(|i| i % pool.len()) {
@@ -100,7 +109,7 @@ where
             }
             // A master that hangs must not use up the time of the others.
             let patience = match repeat {
-                Repeat::Safe => (deadline - now).min(options.attempt_timeout),
+                Repeat::Safe | Repeat::Idempotent => (deadline - now).min(options.attempt_timeout),
                 Repeat::Unsafe => deadline - now,
             };
             let mut request = Request::new(request.clone());
@@ -159,7 +168,12 @@ fn judge<R>(
             tries.pool.prefer(index + 1);
             return unknown(tries.what, &problem);
         }
-        Outcome::Broken(problem) => tries.note(index, true, problem),
+        Outcome::Broken(problem) => {
+            if repeat == Repeat::Idempotent {
+                tries.in_doubt = Some((endpoint, problem.clone()));
+            }
+            tries.note(index, true, problem);
+        }
     }
     None
 }
@@ -175,3 +189,7 @@ fn timed_out(status: &Status) -> bool {
 pub(crate) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
+
+#[cfg(test)]
+#[path = "call_test.rs"]
+mod tests;

@@ -224,12 +224,12 @@ impl Client {
             field_validation: validation(options),
         };
         let what = format!("update {}", describe(value));
-        // With a precondition a repetition would meet its own first success as a conflict.
-        let conditional = value.pointer("/metadata/resourceVersion").is_some();
-        let repeat = if conditional { Repeat::Unsafe } else { Repeat::Safe };
-        let object = call(&self.pool, &self.options, &what, repeat, request, |c, r| async {
-            objects(c).update(r).await
-        });
+        // With a precondition a repetition would meet its own first success as a conflict; without
+        // one it could undo what somebody else has written since.
+        let object =
+            call(&self.pool, &self.options, &what, Repeat::Unsafe, request, |c, r| async {
+                objects(c).update(r).await
+            });
         Object::decode(object.await?)
     }
 
@@ -264,7 +264,7 @@ impl Client {
         let what = format!("patch {} {name:?}", kind.resource());
         // The same merge twice is the same as once; a JSON patch may append to a list.
         let safe = patch_type == PatchType::Merge && options.revision == 0;
-        let repeat = if safe { Repeat::Safe } else { Repeat::Unsafe };
+        let repeat = if safe { Repeat::Idempotent } else { Repeat::Unsafe };
         let object = call(&self.pool, &self.options, &what, repeat, request, |c, r| async {
             objects(c).patch(r).await
         });

@@ -61,7 +61,7 @@ pub struct MasterArgs {
     /// Interval of the leader's heartbeats, in milliseconds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=5_000))]
     heartbeat_ms: u64,
-    /// Silence of the leader after which an election begins, in milliseconds (up to twice this, at random)
+    /// Silence of the leader after which an election begins, in milliseconds (up to a fifth more, at random)
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     election_ms: u64,
 }

@@ -56,7 +56,7 @@ pub struct Options {
     pub initial_members: Vec<InitialMember>,
     /// How often a leader shows that it lives.
     pub heartbeat: Duration,
-    /// Silence after which a follower stands for election, at least; at most twice as long.
+    /// Silence after which a follower stands for election, at least; at most a fifth longer.
     pub election_timeout: Duration,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
@@ -123,19 +123,26 @@ impl Options {
                 member.name, member.peer_url
             ));
         }
-        if self.heartbeat.is_zero() || self.election_timeout < self.heartbeat * 2 {
+        if self.heartbeat.is_zero() || self.election_timeout < self.heartbeat * 3 {
             return invalid(format!(
-                "the election timeout ({:?}) must be at least twice the heartbeat ({:?})",
+                "the election timeout ({:?}) must be at least three heartbeats ({:?} each)",
                 self.election_timeout, self.heartbeat
             ));
         }
         Ok(())
     }
 
+    /// openraft's least and greatest election timeout, in milliseconds. A follower of a leader
+    /// waits for the lease, which is the greatest, and then for a random time between the two:
+    /// one to one and a fifth of ours.
+    pub(crate) fn election_range(&self) -> (u64, u64) {
+        let silence = u64::try_from(self.election_timeout.as_millis()).unwrap_or(u64::MAX);
+        (silence.saturating_mul(2) / 5, silence.saturating_mul(3) / 5)
+    }
+
     pub(crate) fn raft_config(&self) -> Result<openraft::Config, RaftStoreError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let election_min = millis(self.election_timeout);
-        let election_max = election_min * 2;
+        let (election_min, election_max) = self.election_range();
         openraft::Config {
             cluster_name: self.cluster_id.clone(),
             heartbeat_interval: millis(self.heartbeat),
@@ -165,3 +172,7 @@ impl Options {
         .map_err(|error| RaftStoreError::Options(error.to_string()))
     }
 }
+
+#[cfg(test)]
+#[path = "options_test.rs"]
+mod tests;

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate_client::v1::StatusResponse;
 use quorate_client::{Client, ClientOptions, ClusterFile, ListOptions};
 
+use crate::breaking::{BEHIND, links_of};
 use crate::docker::{self, Container};
+use crate::links::Links;
 use crate::ports::PortBase;
 use crate::process::{self, Output};
 use crate::wait::wait_for;
@@ -25,7 +28,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_TAIL: usize = 25;
 
 /// What to start.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Number of masters.
     pub masters: u16,
@@ -35,20 +38,35 @@ pub struct Options {
     pub hollow: u32,
     /// Plain HTTP instead of mutual TLS.
     pub insecure: bool,
+    /// Put a proxy in front of every master: see [`TestCluster::links`].
+    pub links: bool,
+    /// Environment of the processes, beyond what this one has.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { masters: 3, nodes: 2, hollow: 0, insecure: false }
+        Self {
+            masters: 3,
+            nodes: 2,
+            hollow: 0,
+            insecure: false,
+            links: false,
+            environment: Vec::new(),
+        }
     }
 }
 
 /// A running cluster. Dropping it stops it and removes its containers.
 #[derive(Debug)]
 pub struct TestCluster {
-    binary: PathBuf,
-    dir: PathBuf,
+    pub(crate) binary: PathBuf,
+    pub(crate) dir: PathBuf,
     cluster_id: String,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) links: Option<Links>,
+    /// Command lines of the processes as they were started.
+    pub(crate) commands: Mutex<BTreeMap<String, Vec<String>>>,
     _ports: Option<PortBase>,
     _temp: Option<tempfile::TempDir>,
 }
@@ -78,11 +96,15 @@ impl TestCluster {
             binary: process::binary()?,
             dir: dir.to_owned(),
             cluster_id: String::new(),
+            links: options.links.then(|| links_of(dir, port_base, options.masters)),
+            environment: options.environment,
+            commands: Mutex::default(),
             _ports: None,
             _temp: None,
         };
-        let numbers = [options.masters, options.nodes, port_base].map(|n| n.to_string());
-        let [masters, nodes, base] = numbers.each_ref().map(String::as_str);
+        let numbers =
+            [options.masters, options.nodes, port_base, port_base + BEHIND].map(|n| n.to_string());
+        let [masters, nodes, base, public] = numbers.each_ref().map(String::as_str);
         let hollow = options.hollow.to_string();
         let mut args = vec!["--masters", masters, "--nodes", nodes, "--port-base", base];
         if options.hollow > 0 {
@@ -91,11 +113,15 @@ impl TestCluster {
         if options.insecure {
             args.push("--insecure");
         }
+        if options.links {
+            args.extend(["--advertise-base", public]);
+        }
         // From here on, dropping `cluster` cleans up.
         let up = cluster.up(&args).await;
         cluster.cluster_id = cluster.file().map(|file| file.cluster_id).unwrap_or_default();
         up?;
         cluster.wait_ready().await?;
+        cluster.remember_commands()?;
         Ok(cluster)
     }
 
@@ -181,8 +207,9 @@ impl TestCluster {
     pub async fn quorate_with(&self, args: &[&str], input: Option<&str>) -> Result<Output> {
         // The state folder keeps `up` from becoming the user's default cluster.
         let state = self.dir.with_extension("state");
-        let env: [(&str, &OsStr); 2] =
-            [("QUORATE_CLUSTER", self.dir.as_os_str()), ("XDG_STATE_HOME", state.as_os_str())];
+        let mut env: Vec<(&str, &OsStr)> =
+            vec![("QUORATE_CLUSTER", self.dir.as_os_str()), ("XDG_STATE_HOME", state.as_os_str())];
+        env.extend(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_ref())));
         process::run(&self.binary, args, &env, input).await
     }
 
@@ -280,61 +307,6 @@ impl TestCluster {
             Ok((value, _)) => Ok(value),
             Err(error) => Err(anyhow!("{error:#}\n{}", self.describe().await)),
         }
-    }
-
-    /// Process ids by name of master or node.
-    ///
-    /// # Errors
-    /// When `cluster.json` cannot be read.
-    pub fn pids(&self) -> Result<BTreeMap<String, i32>> {
-        let file = self.file()?;
-        let masters = file.masters.into_iter().map(|m| (m.name, m.pid));
-        let nodes = file.nodes.into_iter().map(|n| (n.name, n.pid));
-        let endpoint = file.endpoint.into_iter().map(|e| ("endpoint".to_owned(), e.pid));
-        let all = masters.chain(nodes).chain(endpoint);
-        all.filter_map(|(name, pid)| Some((name, pid.filter(|pid| *pid != 0)?)))
-            .map(|(name, pid)| Ok((name, i32::try_from(pid)?)))
-            .collect()
-    }
-
-    /// Sends a signal to a master or an agent.
-    ///
-    /// # Errors
-    /// When there is no such process.
-    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        let pid = *self.pids()?.get(name).with_context(|| format!("no {name} in this cluster"))?;
-        ensure!(self.is_alive(pid), "{name} (process {pid}) is not running");
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {name} ({pid})"))
-    }
-
-    /// SIGKILL, and waits until the process is gone.
-    ///
-    /// # Errors
-    /// When there is no such process.
-    pub async fn kill(&self, name: &str) -> Result<()> {
-        let pid = *self.pids()?.get(name).with_context(|| format!("no {name} in this cluster"))?;
-        self.signal(name, Signal::SIGKILL)?;
-        wait_for(&format!("end of {name}"), PATIENCE, async || {
-            ensure!(!self.is_alive(pid), "process {pid} is still there");
-            Ok(())
-        })
-        .await
-        .map(drop)
-    }
-
-    /// Kills a node as a power cut would: its agent and all its containers.
-    ///
-    /// # Errors
-    /// When the agent is not running, or Docker fails.
-    pub async fn kill_node(&self, name: &str) -> Result<()> {
-        self.kill(name).await?;
-        docker::kill(&self.containers_of(name).await?).await
-    }
-
-    /// A process whose command line names this cluster's folder: ids are reused.
-    fn is_alive(&self, pid: i32) -> bool {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy())
     }
 
     /// All containers of the cluster, sandboxes too, running or not.

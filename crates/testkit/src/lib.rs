@@ -3,13 +3,16 @@
 //! Nothing here links the server: clusters are started by `quorate up`, seen through the
 //! client, and checked against what Docker and the operating system say.
 
+mod breaking;
 pub mod cluster;
 pub mod docker;
 pub mod http;
 pub mod image;
+pub mod links;
 pub mod load;
 pub mod ports;
 pub mod process;
+mod sockets;
 pub mod suite;
 pub mod wait;
 pub mod writer;

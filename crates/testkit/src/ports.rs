@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 /// First port base that is tried; below the range of ephemeral ports.
 const FIRST: u16 = 21_000;
 /// Distance of two bases: a cluster uses base for its endpoint, base + 1… for clients and
-/// base + 101… for peers.
+/// base + 101… for peers, and a proxy in front of it base + 51… and base + 151…
 const STEP: u16 = 200;
 /// Number of bases that are tried.
 const BASES: u16 = 40;
@@ -53,8 +53,8 @@ impl PortBase {
 }
 
 fn ports(base: u16, masters: u16) -> impl Iterator<Item = u16> {
-    let masters = (1..=masters).flat_map(move |n| [base + n, base + 100 + n]);
-    std::iter::once(base).chain(masters)
+    let each = move |n| [base + n, base + 50 + n, base + 100 + n, base + 150 + n];
+    std::iter::once(base).chain((1..=masters).flat_map(each))
 }
 
 fn is_free(port: u16) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +65,12 @@ pub struct MasterSpec {
     pub url: String,
     /// For the other masters.
     pub peer_url: String,
+    /// Where it listens for clients, when others reach it by way of a proxy at `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// The same for `peer_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_listen: Option<SocketAddr>,
     /// Its log and state.
     pub data_dir: PathBuf,
 }

@@ -19,6 +19,8 @@ pub struct Wanted {
     pub nodes: u16,
     /// See [`ClusterSpec::port_base`].
     pub port_base: u16,
+    /// Others reach the masters at this + 1, 2, … and + 101, 102, …, where a proxy stands.
+    pub advertise_base: Option<u16>,
     /// Plain HTTP?
     pub insecure: bool,
     /// Address of the Docker daemon.
@@ -33,12 +35,16 @@ pub struct Wanted {
 #[must_use]
 pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
     let base = wanted.port_base;
+    let public = wanted.advertise_base.unwrap_or(base);
+    let listen = |port| wanted.advertise_base.map(|_| SocketAddr::from(([127, 0, 0, 1], port)));
     let scheme = if wanted.insecure { "http" } else { "https" };
     let master = |i: u16| MasterSpec {
         name: format!("m{i}"),
         pid: 0,
-        url: format!("{scheme}://127.0.0.1:{}", base + i),
-        peer_url: format!("{scheme}://127.0.0.1:{}", base + 100 + i),
+        url: format!("{scheme}://127.0.0.1:{}", public + i),
+        peer_url: format!("{scheme}://127.0.0.1:{}", public + 100 + i),
+        listen: listen(base + i),
+        peer_listen: listen(base + 100 + i),
         data_dir: dir.join(format!("m{i}")).join(DATA),
     };
     let node = |i: u16| NodeSpec {
@@ -76,12 +82,22 @@ pub fn socket(url: &str) -> Result<SocketAddr> {
         .ok_or_else(|| CliError::local(format!("{url:?} is not http(s)://IP:PORT")))
 }
 
+/// Where a master listens for clients.
+fn listen(master: &MasterSpec) -> Result<SocketAddr> {
+    master.listen.map_or_else(|| socket(&master.url), Ok)
+}
+
+/// Where it listens for the other masters.
+fn peer_listen(master: &MasterSpec) -> Result<SocketAddr> {
+    master.peer_listen.map_or_else(|| socket(&master.peer_url), Ok)
+}
+
 /// Can the ports of a master be listened on?
 ///
 /// # Errors
 /// Names the first port that is taken, and says what to do.
 pub fn check_ports(master: &MasterSpec) -> Result<()> {
-    check_free(&master.name, &[&master.url, &master.peer_url])
+    check_free(&master.name, &[listen(master)?, peer_listen(master)?])
 }
 
 /// Can the endpoint's port be listened on?
@@ -89,13 +105,12 @@ pub fn check_ports(master: &MasterSpec) -> Result<()> {
 /// # Errors
 /// As [`check_ports`].
 pub fn check_endpoint(endpoint: &EndpointSpec) -> Result<()> {
-    check_free("the endpoint", &[&endpoint.url])
+    check_free("the endpoint", &[socket(&endpoint.url)?])
 }
 
-fn check_free(name: &str, urls: &[&str]) -> Result<()> {
-    for url in urls {
-        let address = socket(url)?;
-        if let Err(e) = TcpListener::bind(address) {
+fn check_free(name: &str, addresses: &[SocketAddr]) -> Result<()> {
+    for address in addresses {
+        if let Err(e) = TcpListener::bind(*address) {
             let message = match e.kind() {
                 std::io::ErrorKind::AddrInUse => format!(
                     "port {} is taken by another process ({name} needs it): \
@@ -121,8 +136,8 @@ pub fn master_args(dir: &Path, spec: &ClusterSpec, master: &MasterSpec) -> Resul
     let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
     flag("name", master.name.clone());
     flag("data-dir", master.data_dir.display().to_string());
-    flag("listen", socket(&master.url)?.to_string());
-    flag("peer-listen", socket(&master.peer_url)?.to_string());
+    flag("listen", listen(master)?.to_string());
+    flag("peer-listen", peer_listen(master)?.to_string());
     flag("cluster-id", spec.cluster_id.clone());
     flag("initial-masters", initial.join(";"));
     flag("pod-cidr", spec.pod_cidr.clone());

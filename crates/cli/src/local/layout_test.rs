@@ -5,6 +5,7 @@ fn wanted(port_base: u16) -> Wanted {
         masters: 3,
         nodes: 2,
         port_base,
+        advertise_base: None,
         insecure: true,
         docker: "unix:///d.sock".into(),
         pod_cidr: None,
@@ -23,6 +24,16 @@ fn ports_and_addresses_follow_the_base() {
     assert_ne!(spec.pod_cidr, other.pod_cidr);
     assert_ne!(spec.service_cidr, other.service_cidr);
     assert_ne!(spec.cluster_id, other.cluster_id);
+}
+
+#[test]
+fn behind_a_proxy_masters_listen_where_the_proxy_finds_them() {
+    let spec = plan(Path::new("/c"), &Wanted { advertise_base: Some(7050), ..wanted(7000) });
+    let args = master_args(Path::new("/c"), &spec, &spec.masters[1]).unwrap().join(" ");
+    assert!(args.contains("--listen 127.0.0.1:7002 --peer-listen 127.0.0.1:7102"), "{args}");
+    assert!(args.contains("m2=http://127.0.0.1:7052,http://127.0.0.1:7152"), "{args}");
+    let args = agent_args(Path::new("/c"), &spec, &spec.nodes[0]).join(" ");
+    assert!(args.contains("--masters http://127.0.0.1:7051,http://127.0.0.1:7052"), "{args}");
 }
 
 #[test]
@@ -61,6 +72,8 @@ fn a_taken_port_is_named() {
         pid: 0,
         url: format!("http://{address}"),
         peer_url: "http://127.0.0.1:0".into(),
+        listen: None,
+        peer_listen: None,
         data_dir: "/c/m1".into(),
     };
     let message = check_ports(&master).unwrap_err().to_string();

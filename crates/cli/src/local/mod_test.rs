@@ -5,6 +5,7 @@ fn cluster(dir: &Path) -> LocalCluster {
         masters: 1,
         nodes: 1,
         port_base: 7000,
+        advertise_base: None,
         insecure: true,
         docker: "unix:///none".into(),
         pod_cidr: None,

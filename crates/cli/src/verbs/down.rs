@@ -166,6 +166,7 @@ mod tests {
             masters: 2,
             nodes: 1,
             port_base: 7000,
+            advertise_base: None,
             insecure: true,
             docker: String::new(),
             pod_cidr: None,

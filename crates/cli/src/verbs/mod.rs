@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod apply;
+mod chaos;
 mod completion;
 mod cordon;
 mod create;
@@ -71,6 +72,8 @@ pub enum Command {
     Wait(wait::Wait),
     /// Print a configuration for kubectl and other Kubernetes clients
     Kubeconfig(kubeconfig::Kubeconfig),
+    /// Break a cluster on purpose, and judge what its clients saw
+    Chaos(chaos::Chaos),
     /// Print a shell's completion script
     Completion(completion::Completion),
     /// Print the versions of this binary and of the masters
@@ -101,6 +104,7 @@ impl Command {
             Self::Why(verb) => Box::pin(verb.run(context)).await,
             Self::Wait(verb) => Box::pin(verb.run(context)).await,
             Self::Kubeconfig(verb) => verb.run(context),
+            Self::Chaos(verb) => verb.run(),
             Self::Completion(verb) => verb.run(context),
             Self::Version(verb) => Box::pin(verb.run(context)).await,
         }

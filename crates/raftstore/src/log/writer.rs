@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Shared, keys};
 use crate::codec;
+use crate::failpoint::Defect;
 use crate::fatal::Fatal;
 use crate::types::TypeConfig;
 
@@ -17,6 +18,9 @@ use crate::types::TypeConfig;
 const BATCH_BYTES: usize = 4 << 20;
 /// Jobs after which a batch is closed.
 const BATCH_JOBS: usize = 1024;
+
+/// How long a write that was acknowledged too early is not on disk.
+const DEFECT_DELAY: std::time::Duration = std::time::Duration::from_millis(150);
 
 /// One change of the log, with whom to tell when it is on disk.
 pub(super) struct Job {
@@ -60,7 +64,7 @@ impl Change {
 pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal) {
     let mut group = Vec::new();
     let mut synced = WriteOptions::default();
-    synced.set_sync(true);
+    synced.set_sync(!Defect::SkipSync.is_present());
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = WriteBatch::default();
         first.change.put(&mut batch);
@@ -71,6 +75,10 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal)
             group.push(job);
         }
         put_committed(shared, &mut batch);
+        if Defect::EarlyAcknowledgement.is_present() {
+            report(shared, group.drain(..));
+            std::thread::sleep(DEFECT_DELAY);
+        }
         match write(shared, batch, &synced) {
             Ok(()) => report(shared, group.drain(..)),
             Err(error) => return fail(group, jobs, fatal, &error),

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::codec::Malformed;
 use crate::error::RaftStoreError;
+use crate::failpoint::Defect;
 use crate::fatal::Fatal;
 use crate::types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 pub(crate) use backend::RocksBackend;
@@ -109,7 +110,13 @@ impl State {
             entries.push(store_entry(entry)?);
         }
         let changes = meta.changes(membership_changed);
+        let fences: Vec<u64> = entries.iter().map(fence).collect();
+        if Defect::IgnoreFence.is_present() {
+            entries.iter_mut().filter_map(|e| e.command.as_mut()).for_each(|c| c.fence = 0);
+        }
+        let before = self.machine.revision();
         let results = self.machine.apply(&entries, changes).map_err(io::Error::other)?;
+        trace_fences(&entries, &fences, &results, before);
         *self.meta.lock() = meta.clone();
         self.applied.send_replace(meta.applied.into());
         for ((_, responder), result) in group.drain(..).zip(results) {
@@ -152,6 +159,35 @@ fn store_entry(entry: &Entry) -> io::Result<quorate_store::Entry> {
         index: entry.log_id.index,
         command,
     })
+}
+
+fn fence(entry: &quorate_store::Entry) -> u64 {
+    entry.command.as_ref().map_or(0, |command| command.fence)
+}
+
+/// Says which decisions of leader work had an effect: the chaos harness reads it to see that
+/// those of deposed leaders have none.
+fn trace_fences(
+    entries: &[quorate_store::Entry],
+    fences: &[u64],
+    results: &[CommandResult],
+    mut revision: u64,
+) {
+    for ((entry, fence), result) in entries.iter().zip(fences).zip(results) {
+        // A repeated request is answered with its first result, which is older.
+        let effective = result.rejection.is_none() && result.revision > revision;
+        revision = revision.max(result.revision);
+        if *fence != 0 {
+            tracing::debug!(
+                target: "quorate_raftstore::fence",
+                decided_in = fence,
+                committed_in = entry.term,
+                index = entry.index,
+                effective,
+                "leader work"
+            );
+        }
+    }
 }
 
 fn payload_bytes(entry: &Entry) -> usize {

@@ -37,6 +37,10 @@ pub struct Up {
     /// Masters listen on this + 1, 2, … and this + 101, 102, … [default: 7000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1024..=65300))]
     port_base: Option<u16>,
+    /// Tell everybody that masters are at this + 1, 2, … and this + 101, 102, …: for tests that
+    /// put a proxy there
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u16).range(1024..=65300))]
+    advertise_base: Option<u16>,
     /// Plain HTTP on loopback instead of TLS
     #[arg(long)]
     insecure: bool,
@@ -129,6 +133,7 @@ impl Up {
             masters: self.masters.unwrap_or(3),
             nodes: self.nodes.unwrap_or(2),
             port_base: self.port_base.unwrap_or(7000),
+            advertise_base: self.advertise_base,
             insecure: self.insecure,
             docker: docker::address(self.docker.as_deref()),
             pod_cidr: self.pod_cidr.clone(),

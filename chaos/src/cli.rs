@@ -1,0 +1,204 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use quorate_testkit::Options;
+
+use crate::evidence::Evidence;
+use crate::failover::{self, How};
+use crate::plan::{Abilities, Plan, SCENARIOS};
+use crate::report::verdict_lines;
+use crate::run::{Config, run};
+use crate::verdicts;
+
+/// Breaks a Quorate cluster on purpose, and judges what its clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "quorate chaos", bin_name = "quorate chaos", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a local cluster, break it, and judge; exits with 1 when a promise is broken
+    Run(Box<Run>),
+    /// Measure how long it takes after the leader is gone until clients are served again
+    Failover(Failover),
+    /// Judge the evidence of an earlier run again
+    Judge {
+        /// evidence.json of a run
+        evidence: PathBuf,
+    },
+    /// List the named scenarios
+    Scenarios,
+}
+
+/// What to run.
+#[derive(Args, Debug)]
+struct Run {
+    /// Named scenario (see `quorate chaos scenarios`)
+    #[arg(long, conflicts_with_all = ["plan", "steps"])]
+    scenario: Option<String>,
+    /// Plan in YAML, as an earlier run has written it or by hand
+    #[arg(long, conflicts_with = "steps")]
+    plan: Option<PathBuf>,
+    /// Number of random steps [default: 20]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Seed of all choices [default: a fresh one, which is printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Number of masters
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+    masters: u16,
+    /// Number of nodes on this machine's Docker
+    #[arg(long, default_value_t = 0)]
+    nodes: u16,
+    /// Number of hollow nodes: pods only pretend to run there
+    #[arg(long, default_value_t = 0)]
+    hollow: u32,
+    /// Number of clients
+    #[arg(long, default_value_t = 9)]
+    clients: u32,
+    /// Do not put a proxy between the processes (no partitions then)
+    #[arg(long)]
+    no_links: bool,
+    /// Speak TLS, and not etcd's API
+    #[arg(long)]
+    tls: bool,
+    /// Folder for report, evidence and logs [default: quorate-chaos-SEED]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Keep the logs of all processes even when all is well
+    #[arg(long)]
+    keep_logs: bool,
+}
+
+/// What to measure.
+#[derive(Args, Debug)]
+struct Failover {
+    /// How often, for each way of --how
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    kills: u32,
+    /// What happens to the leader; several with commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,terminate,cut")]
+    how: Vec<How>,
+    /// Measure this system the same way in the same run
+    #[arg(long)]
+    peer: Option<Peer>,
+    /// Do not measure until the next pod is bound
+    #[arg(long)]
+    no_pods: bool,
+    /// Write the figures here too, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Systems to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Peer {
+    /// Debian's etcd-server, with its defaults.
+    Etcd,
+}
+
+impl Failover {
+    async fn run(self) -> Result<ExitCode> {
+        let options = failover::Options {
+            kills: self.kills as usize,
+            how: self.how,
+            etcd: self.peer == Some(Peer::Etcd),
+            pods: !self.no_pods,
+        };
+        let figures = failover::measure(&options).await?;
+        if let Some(path) = &self.json {
+            std::fs::write(path, serde_json::to_vec_pretty(&figures)?)
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        print!("{}", figures.table());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Cli {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// When it cannot be carried out; a broken promise is no error but the exit code 1.
+    pub async fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Run(args) => args.run().await,
+            Command::Failover(args) => args.run().await,
+            Command::Judge { evidence } => judge(&evidence),
+            Command::Scenarios => {
+                for (name, what, _) in SCENARIOS {
+                    println!("{name:<12} {what}");
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+impl Run {
+    async fn run(self) -> Result<ExitCode> {
+        let seed = self.seed.unwrap_or_else(rand::random);
+        eprintln!("seed {seed}");
+        let plan = self.plan(seed)?;
+        let out = self.out.unwrap_or_else(|| format!("quorate-chaos-{}", plan.seed).into());
+        let config = Config {
+            cluster: Options {
+                masters: self.masters,
+                nodes: self.nodes,
+                hollow: self.hollow,
+                insecure: !self.tls,
+                links: !self.no_links,
+                ..Options::default()
+            },
+            plan,
+            clients: self.clients,
+            keep_logs: self.keep_logs,
+            out: out.clone(),
+        };
+        let report = run(config).await?;
+        println!("{}", report.summary());
+        println!("{}", out.join("report.html").display());
+        Ok(exit_code(!report.failed()))
+    }
+
+    fn plan(&self, seed: u64) -> Result<Plan> {
+        if let Some(name) = &self.scenario {
+            return Plan::scenario(name, seed);
+        }
+        if let Some(path) = &self.plan {
+            let plan = Plan::load(path)?;
+            return Ok(Plan { seed: self.seed.unwrap_or(plan.seed), ..plan });
+        }
+        let abilities = Abilities {
+            links: !self.no_links,
+            nodes: self.nodes > 0 || self.hollow > 0,
+            processes: true,
+        };
+        let steps = self.steps.unwrap_or(20);
+        if steps == 0 {
+            bail!("--steps: at least 1");
+        }
+        Ok(Plan::random(seed, steps, abilities))
+    }
+}
+
+fn judge(path: &PathBuf) -> Result<ExitCode> {
+    let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let evidence: Evidence = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is no evidence of a run", path.display()))?;
+    let verdicts = verdicts::judge(&evidence);
+    println!("{}", verdict_lines(&verdicts).join("\n"));
+    Ok(exit_code(!verdicts::any_violation(&verdicts)))
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

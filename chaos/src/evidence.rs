@@ -1,0 +1,257 @@
+//! All that a run has seen, in one value: what the verdicts judge, and what is kept for replay.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::{Nanos, Operation};
+use crate::linear::{
+    ListInput, ListOutput, RegisterInput, RegisterOutput, SetInput, SetOutput, TransactionInput,
+    TransactionOutput,
+};
+
+/// Evidence of one run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Calls on registers.
+    pub registers: Vec<Operation<RegisterInput, RegisterOutput>>,
+    /// Calls on groups of keys.
+    pub transactions: Vec<Operation<TransactionInput, TransactionOutput>>,
+    /// Calls on sets.
+    pub sets: Vec<Operation<SetInput, SetOutput>>,
+    /// Calls on lists.
+    pub lists: Vec<Operation<ListInput, ListOutput>>,
+    /// Writes of single keys by what was answered.
+    pub writes: Writes,
+    /// What watchers saw.
+    pub watches: Vec<WatchLog>,
+    /// Contents of all members, each at one revision.
+    pub members: Vec<MemberContents>,
+    /// What masters said of themselves, in order of time.
+    pub masters: Vec<MasterSighting>,
+    /// Writes of leader work that masters applied.
+    pub fenced: Vec<FencedWrite>,
+    /// Pods, in order of revision.
+    pub pods: Vec<PodSighting>,
+    /// What nodes offer to pods.
+    pub nodes: BTreeMap<String, Resources>,
+    /// Containers, sampled over time.
+    pub containers: Vec<ContainerSample>,
+    /// Pods (by uid) that exist in the end, after everything has settled.
+    pub final_pods: Option<Vec<String>>,
+    /// Containers in the end, after everything has settled.
+    pub final_containers: Vec<Container>,
+    /// Containers before and after faults that masters alone suffered.
+    pub steady: Vec<SteadyWindow>,
+    /// What had to come about after the last fault was removed.
+    pub convergence: Vec<Convergence>,
+}
+
+/// Writes by what the client was told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Writes {
+    /// Acknowledged.
+    pub acknowledged: Vec<Write>,
+    /// Nobody knows; the revision is 0.
+    pub unknown: Vec<Write>,
+    /// Definitely refused; the revision is 0.
+    pub refused: Vec<Write>,
+    /// What a linearizable read showed in the end: key to value and revision.
+    pub kept: Option<BTreeMap<String, (u64, u64)>>,
+}
+
+/// One write of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// Which key.
+    pub key: String,
+    /// Its new value, unique; `None`: it was deleted.
+    pub value: Option<u64>,
+    /// The revision that the answer carried.
+    pub revision: u64,
+}
+
+/// What one watcher saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchLog {
+    /// Who watched.
+    pub name: String,
+    /// Keys with this prefix.
+    pub prefix: String,
+    /// Changes strictly after this revision.
+    pub from: u64,
+    /// In order.
+    pub items: Vec<WatchItem>,
+}
+
+/// Something that a watcher saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchItem {
+    /// A change.
+    Change {
+        /// Revision of the change.
+        revision: u64,
+        /// Which key.
+        key: String,
+        /// Its new value; `None`: it was deleted.
+        value: Option<u64>,
+        /// What the event said the key held before, when it said so: `Some(None)` is "nothing".
+        previous: Option<Option<u64>>,
+    },
+    /// Everything up to here has come.
+    Bookmark(u64),
+    /// The stream broke, and went on with what comes after this revision.
+    Resumed(u64),
+}
+
+impl WatchLog {
+    /// Everything up to here must have come: the last bookmark, or all before the last event.
+    #[must_use]
+    pub fn complete(&self) -> u64 {
+        let reached = self.items.iter().map(|item| match item {
+            WatchItem::Change { revision, .. } => revision.saturating_sub(1),
+            WatchItem::Bookmark(revision) => *revision,
+            WatchItem::Resumed(_) => 0,
+        });
+        reached.max().unwrap_or(self.from)
+    }
+
+    /// Revision, key and value of all changes, in order.
+    pub fn changes(&self) -> impl Iterator<Item = (u64, &str, Option<u64>)> {
+        self.items.iter().filter_map(|item| match item {
+            WatchItem::Change { revision, key, value, .. } => {
+                Some((*revision, key.as_str(), *value))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Contents of one member, or a part of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberContents {
+    /// Which member.
+    pub member: String,
+    /// Which part, for instance a kind of objects.
+    pub part: String,
+    /// At which revision.
+    pub revision: u64,
+    /// Key to a digest of its value and revisions.
+    pub contents: BTreeMap<String, String>,
+}
+
+/// What a master said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterSighting {
+    /// When.
+    pub at: Nanos,
+    /// Which master.
+    pub master: String,
+    /// Process id: a new one is a new life.
+    pub pid: u32,
+    /// The newest term it knew.
+    pub term: u64,
+    /// Did it call itself the leader?
+    pub leads: bool,
+    /// The revision it had applied.
+    pub revision: u64,
+}
+
+/// A write of leader work that a master applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedWrite {
+    /// Which master applied it.
+    pub master: String,
+    /// The term whose leader decided it.
+    pub decided_in: u64,
+    /// The term of the log entry that carried it.
+    pub committed_in: u64,
+    /// Index of that entry.
+    pub index: u64,
+    /// Did it have an effect?
+    pub effective: bool,
+}
+
+/// Processor and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// Number of pods.
+    pub pods: u64,
+}
+
+/// A pod at one revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodSighting {
+    /// Revision of the change.
+    pub revision: u64,
+    /// The pod's identity.
+    pub uid: String,
+    /// `namespace/name`
+    pub name: String,
+    /// The node it is bound to.
+    pub node: Option<String>,
+    /// What it asks for.
+    pub requests: Resources,
+    /// Is it over (Succeeded or Failed)?
+    pub finished: bool,
+    /// Is the object gone?
+    pub gone: bool,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// The node that runs it.
+    pub node: String,
+    /// Identity of its pod.
+    pub pod_uid: String,
+    /// `namespace/name` of its pod.
+    pub pod: String,
+    /// Name within the pod; empty for the sandbox.
+    pub name: String,
+    /// When it started last.
+    pub started_at: String,
+    /// Is it running?
+    pub running: bool,
+    /// Must this pod's name be unique among what runs (StatefulSet)?
+    pub stateful: bool,
+}
+
+/// All containers at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSample {
+    /// When.
+    pub at: Nanos,
+    /// What was there.
+    pub containers: Vec<Container>,
+}
+
+/// A time in which only masters suffered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteadyWindow {
+    /// The faults.
+    pub faults: String,
+    /// Containers that nobody had a reason to touch, before.
+    pub before: Vec<Container>,
+    /// And after.
+    pub after: Vec<Container>,
+}
+
+/// Something that had to come about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Convergence {
+    /// What.
+    pub what: String,
+    /// Milliseconds it took; `None`: it did not come about.
+    pub took_ms: Option<u64>,
+    /// Milliseconds it may take.
+    pub limit_ms: u64,
+    /// What was missing at last.
+    pub missing: String,
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../OVERVIEW.md")]
+
+pub mod cli;
+pub mod etcd;
+pub mod evidence;
+pub mod failover;
+pub mod faults;
+pub mod fences;
+pub mod history;
+pub mod linear;
+pub mod meter;
+pub mod observer;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod target;
+pub mod verdicts;
+pub mod workload;

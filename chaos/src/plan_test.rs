@@ -1,0 +1,54 @@
+use super::*;
+
+const EVERYTHING: Abilities = Abilities { links: true, nodes: true, processes: true };
+
+#[test]
+fn every_scenario_is_a_plan() {
+    for (name, _, _) in SCENARIOS {
+        let plan = Plan::scenario(name, 3).expect(name);
+        assert!(plan.steps.len() >= 3, "{name}");
+        assert_eq!(plan.seed, 3);
+    }
+    let error = Plan::scenario("nonsense", 1).expect_err("no such scenario").to_string();
+    assert!(error.contains("partitions"), "{error}");
+}
+
+#[test]
+fn the_same_seed_makes_the_same_plan_and_another_another() {
+    let plan = |seed| Plan::random(seed, 50, EVERYTHING);
+    assert_eq!(plan(7), plan(7));
+    assert_ne!(plan(7), plan(8));
+}
+
+#[test]
+fn a_plan_is_written_as_it_is_read() {
+    let plan = Plan::random(7, 200, EVERYTHING);
+    let yaml = serde_yaml_ng::to_string(&serde_json::to_value(&plan).expect("JSON")).expect("YAML");
+    assert_eq!(Plan::parse(&yaml).expect("a plan"), plan);
+}
+
+#[test]
+fn names_of_processes_are_allowed_and_mistakes_are_named() {
+    let plan = Plan::parse("steps: [{faults: [{kill: m2}], hold-ms: 5}]").expect("a plan");
+    assert_eq!(plan.steps[0].faults, [Fault::Kill(Who::Named("m2".into()))]);
+    assert_eq!((plan.steps[0].hold_ms, plan.steps[0].rest_ms), (5, default_rest()));
+    for (text, part) in [
+        ("steps: []", "at least one"),
+        ("steps: [{faults: []}]", "no faults"),
+        ("steps: [{faults: [{explode: m1}]}]", "explode"),
+        ("steps: [{faults: [{kill: m1}], hold: 3}]", "hold"),
+    ] {
+        let error = format!("{:#}", Plan::parse(text).expect_err(text));
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_plan_keeps_to_what_is_possible() {
+    let none = Abilities { links: false, nodes: false, processes: false };
+    let plan = Plan::random(7, 200, EVERYTHING).within(none);
+    assert!(plan.steps.iter().flat_map(|s| &s.faults).all(|fault| *fault == Fault::Transfer));
+    let masters = Abilities { nodes: false, ..EVERYTHING };
+    let plan = Plan::random(7, 200, EVERYTHING).within(masters);
+    assert!(plan.steps.iter().flat_map(|s| &s.faults).all(Fault::spares_nodes));
+}

@@ -1,0 +1,197 @@
+//! What is broken: a cluster of processes on this machine, started for the purpose.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use quorate_client::v1::StatusResponse;
+use quorate_client::{Client, ClientOptions, ClusterFile};
+use quorate_testkit::{Options, TestCluster};
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+
+use crate::etcd::Etcd;
+use crate::plan::{Abilities, Who};
+
+/// After this time a client's call is over.
+const CALL: Duration = Duration::from_secs(5);
+/// After this time a client asks the next master, when it may.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// How long a master gets to say who it is.
+const STATUS: Duration = Duration::from_millis(500);
+
+/// A cluster under test.
+#[derive(Clone, Debug)]
+pub struct Target {
+    cluster: Arc<TestCluster>,
+    /// Names of the masters.
+    pub masters: Vec<String>,
+    /// Names of the processes of nodes.
+    pub nodes: Vec<String>,
+    /// Do pods run in Docker? On hollow nodes they have no containers.
+    pub docker: bool,
+}
+
+impl Target {
+    /// Starts a cluster, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start(options: Options) -> Result<Self> {
+        let docker = options.nodes > 0;
+        let cluster = TestCluster::start(options).await?;
+        let file = cluster.file()?;
+        Ok(Self {
+            cluster: Arc::new(cluster),
+            masters: file.masters.into_iter().map(|master| master.name).collect(),
+            nodes: file.nodes.into_iter().map(|node| node.name).collect(),
+            docker,
+        })
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &TestCluster {
+        &self.cluster
+    }
+
+    /// What can be done to it.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        Abilities {
+            links: self.cluster.links().is_some(),
+            nodes: !self.nodes.is_empty(),
+            processes: true,
+        }
+    }
+
+    /// The n-th client: all have all masters, and each begins at another.
+    ///
+    /// # Errors
+    /// When `cluster.json` cannot be read.
+    pub fn client(&self, number: u32) -> Result<Client> {
+        let mut file = self.cluster.file()?;
+        let masters = file.masters.len().max(1);
+        file.masters.rotate_left(number as usize % masters);
+        client(&file, CALL, ATTEMPT)
+    }
+
+    /// The n-th client of etcd's API; `None` when the masters speak TLS.
+    ///
+    /// # Errors
+    /// As [`Target::client`].
+    pub fn etcd(&self, number: u32) -> Result<Option<Etcd>> {
+        let urls = self.cluster.file()?.urls();
+        if urls.iter().any(|url| url.starts_with("https:")) {
+            return Ok(None);
+        }
+        Ok(Some(Etcd::new(&urls, number as usize, ATTEMPT)?))
+    }
+
+    /// A client that no rule of the proxy touches, for looking at what is.
+    ///
+    /// # Errors
+    /// As [`Target::client`].
+    pub fn observer(&self) -> Result<Client> {
+        client(&self.cluster.file_behind_links()?, CALL, STATUS)
+    }
+
+    /// The same of one master.
+    ///
+    /// # Errors
+    /// As [`Target::client`].
+    pub fn observer_of(&self, master: &str) -> Result<Client> {
+        let mut file = self.cluster.file_behind_links()?;
+        file.masters.retain(|entry| entry.name == master);
+        client(&file, CALL, CALL)
+    }
+
+    /// What every master that answers says of itself.
+    ///
+    /// # Errors
+    /// As [`Target::client`].
+    pub async fn statuses(&self) -> Result<Vec<StatusResponse>> {
+        let answers = self.observer()?.statuses().await;
+        Ok(answers.into_iter().filter_map(|(_, status)| status.ok()).collect())
+    }
+
+    /// The master that leads in the newest term.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub async fn leader(&self) -> Result<String> {
+        leader_of(&self.statuses().await?).context("no master leads")
+    }
+
+    /// Which processes `who` means at this moment.
+    ///
+    /// # Errors
+    /// When there is none such.
+    pub async fn resolve(&self, who: &Who, random: &mut StdRng) -> Result<Vec<String>> {
+        let leader = match who {
+            Who::Leader | Who::Follower => Some(self.leader().await?),
+            _ => None,
+        };
+        let mut masters = self.masters.clone();
+        masters.shuffle(random);
+        Ok(match who {
+            Who::Leader => leader.into_iter().collect(),
+            Who::Follower => {
+                masters.into_iter().filter(|name| Some(name) != leader.as_ref()).take(1).collect()
+            }
+            Who::Any => masters.into_iter().take(1).collect(),
+            Who::Majority => {
+                let majority = masters.len() / 2 + 1;
+                masters.into_iter().take(majority).collect()
+            }
+            Who::All => masters,
+            Who::Named(name) => {
+                ensure!(
+                    self.masters.contains(name) || self.nodes.contains(name),
+                    "there is no {name}: there are {}",
+                    [self.masters.clone(), self.nodes.clone()].concat().join(", ")
+                );
+                vec![name.clone()]
+            }
+        })
+    }
+
+    /// Any node.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn any_node(&self, random: &mut StdRng) -> Result<String> {
+        self.nodes.choose(random).cloned().context("the cluster has no nodes")
+    }
+
+    /// The folder with the logs of all processes.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.cluster.dir()
+    }
+
+    /// Hands leadership to another master.
+    ///
+    /// # Errors
+    /// When nobody takes over.
+    pub async fn transfer(&self) -> Result<()> {
+        let leader = self.leader().await?;
+        match self.observer_of(&leader)?.transfer_leader(None).await {
+            Ok(_) => Ok(()),
+            Err(error) => bail!("transfer from {leader}: {error}"),
+        }
+    }
+}
+
+fn client(file: &ClusterFile, timeout: Duration, attempt_timeout: Duration) -> Result<Client> {
+    let options = ClientOptions { timeout, attempt_timeout, ..ClientOptions::default() };
+    Ok(Client::from_cluster_file(file, options)?)
+}
+
+/// The name of the leader of the newest term, among masters that call themselves so.
+#[must_use]
+pub fn leader_of(statuses: &[StatusResponse]) -> Option<String> {
+    let leaders = statuses.iter().filter(|status| status.role == "leader");
+    leaders.max_by_key(|status| status.term).map(|status| status.name.clone())
+}

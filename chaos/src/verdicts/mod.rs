@@ -1,0 +1,163 @@
+//! One file per promise. Each looks at the [`Evidence`] of a run and says whether the promise
+//! was kept; each has a test with a history that breaks it.
+
+mod acknowledged;
+mod convergence;
+mod fencing;
+mod identity;
+mod linearizable;
+mod members;
+mod one_leader;
+mod one_node;
+mod orphans;
+mod overcommit;
+mod progress;
+mod refused;
+mod restarts;
+mod watch;
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Evidence;
+use crate::linear::Budget;
+
+/// Most violations of one promise that are spelled out.
+const SHOWN: usize = 20;
+
+/// What became of a promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Everything that was looked at agrees.
+    Kept,
+    /// Broken, and how.
+    Violated(Vec<String>),
+    /// The search ran out of time or memory.
+    NotDecided(Vec<String>),
+    /// The run has no evidence for or against it.
+    NotChecked,
+}
+
+/// A promise with what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Short name.
+    pub name: String,
+    /// The promise, in one sentence.
+    pub promise: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How many things were looked at.
+    pub checked: usize,
+}
+
+/// What one file of this module returns.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    checked: usize,
+    violations: Vec<String>,
+    not_decided: Vec<String>,
+}
+
+impl Findings {
+    fn look(&mut self) {
+        self.checked += 1;
+    }
+
+    fn violation(&mut self, text: String) {
+        self.violations.push(text);
+    }
+
+    /// Looks at one thing, which is a violation unless `kept`.
+    fn expect(&mut self, kept: bool, text: impl FnOnce() -> String) {
+        self.look();
+        if !kept {
+            self.violation(text());
+        }
+    }
+}
+
+/// A promise and its judge.
+struct Promise {
+    name: &'static str,
+    promise: &'static str,
+    judge: fn(&Evidence) -> Findings,
+}
+
+const PROMISES: &[Promise] = &[
+    linearizable::REGISTERS,
+    linearizable::TRANSACTIONS,
+    linearizable::SETS,
+    linearizable::LISTS,
+    acknowledged::PROMISE,
+    refused::PROMISE,
+    watch::ordered::PROMISE,
+    watch::unique::PROMISE,
+    watch::reliable::PROMISE,
+    watch::atomic::PROMISE,
+    watch::resumable::PROMISE,
+    watch::bookmarks::PROMISE,
+    watch::previous::PROMISE,
+    members::PROMISE,
+    one_leader::PROMISE,
+    progress::PROMISE,
+    fencing::PROMISE,
+    one_node::PROMISE,
+    overcommit::PROMISE,
+    identity::PROMISE,
+    restarts::PROMISE,
+    orphans::PROMISE,
+    convergence::PROMISE,
+];
+
+/// Judges every promise.
+#[must_use]
+pub fn judge(evidence: &Evidence) -> Vec<Verdict> {
+    PROMISES.iter().map(|promise| verdict(promise, (promise.judge)(evidence))).collect()
+}
+
+/// Was any promise broken?
+#[must_use]
+pub fn any_violation(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().any(|verdict| matches!(verdict.outcome, Outcome::Violated(_)))
+}
+
+fn verdict(promise: &Promise, findings: Findings) -> Verdict {
+    let outcome = if !findings.violations.is_empty() {
+        Outcome::Violated(shortened(findings.violations))
+    } else if !findings.not_decided.is_empty() {
+        Outcome::NotDecided(shortened(findings.not_decided))
+    } else if findings.checked == 0 {
+        Outcome::NotChecked
+    } else {
+        Outcome::Kept
+    };
+    Verdict {
+        name: promise.name.to_owned(),
+        promise: promise.promise.to_owned(),
+        outcome,
+        checked: findings.checked,
+    }
+}
+
+fn shortened(mut texts: Vec<String>) -> Vec<String> {
+    let total = texts.len();
+    if total > SHOWN {
+        texts.truncate(SHOWN);
+        texts.push(format!("… and {} more", total - SHOWN));
+    }
+    texts
+}
+
+fn budget() -> Budget {
+    Budget::default()
+}
+
+#[cfg(test)]
+fn violations(promise: &Promise, evidence: &Evidence) -> Vec<String> {
+    (promise.judge)(evidence).violations
+}
+
+#[cfg(test)]
+#[path = "verdicts_test.rs"]
+mod tests;

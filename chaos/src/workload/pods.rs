@@ -1,0 +1,88 @@
+//! Pods as a watch shows them, and the Deployments that make them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use quorate_client::{Client, Event, Object, WatchOptions};
+use quorate_objects::{Typed, pod};
+use tokio_util::sync::CancellationToken;
+
+use super::{Book, lock};
+use crate::evidence::{PodSighting, Resources};
+
+/// Watches all pods until cancelled.
+pub(super) async fn watch(client: Client, book: Arc<Book>, cancel: CancellationToken) {
+    let mut alive = BTreeMap::new();
+    while !cancel.is_cancelled() {
+        let mut watch = client.watch(<Pod as Typed>::kind(), WatchOptions::default());
+        // What is there comes first, up to a bookmark.
+        let mut initial = Some(BTreeMap::new());
+        while let Some(Ok(event)) = cancel.run_until_cancelled(watch.next()).await {
+            let sighting = match event {
+                Event::Added(object) | Event::Modified(object) => sighting(&object, false),
+                Event::Deleted(object) => sighting(&object, true),
+                Event::Bookmark(_) => {
+                    if let Some(initial) = initial.take() {
+                        lock(&book.pods).extend(relisted(&mut alive, initial));
+                    }
+                    continue;
+                }
+            };
+            let Some(sighting) = sighting else { continue };
+            if let Some(initial) = &mut initial {
+                initial.insert(sighting.uid.clone(), sighting);
+                continue;
+            }
+            if sighting.gone {
+                alive.remove(&sighting.uid);
+            } else {
+                alive.insert(sighting.uid.clone(), sighting.clone());
+            }
+            lock(&book.pods).push(sighting);
+        }
+    }
+}
+
+/// What a new list says: first who has gone since the last one, then who is there.
+fn relisted(
+    alive: &mut BTreeMap<String, PodSighting>,
+    initial: BTreeMap<String, PodSighting>,
+) -> Vec<PodSighting> {
+    let before = std::mem::replace(alive, initial);
+    let gone = before.into_values().filter(|pod| !alive.contains_key(&pod.uid));
+    let mut sightings: Vec<_> = gone.map(|pod| PodSighting { gone: true, ..pod }).collect();
+    sightings.extend(alive.values().cloned());
+    sightings
+}
+
+fn sighting(object: &Object, gone: bool) -> Option<PodSighting> {
+    let typed: Pod = object.typed().ok()?;
+    let requests = pod::requests(&typed);
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    Some(PodSighting {
+        revision: object.revision,
+        uid: object.uid.clone(),
+        name: format!("{}/{}", object.namespace, object.name),
+        node: pod::node_name(&typed).map(str::to_owned),
+        requests: Resources {
+            cpu_milli: positive(requests.cpu_millis),
+            memory: positive(requests.memory_bytes),
+            pods: 1,
+        },
+        finished: pod::is_terminal(&typed),
+        gone,
+    })
+}
+
+/// A Deployment of small pods.
+#[must_use]
+pub fn deployment(name: &str, image: &str, replicas: u32) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: \
+         {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: \
+         {{labels: {{app: {name}}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      \
+         containers:\n      - name: web\n        image: '{image}'\n        resources: {{requests: \
+         {{cpu: 10m, memory: 8Mi}}}}\n"
+    )
+}

@@ -1,0 +1,73 @@
+//! The chaos harness: a short run keeps every promise, and each deliberately broken build is
+//! caught. A harness that cannot fail proves nothing.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use quorate_testkit::process::{self, Output};
+use serde_json::Value;
+
+/// Runs the harness; returns what it printed, and its report.
+async fn chaos(args: &[&str], defect: Option<&str>) -> Result<(Output, Value)> {
+    let folder = tempfile::Builder::new().prefix("quorate-chaos-test-").tempdir()?;
+    let out = folder.path().join("out");
+    let args = [&["chaos", "run", "--out", path(&out)?][..], args].concat();
+    let env: Vec<(&str, &OsStr)> =
+        defect.iter().map(|defect| ("QUORATE_DEFECT", OsStr::new(*defect))).collect();
+    let output = process::run(process::binary()?, &args, &env, None).await?;
+    let text = std::fs::read(out.join("report.json")).with_context(|| output.to_string())?;
+    Ok((output, serde_json::from_slice(&text)?))
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
+/// Outcome and number of things checked of one promise.
+fn verdict(report: &Value, name: &str) -> Result<(Value, u64)> {
+    let verdicts = report["verdicts"].as_array().context("verdicts")?;
+    let verdict = verdicts.iter().find(|verdict| verdict["name"] == name);
+    let verdict = verdict.with_context(|| format!("no verdict {name:?}"))?;
+    Ok((verdict["outcome"].clone(), verdict["checked"].as_u64().unwrap_or(0)))
+}
+
+#[tokio::test]
+async fn a_short_run_keeps_every_promise() -> Result<()> {
+    let (output, report) = chaos(&["--scenario", "short", "--seed", "1"], None).await?;
+    ensure!(output.code == Some(0), "{output}");
+    for (name, least) in [
+        ("linearizable registers", 200),
+        ("linearizable lists of objects", 100),
+        ("linearizable appends", 50),
+        ("no lost acknowledged write", 100),
+        ("watch: reliable", 300),
+        ("one leader per term", 10),
+        ("members agree", 10),
+        ("bounded convergence", 5),
+    ] {
+        let (outcome, checked) = verdict(&report, name)?;
+        ensure!(outcome == "kept" && checked >= least, "{name}: {outcome}, {checked}\n{output}");
+    }
+    Ok(())
+}
+
+async fn is_caught(defect: &str, args: &[&str], by: &str) -> Result<()> {
+    let (output, report) = chaos(args, Some(defect)).await?;
+    let (outcome, _) = verdict(&report, by)?;
+    ensure!(output.code == Some(1), "not caught: {output}");
+    ensure!(outcome.get("violated").is_some(), "{by}: {outcome}\n{output}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_early_acknowledgement_is_caught() -> Result<()> {
+    let plan = ["--scenario", "blackout", "--seed", "1"];
+    is_caught("early-acknowledgement", &plan, "no lost acknowledged write").await
+}
+
+#[tokio::test]
+async fn an_ignored_fence_is_caught() -> Result<()> {
+    let plan = ["--scenario", "transfers", "--seed", "1", "--hollow", "20"];
+    is_caught("ignore-fence", &plan, "deposed leaders decide nothing").await
+}
