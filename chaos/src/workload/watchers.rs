@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_client::{Client, Event, Object, WatchOptions};
+use quorate_client::{Client, ClientError, Event, ListOptions, Object, WatchOptions};
 use quorate_proto::etcd::mvccpb;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use crate::evidence::{WatchItem, WatchLog};
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Watches until cancelled. A watch that ends with an error (its history is compacted, or
-/// nobody answers) is one log; the next begins where that one was.
+/// nobody answers) is one log; the next begins with a new list.
 pub(super) async fn run(
     number: u32,
     client: Client,
@@ -45,9 +45,20 @@ pub(super) async fn run(
             log.items.push(item(event));
             reach(&book, place, &log);
         }
-        from = log.complete();
         lock(&book.watches).push(log);
+        // As every client does that is told its history is gone: list, and go on from there.
+        while let Some(Err(_)) = cancel.run_until_cancelled(relist(&client, &mut from)).await {
+            tokio::time::sleep(RETRY).await;
+        }
+        if let Some(reached) = lock(&book.reached).get_mut(place) {
+            *reached = (*reached).max(from);
+        }
     }
+}
+
+async fn relist(client: &Client, from: &mut u64) -> Result<(), ClientError> {
+    *from = client.list(config_map_kind(), &ListOptions::default()).await?.revision;
+    Ok(())
 }
 
 fn place(book: &Book, revision: u64) -> usize {
