@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
@@ -13,7 +13,9 @@ use quorate_proto::v1;
 use quorate_proto::v1::agent_message::Message as ToMaster;
 use quorate_proto::v1::master_message::Message as FromMaster;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tracing::{debug, error, info, warn};
 
 use crate::AgentOptions;
@@ -26,19 +28,21 @@ use crate::pods::worker::{Context, Network};
 use crate::proxy::table::{self, Table};
 use crate::runtime::{Record, Runtime};
 use crate::session::{Event, Sessions};
-use crate::{background, logs};
+use crate::{background, streams};
 
 /// A batch that is not acknowledged by then is sent again.
 const ACK: Duration = Duration::from_secs(10);
 /// Tries again to send what could not be sent.
-const TICK: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_millis(200);
+/// A time that does not come.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Looks for orphans and for what was missed.
 const ROUND: Duration = Duration::from_secs(30);
 
 struct Session {
     url: String,
     control: mpsc::Sender<ToMaster>,
-    data: mpsc::Sender<ToMaster>,
+    channel: Channel,
 }
 
 struct InFlight {
@@ -81,7 +85,6 @@ pub(crate) struct Agent {
     in_flight: Option<InFlight>,
     /// The leader could not write: not again before this.
     hold: Option<Instant>,
-    logs: BTreeMap<(u64, u64), CancellationToken>,
     troubles: Troubles,
     told_troubles: Option<Troubles>,
     told_conditions: Vec<NodeCondition>,
@@ -89,32 +92,49 @@ pub(crate) struct Agent {
     network: watch::Receiver<Network>,
     table: watch::Sender<Table>,
     problems: watch::Receiver<Vec<String>>,
+    /// Tells whoever writes assignments down.
     dirty: Arc<Notify>,
     internal: mpsc::Sender<Internal>,
     internal_receiver: Option<mpsc::Receiver<Internal>>,
     cancel: CancellationToken,
 }
 
+/// What the node has beside its runtime.
+pub(crate) struct Machine {
+    /// Identity, assignments, volumes; none: the node keeps nothing.
+    pub data_dir: Option<PathBuf>,
+    /// Pods get addresses, and services are served.
+    pub network: bool,
+}
+
+fn kept(file: &std::path::Path) -> Result<Assignments, AgentError> {
+    let kept = Assignments::load(file).map_err(|e| AgentError::DataDir {
+        path: file.to_owned(),
+        message: format!("cannot read the assignments: {e}; remove the file to start without"),
+    })?;
+    info!(pods = kept.pods().count(), term = kept.term(), "kept assignments");
+    Ok(kept)
+}
+
 impl Agent {
     /// Takes up what the last run left, and starts the tasks in the background.
     pub(crate) fn start(
         options: &AgentOptions,
-        data_dir: PathBuf,
+        machine: Machine,
         cluster: &str,
         runtime: Arc<dyn Runtime>,
         sessions: Sessions,
         cancel: CancellationToken,
-    ) -> Result<(Self, tokio::task::JoinHandle<()>), AgentError> {
-        let file = data_dir.join("assignments.json");
-        let kept = Assignments::load(&file).map_err(|e| AgentError::DataDir {
-            path: file.clone(),
-            message: format!("cannot read the assignments: {e}; remove the file to start without"),
-        })?;
-        info!(pods = kept.pods().count(), term = kept.term(), "kept assignments");
+    ) -> Result<(Self, Option<tokio::task::JoinHandle<()>>), AgentError> {
+        let file = machine.data_dir.as_ref().map(|folder| folder.join("assignments.json"));
+        let kept = file.as_deref().map(kept).transpose()?.unwrap_or_default();
         let shared: Shared = Arc::new(RwLock::new(kept));
         let (cidr, cidr_receiver) = watch::channel(None);
-        let (network_sender, network) =
-            watch::channel(Network::Waiting("the node has no pod address range yet".into()));
+        let (network_sender, network) = watch::channel(if machine.network {
+            Network::Waiting("the node has no pod address range yet".into())
+        } else {
+            Network::Ready
+        });
         let (table, table_receiver) = watch::channel(Table::new());
         let (problems_sender, problems) = watch::channel(Vec::new());
         let (internal, internal_receiver) = mpsc::channel(1024);
@@ -126,15 +146,19 @@ impl Agent {
             outbox: outbox.clone(),
             node_name: options.node_name.clone(),
             node_address: options.node_address,
-            data_dir,
+            data_dir: machine.data_dir,
             network: network.clone(),
         });
-        background::network(runtime.clone(), cidr_receiver, network_sender, cancel.clone());
         background::events(runtime.clone(), internal.clone(), cancel.clone());
-        background::save(shared.clone(), dirty.clone(), file, cancel.clone());
-        let proxy = crate::proxy::Proxy::new(cluster, table_receiver, problems_sender);
-        // Serves services; when it ends, its last act is to remove routes, so it is awaited.
-        let proxy = tokio::spawn(proxy.run(cancel.clone()));
+        if let Some(file) = file {
+            background::save(shared.clone(), dirty.clone(), file, cancel.clone());
+        }
+        let proxy = machine.network.then(|| {
+            background::network(runtime.clone(), cidr_receiver, network_sender, cancel.clone());
+            let proxy = crate::proxy::Proxy::new(cluster, table_receiver, problems_sender);
+            // Serves services; its last act is to remove routes, so its end is awaited.
+            tokio::spawn(proxy.run(cancel.clone()))
+        });
         let agent = Self {
             node_name: options.node_name.clone(),
             cluster: cluster.to_owned(),
@@ -151,7 +175,6 @@ impl Agent {
             sequence: 0,
             in_flight: None,
             hold: None,
-            logs: BTreeMap::new(),
             troubles: Troubles::default(),
             told_troubles: None,
             told_conditions: Vec::new(),
@@ -184,10 +207,10 @@ impl Agent {
             self.event(event)?;
         }
         let mut round = tokio::time::interval(ROUND);
-        let mut tick = tokio::time::interval(TICK);
         let (cancel, outbox) = (self.cancel.clone(), self.outbox.clone());
         let (mut network, mut problems) = (self.network.clone(), self.problems.clone());
         loop {
+            let due = self.due();
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 event = events.recv() => match event {
@@ -210,7 +233,7 @@ impl Agent {
                     self.troubles.services = problems.borrow_and_update().clone();
                 }
                 _ = round.tick() => self.look_for_orphans(),
-                _ = tick.tick() => self.logs.retain(|_, cancel| !cancel.is_cancelled()),
+                () = tokio::time::sleep_until(due) => {}
             }
             self.send();
         }
@@ -218,7 +241,7 @@ impl Agent {
 
     fn event(&mut self, event: Event) -> Result<(), AgentError> {
         match event {
-            Event::Up { session, url, welcome, control, data } => {
+            Event::Up { session, url, welcome, control, channel } => {
                 if welcome.cluster_id != self.cluster {
                     return self.refuse(url, welcome.cluster_id);
                 }
@@ -227,17 +250,10 @@ impl Agent {
                 }
                 debug!(session, url, "session is up");
                 self.welcomed = true;
-                self.up.insert(session, Session { url, control, data });
+                self.up.insert(session, Session { url, control, channel });
             }
             Event::Down { session } => {
                 self.up.remove(&session);
-                self.logs.retain(|(of, _), cancel| {
-                    let keep = *of != session;
-                    if !keep {
-                        cancel.cancel();
-                    }
-                    keep
-                });
                 if self.leader == Some(session) {
                     self.lose_leader();
                 }
@@ -282,12 +298,7 @@ impl Agent {
                     self.lose_leader();
                 }
             }
-            FromMaster::LogRequest(request) => self.log(session, request),
-            FromMaster::LogCancel(cancel) => {
-                if let Some(token) = self.logs.remove(&(session, cancel.id)) {
-                    token.cancel();
-                }
-            }
+            FromMaster::StreamRequest(request) => self.stream(session, request),
             FromMaster::Welcome(_) => {}
         }
     }
@@ -385,7 +396,7 @@ impl Agent {
             return;
         };
         if !ack.retry_uids.is_empty() {
-            self.hold = Some(Instant::now() + TICK);
+            self.hold = Some(Instant::now() + RETRY);
         }
         if let Some(batch) = &sent.batch {
             self.outbox.acknowledge(batch, &ack.retry_uids);
@@ -395,20 +406,30 @@ impl Agent {
         }
     }
 
+    /// When `send` has to be tried again although nothing happens.
+    fn due(&self) -> Instant {
+        let acknowledged = self.in_flight.as_ref().map(|sent| sent.sent + ACK);
+        let due = self.leader.and_then(|_| acknowledged.or(self.hold));
+        due.unwrap_or_else(|| Instant::now() + NEVER)
+    }
+
     /// Sends what the leader has not heard, unless a batch is under way.
     fn send(&mut self) {
         let Some(leader) = self.leader.and_then(|session| self.up.get(&session)) else { return };
-        if self.in_flight.as_ref().is_some_and(|sent| sent.sent.elapsed() < ACK) {
+        if self.in_flight.take_if(|sent| sent.sent.elapsed() >= ACK).is_some() {
+            warn!("the leader has not acknowledged a batch of statuses; sending it again");
+        }
+        if self.in_flight.is_some() {
             return;
         }
         if self.hold.is_some_and(|until| Instant::now() < until) {
             return;
         }
+        self.hold = None;
         let batch = self.outbox.batch();
         let troubles =
             (self.told_troubles.as_ref() != Some(&self.troubles)).then(|| self.troubles.clone());
         if batch.is_none() && troubles.is_none() {
-            self.in_flight = None;
             return;
         }
         let node_status = troubles.as_ref().map(|troubles| {
@@ -423,23 +444,21 @@ impl Agent {
             pods: batch.as_ref().map(|b| b.pods.clone()).unwrap_or_default(),
             node_status_json: node_status.unwrap_or_default().into(),
         });
-        // A full queue: the next tick tries again.
         if leader.control.try_send(message).is_ok() {
             let sequence = self.sequence;
             self.in_flight = Some(InFlight { sequence, batch, troubles, sent: Instant::now() });
+        } else {
+            // A full queue.
+            self.hold = Some(Instant::now() + RETRY);
         }
     }
 
-    fn log(&mut self, session: u64, request: v1::LogRequest) {
-        let Some(out) = self.up.get(&session).map(|s| s.data.clone()) else { return };
+    fn stream(&mut self, session: u64, request: v1::StreamRequest) {
+        let Some(channel) = self.up.get(&session).map(|s| s.channel.clone()) else { return };
         let pod = self.shared.read().pod(&request.namespace, &request.pod);
-        let cancel = self.cancel.child_token();
-        self.logs.insert((session, request.id), cancel.clone());
-        let runtime = self.runtime.clone();
-        // Reads one log; its failure is told to the reader.
-        tokio::spawn(async move {
-            logs::answer(runtime, pod, request, out, cancel.clone()).await;
-            cancel.cancel();
-        });
+        let (runtime, node) = (self.runtime.clone(), self.node_name.clone());
+        let serve = streams::serve(runtime, node, channel, pod, request);
+        // Serves one stream; its failure is told to whoever asked for it.
+        tokio::spawn(self.cancel.clone().run_until_cancelled_owned(serve));
     }
 }

@@ -3,15 +3,16 @@
 mod agent;
 mod assignments;
 mod background;
+mod connections;
 mod error;
 mod identity;
-mod logs;
 mod network;
 mod node;
 mod pods;
 mod proxy;
 pub mod runtime;
 mod session;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,23 +20,29 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 pub use error::AgentError;
 pub use node::parse_taint;
 pub use runtime::docker::{Purged, purge};
 
-use agent::Agent;
+use agent::{Agent, Machine};
+use connections::Connections;
 use identity::DataDir;
-use runtime::Runtime;
 use runtime::docker::Docker;
+use runtime::hollow::Hollow;
+use runtime::{Runtime, RuntimeInfo};
 use session::{Event, Introduction, Sessions};
 
 /// Where Docker listens unless said otherwise.
 pub const DEFAULT_DOCKER: &str = "unix:///var/run/docker.sock";
+
+/// Marks nodes on which nothing really runs.
+pub const HOLLOW_LABEL: &str = "quorate.dev/hollow";
 
 /// How an agent runs.
 #[derive(Debug, Clone)]
@@ -112,50 +119,109 @@ impl AgentOptions {
 /// # Errors
 /// What keeps the agent from starting, or that another agent of the node took over.
 pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(), AgentError> {
-    let docker = options.docker.clone();
-    let node = options.node_name.clone();
-    // Told at once, not only when the first pod comes.
-    Docker::connect(&docker, "", &node).await?;
-    run_with(options, cancel, async move |cluster: String| {
-        let runtime = Docker::connect(&docker, &cluster, &node).await?;
-        Ok(Arc::new(runtime) as Arc<dyn Runtime>)
-    })
-    .await
+    options.check()?;
+    let (docker, name) = (options.docker.clone(), options.node_name.clone());
+    // Bound to no cluster: to describe the node, and to be told at once when there is none.
+    let info = Docker::connect(&docker, "", &name).await?.info().await?;
+    let data_dir = DataDir::open(&options.data_dir)?;
+    let known = data_dir.cluster(&name, options.cluster_id.as_deref())?;
+    let introduction = Introduction {
+        node_name: name.clone(),
+        cluster_id: OnceLock::new(),
+        node_json: node_json(&options, &info),
+        incarnation: incarnation(),
+        number: 0,
+        process: String::new(),
+        without_services: false,
+        connections: Arc::new(Connections::new(1, options.tls.clone())),
+    };
+    let machine = Machine { data_dir: Some(data_dir.path().to_owned()), network: true };
+    let connect = async |cluster: String| {
+        data_dir.claim(&name, &cluster)?;
+        Ok(Arc::new(Docker::connect(&docker, &cluster, &name).await?) as Arc<dyn Runtime>)
+    };
+    let known = known.or_else(|| options.cluster_id.clone());
+    run_node(&options, known, introduction, machine, connect, cancel).await
 }
 
-/// The same with any runtime; `connect` is called with the id of the cluster.
+/// Runs `count` hollow nodes until `cancel`: `node_name` of the options is the beginning of
+/// their names. They keep nothing; the data directory, if any, only belongs to this process.
 ///
 /// # Errors
-/// As `run`.
-pub async fn run_with(
+/// What keeps them from starting, or that another process took over.
+pub async fn run_hollow(
     options: AgentOptions,
+    data_dir: Option<PathBuf>,
+    count: usize,
     cancel: CancellationToken,
-    connect: impl AsyncFnOnce(String) -> Result<Arc<dyn Runtime>, runtime::RuntimeError>,
 ) -> Result<(), AgentError> {
     options.check()?;
-    let data_dir = DataDir::open(&options.data_dir)?;
-    let known = data_dir.cluster(&options.node_name, options.cluster_id.as_deref())?;
-    let known = known.or_else(|| options.cluster_id.clone());
-    // Only to describe the node; bound to no cluster.
-    let described = match &known {
-        Some(cluster) => Some(connect(cluster.clone()).await?),
-        None => None,
-    };
-    let info = match &described {
-        Some(runtime) => runtime.info().await?,
-        None => Docker::connect(&options.docker, "", &options.node_name).await?.info().await?,
-    };
-    let node = node::object(&options, &info);
-    let introduction = Arc::new(Introduction {
-        node_name: options.node_name.clone(),
-        cluster_id: OnceLock::new(),
-        node_json: serde_json::to_vec(&node).unwrap_or_default().into(),
-        incarnation: incarnation(),
-        tls: options.tls.clone(),
-    });
+    let data_dir = data_dir.map(|path| DataDir::open(&path)).transpose()?;
+    if let Some(data_dir) = &data_dir {
+        let known = data_dir.cluster(&options.node_name, options.cluster_id.as_deref())?;
+        if let Some(cluster) = known.as_ref().or(options.cluster_id.as_ref()) {
+            data_dir.claim(&options.node_name, cluster)?;
+        }
+    }
+    let incarnation = incarnation();
+    let connections = Arc::new(Connections::new(count, options.tls.clone()));
+    let addresses = Arc::default();
+    let info = Hollow::new(Arc::clone(&addresses)).info().await?;
+    let stop = cancel.child_token();
+    let mut nodes = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let mut options = options.clone();
+        options.labels.insert(HOLLOW_LABEL.to_owned(), "true".to_owned());
+        let process = format!("{}-{incarnation}", options.node_name);
+        options.node_name = format!("{}-{number}", options.node_name);
+        let introduction = Introduction {
+            node_name: options.node_name.clone(),
+            cluster_id: OnceLock::new(),
+            node_json: node_json(&options, &info),
+            incarnation,
+            number,
+            process,
+            without_services: true,
+            connections: Arc::clone(&connections),
+        };
+        let machine = Machine { data_dir: None, network: false };
+        let (runtime, known) = (Hollow::new(Arc::clone(&addresses)), options.cluster_id.clone());
+        let connect = async |_| Ok(Arc::new(runtime) as Arc<dyn Runtime>);
+        let (options, stop) = (options, stop.clone());
+        // Task of one hollow node: when one cannot go on, the process ends.
+        nodes.spawn(async move {
+            run_node(&options, known, introduction, machine, connect, stop).await
+        });
+    }
+    info!(count, prefix = options.node_name, "hollow nodes run");
+    let mut result = Ok(());
+    while let Some(ended) = nodes.join_next().await {
+        stop.cancel();
+        let ended = ended.unwrap_or_else(|e| Err(AgentError::Options(format!("a node: {e}"))));
+        if result.is_ok() {
+            result = ended;
+        }
+    }
+    result
+}
+
+fn node_json(options: &AgentOptions, info: &RuntimeInfo) -> Bytes {
+    serde_json::to_vec(&node::object(options, info)).unwrap_or_default().into()
+}
+
+/// One node; `connect` is called with the id of the cluster.
+async fn run_node(
+    options: &AgentOptions,
+    known: Option<String>,
+    introduction: Introduction,
+    machine: Machine,
+    connect: impl AsyncFnOnce(String) -> Result<Arc<dyn Runtime>, AgentError>,
+    cancel: CancellationToken,
+) -> Result<(), AgentError> {
     if let Some(cluster) = &known {
         let _ = introduction.cluster_id.set(cluster.clone());
     }
+    let introduction = Arc::new(introduction);
     let (sender, mut events) = mpsc::channel(256);
     let mut sessions = Sessions::new(introduction.clone(), sender, cancel.clone());
     for url in &options.masters {
@@ -170,18 +236,15 @@ pub async fn run_with(
         },
     };
     let _ = introduction.cluster_id.set(cluster.clone());
-    data_dir.claim(&options.node_name, &cluster)?;
-    let runtime = match described {
-        Some(runtime) => runtime,
-        None => Arc::new(Docker::connect(&options.docker, &cluster, &options.node_name).await?),
-    };
-    info!(node = options.node_name, cluster, "the agent runs");
+    let runtime = connect(cluster.clone()).await?;
+    debug!(node = options.node_name, cluster, "the agent runs");
     let stop = cancel.child_token();
-    let path = data_dir.path().to_owned();
-    let (agent, proxy) = Agent::start(&options, path, &cluster, runtime, sessions, stop.clone())?;
-    let result = agent.run(early, events).await;
+    let (agent, proxy) = Agent::start(options, machine, &cluster, runtime, sessions, stop.clone())?;
+    let result = Box::pin(agent.run(early, events)).await;
     stop.cancel();
-    let _ = proxy.await;
+    if let Some(proxy) = proxy {
+        let _ = proxy.await;
+    }
     result
 }
 

@@ -58,6 +58,30 @@ pub async fn allow_between_bridges() {
     }
 }
 
+/// Connects to a port on the loopback address of the network that a process has: what listens
+/// only there is reached, too.
+///
+/// # Errors
+/// When the network cannot be entered, or nobody listens.
+pub async fn connect_inside(pid: i64, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+    let inside = move || {
+        let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+        // Of this thread only, which ends with the connection made.
+        nix::sched::setns(&network, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        let address = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        std::net::TcpStream::connect_timeout(&address, LIMIT)
+    };
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    // Thread "pod-connect": a thread of its own, as it never comes back to the node's network.
+    std::thread::Builder::new().name("pod-connect".into()).spawn(move || {
+        let _ = sender.send(inside());
+    })?;
+    let stream = receiver.await.map_err(std::io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    tokio::net::TcpStream::from_std(stream)
+}
+
 /// Do two IPv4 ranges share addresses? Anything unreadable does not.
 #[must_use]
 pub fn overlap(a: &str, b: &str) -> bool {

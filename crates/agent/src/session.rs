@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream::{PollNext, select_with_strategy};
 use quorate_proto::v1;
 use quorate_proto::v1::agent_message::Message as ToMaster;
 use quorate_proto::v1::master_message::Message as FromMaster;
@@ -15,19 +14,17 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
-const CONNECT: Duration = Duration::from_secs(2);
+use crate::connections::{Connection, Connections};
+
 /// For the answer to Register.
 const WELCOME: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 /// Status batches waiting to be sent; there is one at a time.
 const CONTROL: usize = 8;
-/// Pieces of logs waiting to be sent; readers of logs wait beyond that.
-const DATA: usize = 8;
 /// An Assignments message carries every service of the cluster.
 const MESSAGE: usize = 64 << 20;
 
@@ -43,8 +40,8 @@ pub enum Event {
         welcome: v1::Welcome,
         /// For statuses.
         control: mpsc::Sender<ToMaster>,
-        /// For logs.
-        data: mpsc::Sender<ToMaster>,
+        /// For streams that the master asks for.
+        channel: Channel,
     },
     /// A message came.
     Message {
@@ -80,8 +77,14 @@ pub struct Introduction {
     pub node_json: Bytes,
     /// Newer at each start.
     pub incarnation: u64,
-    /// Certificates; none: plain http.
-    pub tls: Option<quorate_proto::Tls>,
+    /// Of this node among those of the process.
+    pub number: usize,
+    /// Names the process when it has many nodes; empty for one.
+    pub process: String,
+    /// The node has no use for Services.
+    pub without_services: bool,
+    /// Shared by the nodes of the process.
+    pub connections: Arc<Connections>,
 }
 
 /// The sessions of an agent.
@@ -144,7 +147,7 @@ impl Keeper {
             let result = self.session(session, &mut wait, &mut reported).await;
             let _ = self.events.send(Event::Down { session }).await;
             match result {
-                Ok(()) => info!(master = self.url, "the master ended the session"),
+                Ok(()) => debug!(master = self.url, "the master ended the session"),
                 Err(status)
                     if matches!(
                         status.code(),
@@ -159,7 +162,8 @@ impl Keeper {
                     let message = status.message().to_owned();
                     let _ = self.events.send(Event::Refused { message }).await;
                 }
-                Err(status) if !reported => {
+                // Of many nodes' sessions the connection tells, once.
+                Err(status) if !reported && self.introduction.process.is_empty() => {
                     reported = true;
                     warn!(master = self.url, error = status.message(), "no session; retrying");
                 }
@@ -177,28 +181,38 @@ impl Keeper {
         wait: &mut Duration,
         reported: &mut bool,
     ) -> Result<(), tonic::Status> {
-        let channel = self.channel()?;
-        let channel = tokio::time::timeout(CONNECT, channel.connect())
-            .await
-            .map_err(|_| tonic::Status::unavailable("no answer in time"))?
-            .map_err(|e| tonic::Status::unavailable(deepest(&e)))?;
+        let connections = &self.introduction.connections;
+        let connection = connections.get(&self.url, self.introduction.number).await?;
+        let result = self.on(&connection, session, wait, reported).await;
+        // A master that refuses or ends a session has nothing against the connection.
+        if result.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable) {
+            connections.broken(&self.url, self.introduction.number, &connection).await;
+        }
+        result
+    }
+
+    async fn on(
+        &self,
+        connection: &Connection,
+        session: u64,
+        wait: &mut Duration,
+        reported: &mut bool,
+    ) -> Result<(), tonic::Status> {
+        let channel = connection.channel.clone();
         let (control, control_receiver) = mpsc::channel(CONTROL);
-        let (data, data_receiver) = mpsc::channel(DATA);
         let register = ToMaster::Register(v1::Register {
             node_name: self.introduction.node_name.clone(),
             cluster_id: self.introduction.cluster_id.get().cloned().unwrap_or_default(),
             node_json: self.introduction.node_json.clone(),
             incarnation: self.introduction.incarnation,
+            process: self.introduction.process.clone(),
+            without_services: self.introduction.without_services,
         });
         let _ = control.try_send(register);
-        // Heartbeats and statuses go before logs.
-        let outgoing = select_with_strategy(
-            ReceiverStream::new(control_receiver),
-            ReceiverStream::new(data_receiver),
-            |(): &mut ()| PollNext::Left,
-        )
-        .map(|message| v1::AgentMessage { message: Some(message) });
-        let mut client = NodesClient::<Channel>::new(channel).max_decoding_message_size(MESSAGE);
+        let outgoing = ReceiverStream::new(control_receiver)
+            .map(|message| v1::AgentMessage { message: Some(message) });
+        let mut client =
+            NodesClient::<Channel>::new(channel.clone()).max_decoding_message_size(MESSAGE);
         let opened = tokio::time::timeout(WELCOME, client.session(outgoing)).await;
         let mut incoming =
             opened.map_err(|_| tonic::Status::unavailable("no answer in time"))??.into_inner();
@@ -208,11 +222,15 @@ impl Keeper {
         let Some(FromMaster::Welcome(welcome)) = first.and_then(|m| m.message) else {
             return Err(tonic::Status::internal("the master did not begin with a welcome"));
         };
-        info!(master = welcome.master_name, url = self.url, "session");
+        if self.introduction.process.is_empty() {
+            info!(master = welcome.master_name, url = self.url, "session");
+        } else {
+            debug!(master = welcome.master_name, url = self.url, "session");
+        }
         (*wait, *reported) = (FIRST_RETRY, false);
         let interval = u64::from(welcome.heartbeat_interval_ms.clamp(50, 60_000));
-        let up =
-            Event::Up { session, url: self.url.clone(), welcome, control: control.clone(), data };
+        let url = self.url.clone();
+        let up = Event::Up { session, url, welcome, control: control.clone(), channel };
         if self.events.send(up).await.is_err() {
             return Ok(());
         }
@@ -229,12 +247,21 @@ impl Keeper {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sequence = 0;
+        let process = !self.introduction.process.is_empty();
+        // One session of the process sends for all; when it ends, another takes over.
+        let turn = self.introduction.connections.beat(&self.url);
+        let mut turn = std::pin::pin!(turn.acquire_owned());
+        let mut beating = None;
         loop {
             tokio::select! {
                 biased;
-                _ = ticks.tick() => {
+                permit = &mut turn, if process && beating.is_none() => {
+                    beating = permit.ok();
+                    ticks.reset_immediately();
+                }
+                _ = ticks.tick(), if !process || beating.is_some() => {
                     sequence += 1;
-                    let beat = ToMaster::Heartbeat(v1::Heartbeat { sequence });
+                    let beat = ToMaster::Heartbeat(v1::Heartbeat { sequence, process });
                     // A full queue means that the connection does not move; its keepalive
                     // will end it.
                     if let Err(mpsc::error::TrySendError::Closed(_)) = control.try_send(beat) {
@@ -251,28 +278,4 @@ impl Keeper {
             }
         }
     }
-
-    fn channel(&self) -> Result<Endpoint, tonic::Status> {
-        let bad = |e: tonic::transport::Error| tonic::Status::invalid_argument(deepest(&e));
-        let endpoint = Endpoint::from_shared(self.url.clone())
-            .map_err(bad)?
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        match &self.introduction.tls {
-            Some(tls) => endpoint.tls_config(tls.client()).map_err(bad),
-            None => Ok(endpoint),
-        }
-    }
-}
-
-/// tonic says "transport error"; the reason is at the bottom.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut current = error;
-    while let Some(inner) = current.source() {
-        current = inner;
-    }
-    current.to_string()
 }

@@ -2,6 +2,7 @@
 
 use quorate_objects::{FieldSelector, FieldValidation, Kind, Selector};
 use quorate_proto::v1;
+use quorate_registry::metrics::{NodeUsage, PodUsage, Usage};
 use quorate_registry::{Consistency, Object, RegistryError};
 use serde_json::Value;
 use tonic::Status;
@@ -31,6 +32,25 @@ pub(crate) fn object(object: &Object) -> v1::Object {
         uid: object.uid().to_owned(),
         revision: object.revision,
         json: object.json.clone(),
+    }
+}
+
+pub(crate) fn node_usage(report: v1::UsageReport) -> NodeUsage {
+    let usage = |usage: Option<v1::Usage>| {
+        let v1::Usage { cpu_nanocores, memory_bytes } = usage.unwrap_or_default();
+        Usage { cpu_nanocores, memory_bytes }
+    };
+    let pod = |pod: v1::PodUsage| PodUsage {
+        namespace: pod.namespace,
+        name: pod.name,
+        uid: pod.uid,
+        containers: pod.containers.into_iter().map(|c| (c.name, usage(c.usage))).collect(),
+    };
+    NodeUsage {
+        time_ms: report.time_ms,
+        window_ms: report.window_ms,
+        node: usage(report.node),
+        pods: report.pods.into_iter().map(pod).collect(),
     }
 }
 

@@ -21,8 +21,15 @@ use crate::limits::{MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_STREAMS};
 use crate::rest;
 
 /// Calls that stay open as long as the client likes.
-const STREAMS: &[&str] =
-    &["/quorate.v1.Objects/Watch", "/quorate.v1.Nodes/Session", "/quorate.v1.Nodes/Logs"];
+const STREAMS: &[&str] = &[
+    "/quorate.v1.Objects/Watch",
+    "/quorate.v1.Nodes/Session",
+    "/quorate.v1.Nodes/Stream",
+    "/quorate.v1.Nodes/Logs",
+    "/quorate.v1.Nodes/Exec",
+    "/quorate.v1.Nodes/Attach",
+    "/quorate.v1.Nodes/PortForward",
+];
 
 fn is_stream(path: &str) -> bool {
     STREAMS.contains(&path) || etcd::STREAMS.contains(&path)

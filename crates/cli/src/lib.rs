@@ -8,7 +8,9 @@ pub mod local;
 mod manifests;
 mod merge;
 mod output;
+mod pods;
 mod resource;
+mod terminal;
 mod verbs;
 
 use std::ffi::OsString;

@@ -22,7 +22,7 @@ pub use cluster_file::{ClusterFile, ClusterFileError, EndpointEntry, MasterEntry
 pub use error::{Attempt, ClientError, Field};
 pub use forwarder::forward;
 pub use list_watch::{Difference, ListWatch};
-pub use node::{LogStream, NodeSession};
+pub use node::{LogStream, NodeSession, PodInput, PodOutput, PodStream};
 pub use object::{Deleted, List, Object};
 pub use objects::{DeleteOptions, ListOptions, PatchOptions, PatchType, WriteOptions};
 pub use quorate_proto::v1;

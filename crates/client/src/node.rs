@@ -1,6 +1,7 @@
-//! Sessions of nodes, and logs.
+//! Sessions of nodes, and streams with pods: logs, exec, attach, port-forward.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use quorate_proto::v1;
 use quorate_proto::v1::nodes_client::NodesClient;
 use tokio::sync::mpsc;
@@ -134,6 +135,131 @@ impl Client {
             async move { nodes(c).logs(request).await }
         });
         Ok(LogStream { incoming: incoming.await? })
+    }
+}
+
+/// Messages to a container that wait to be sent; then the sender waits.
+const INPUT: usize = 8;
+
+/// Both directions of a program in a container, or of a connection to a pod's port. Ends when
+/// both are dropped.
+pub struct PodStream {
+    /// To it.
+    pub input: PodInput,
+    /// From it.
+    pub output: PodOutput,
+}
+
+/// The way to a container.
+#[derive(Clone)]
+pub struct PodInput(mpsc::Sender<v1::Input>);
+
+impl PodInput {
+    /// Sends bytes; waits when the container is slow.
+    ///
+    /// # Errors
+    /// When the stream is over.
+    pub async fn write(&self, mut data: Bytes) -> Result<(), ClientError> {
+        const PIECE: usize = 64 * 1024;
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE));
+            self.send(v1::input::Data::Stdin(piece)).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes.
+    ///
+    /// # Errors
+    /// When the stream is over.
+    pub async fn end(&self) -> Result<(), ClientError> {
+        self.send(v1::input::Data::End(true)).await
+    }
+
+    /// The terminal has this size now.
+    ///
+    /// # Errors
+    /// When the stream is over.
+    pub async fn resize(&self, columns: u32, rows: u32) -> Result<(), ClientError> {
+        self.send(v1::input::Data::Resize(v1::TerminalSize { columns, rows })).await
+    }
+
+    async fn send(&self, data: v1::input::Data) -> Result<(), ClientError> {
+        let sent = self.0.send(v1::Input { data: Some(data) }).await;
+        sent.map_err(|_| over("the stream is over"))
+    }
+}
+
+/// What comes from a container.
+pub struct PodOutput(Streaming<v1::Output>);
+
+impl PodOutput {
+    /// Waits for more; `None` at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// When it breaks off: the container, its node or the answering master has gone.
+    pub async fn next(&mut self) -> Result<Option<v1::output::Data>, ClientError> {
+        loop {
+            match self.0.message().await.map_err(session_error)? {
+                Some(v1::Output { data: Some(data) }) => return Ok(Some(data)),
+                Some(v1::Output { data: None }) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The kinds of streams: what they begin with, and how they carry input.
+macro_rules! pod_stream {
+    ($(#[$doc:meta])* $name:ident, $options:ty, $request:ident, $start:ident, $module:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// `NotFound` for pod or container, `BadRequest` when that does not run or cannot,
+        /// `Unavailable` when the pod's node is not connected.
+        pub async fn $name(
+            &self,
+            namespace: &str,
+            pod: &str,
+            options: $options,
+        ) -> Result<PodStream, ClientError> {
+            use v1::$module::Message;
+            let request = v1::$start {
+                namespace: namespace.to_owned(),
+                pod: pod.to_owned(),
+                options: Some(options),
+            };
+            let what = format!("{} with pod {pod:?}", stringify!($name));
+            let open = |channel: Channel, start: Request<v1::$start>| async move {
+                let (sender, receiver) = mpsc::channel(INPUT);
+                let message = |message| v1::$request { message: Some(message) };
+                let first = message(Message::Start(start.into_inner()));
+                let rest = ReceiverStream::new(receiver).map(move |i| message(Message::Input(i)));
+                let requests = futures::stream::once(std::future::ready(first)).chain(rest);
+                let response = nodes(channel).$name(requests).await?;
+                Ok(response.map(|output| PodStream {
+                    input: PodInput(sender),
+                    output: PodOutput(output),
+                }))
+            };
+            call(&self.pool, &self.options, &what, Repeat::Unsafe, request, open).await
+        }
+    };
+}
+
+impl Client {
+    pod_stream! {
+        /// Runs a command in a container.
+        exec, v1::ExecOptions, ExecRequest, ExecStart, exec_request
+    }
+    pod_stream! {
+        /// Joins a container's main process.
+        attach, v1::AttachOptions, AttachRequest, AttachStart, attach_request
+    }
+    pod_stream! {
+        /// Connects to a TCP port of a pod: one connection.
+        port_forward, v1::PortForwardOptions, PortForwardRequest, PortForwardStart,
+        port_forward_request
     }
 }
 

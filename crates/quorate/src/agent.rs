@@ -1,11 +1,11 @@
 //! `quorate agent`: a node.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-use clap::Args;
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::Taint;
 use quorate_agent::{AgentOptions, DEFAULT_DOCKER, parse_taint};
 use quorate_objects::quantity::Quantity;
@@ -24,10 +24,16 @@ pub struct AgentArgs {
     masters: Vec<String>,
     /// Where the agent keeps its assignments and the pods' volumes
     #[arg(long)]
-    data_dir: PathBuf,
+    data_dir: Option<PathBuf>,
     /// Address at which others reach this node
     #[arg(long)]
-    address: IpAddr,
+    address: Option<IpAddr>,
+    /// What runs the pods
+    #[arg(long, default_value = "docker")]
+    runtime: RuntimeName,
+    /// Hollow nodes of this process, named NAME-0, NAME-1, …; nothing really runs on them
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000), default_value_t = 1)]
+    count: u32,
     /// Identity of the cluster [default: what the data directory or the first master says]
     #[arg(long)]
     cluster_id: Option<String>,
@@ -46,6 +52,9 @@ pub struct AgentArgs {
     /// Memory that pods may request, for instance 4Gi [default: all]
     #[arg(long)]
     memory: Option<String>,
+    /// Pods that may run at the same time [default: 110]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    pods: Option<i64>,
     /// Folder with ca.crt, node.crt and node.key
     #[arg(long, required_unless_present = "insecure", conflicts_with = "insecure")]
     tls_dir: Option<PathBuf>,
@@ -53,6 +62,19 @@ pub struct AgentArgs {
     #[arg(long)]
     insecure: bool,
 }
+
+/// What runs the pods of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RuntimeName {
+    /// Docker Engine
+    Docker,
+    /// Nothing: pods only pretend to run, for tests of large clusters
+    Hollow,
+}
+
+/// What a hollow node offers unless told otherwise: like a small server.
+const HOLLOW_CPU_MILLIS: i64 = 8_000;
+const HOLLOW_MEMORY_BYTES: i64 = 32 << 30;
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
     let (key, value) =
@@ -68,15 +90,37 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let cancel = shutdown::on_signal()?;
     let tls = args.tls_dir.as_deref().map(|folder| Tls::load(folder, "node")).transpose()?;
     let quantity = |text: Option<String>| text.map(|text| Quantity::parse(&text)).transpose();
+    let cpu_millis = quantity(args.cpu).context("--cpu")?.map(Quantity::millis);
+    let memory_bytes = quantity(args.memory).context("--memory")?.map(Quantity::units);
+    let hollow = args.runtime == RuntimeName::Hollow;
+    let address = args.address.or(hollow.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let address = address.context("--address: say at which address others reach this node")?;
+    let data_dir = args.data_dir.clone().unwrap_or_default();
     let options = AgentOptions {
         docker: args.docker,
         labels: BTreeMap::from_iter(args.labels),
         taints: args.taints,
-        cpu_millis: quantity(args.cpu).context("--cpu")?.map(Quantity::millis),
-        memory_bytes: quantity(args.memory).context("--memory")?.map(Quantity::units),
+        cpu_millis,
+        memory_bytes,
+        pods: args.pods,
         cluster_id: args.cluster_id,
         tls,
-        ..AgentOptions::new(&args.name, args.masters, args.data_dir, args.address)
+        ..AgentOptions::new(&args.name, args.masters, data_dir, address)
     };
+    if hollow {
+        let options = AgentOptions {
+            cpu_millis: cpu_millis.or(Some(HOLLOW_CPU_MILLIS)),
+            memory_bytes: memory_bytes.or(Some(HOLLOW_MEMORY_BYTES)),
+            ..options
+        };
+        let count = usize::try_from(args.count).context("--count")?;
+        return Ok(quorate_agent::run_hollow(options, args.data_dir, count, cancel).await?);
+    }
+    if args.data_dir.is_none() {
+        bail!("--data-dir: say where the agent keeps its assignments and the pods' volumes");
+    }
+    if args.count != 1 {
+        bail!("--count is for --runtime hollow: an agent with Docker is one node");
+    }
     Ok(quorate_agent::run(options, cancel).await?)
 }

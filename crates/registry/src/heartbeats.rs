@@ -21,19 +21,24 @@ impl Default for Heartbeats {
 impl Heartbeats {
     /// The node was heard now.
     pub fn record(&self, node: &str) {
-        self.record_at(node, Instant::now());
+        self.record_all([node], Instant::now());
     }
 
     /// The node was heard at `when`.
     pub fn record_at(&self, node: &str, when: Instant) {
+        self.record_all([node], when);
+    }
+
+    /// All of these nodes were heard at `when`.
+    pub fn record_all<'a>(&self, nodes: impl IntoIterator<Item = &'a str>, when: Instant) {
         let mut last = self.last.write();
-        let new = match last.get_mut(node) {
-            Some(entry) => {
-                *entry = when;
-                false
+        let mut new = false;
+        for node in nodes {
+            match last.get_mut(node) {
+                Some(entry) => *entry = when,
+                None => new |= last.insert(node.to_owned(), when).is_none(),
             }
-            None => last.insert(node.to_owned(), when).is_none(),
-        };
+        }
         drop(last);
         if new {
             self.changes.send_modify(|count| *count += 1);

@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::error::RegistryError;
 use crate::events::EventRecorder;
 use crate::heartbeats::Heartbeats;
+use crate::metrics::Metrics;
 use crate::object::{Object, ObjectKey};
 use crate::options::{At, ListOptions, RegistryOptions};
 use crate::watcher::{ObjectWatcher, WatchOptions};
@@ -26,6 +27,7 @@ pub(crate) struct Inner {
     pub cache: Arc<Cache>,
     pub options: RegistryOptions,
     pub heartbeats: Arc<Heartbeats>,
+    pub metrics: Metrics,
     pub events: EventRecorder,
 }
 
@@ -50,9 +52,9 @@ impl Registry {
         let (events, queue) = EventRecorder::new();
         // Task "registry cache": ends with `cancel` only; it logs and retries its failures.
         tokio::spawn(crate::feed::run(Arc::clone(&store), Arc::clone(&cache), cancel.clone()));
-        let heartbeats = Arc::default();
-        let registry =
-            Self { inner: Arc::new(Inner { store, cache, options, heartbeats, events }) };
+        let (heartbeats, metrics) = Default::default();
+        let inner = Inner { store, cache, options, heartbeats, metrics, events };
+        let registry = Self { inner: Arc::new(inner) };
         // Task "event recorder": ends with `cancel` only; an event that cannot be written is
         // logged and dropped.
         tokio::spawn(crate::events::run(registry.clone(), queue, cancel));
@@ -77,6 +79,12 @@ impl Registry {
     #[must_use]
     pub fn heartbeats(&self) -> Arc<Heartbeats> {
         Arc::clone(&self.inner.heartbeats)
+    }
+
+    /// What nodes and containers use.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     /// Records Events.

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::runtime::{
-    ContainerSpec, ImageError, LogQuery, PodRef, PullPolicy, Record, Role, RunState, Runtime,
-    RuntimeError, RuntimeInfo, SandboxSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, PullPolicy,
+    Record, Role, RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec,
 };
 
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) missing_images: BTreeSet<String>,
     pub(crate) stopped: Vec<String>,
     pub(crate) down: bool,
+    /// With which every exec ends.
+    pub(crate) exec_code: i32,
     next: u32,
 }
 
@@ -78,6 +80,7 @@ pub(crate) fn record(uid: &str, role: Role, container: &str, attempt: u32) -> Re
         oom_killed: false,
         error: String::new(),
         ip: (role == Role::Sandbox).then(|| "10.1.0.2".parse().unwrap()),
+        unready: false,
     }
 }
 
@@ -166,6 +169,38 @@ impl Runtime for Fake {
         _query: &LogQuery,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
         Ok(futures::stream::iter([Ok(Bytes::from_static(b"hello\n"))]).boxed())
+    }
+
+    async fn exec(&self, _id: &str, _spec: &ExecSpec) -> Result<Attached, RuntimeError> {
+        self.check()?;
+        let process = Process::Exec("exec".into());
+        let output = futures::stream::empty().boxed();
+        Ok(Attached { process, input: Box::pin(tokio::io::sink()), output })
+    }
+
+    async fn exec_result(&self, _exec: &str) -> Result<Option<i32>, RuntimeError> {
+        self.check()?;
+        Ok(Some(self.state.lock().exec_code))
+    }
+
+    async fn exec_kill(&self, _exec: &str) -> Result<(), RuntimeError> {
+        self.check()
+    }
+
+    async fn attach(&self, id: &str, _stdin: bool) -> Result<Attached, RuntimeError> {
+        self.exec(id, &ExecSpec::default()).await
+    }
+
+    async fn resize(&self, _process: &Process, _cols: u16, _rows: u16) -> Result<(), RuntimeError> {
+        self.check()
+    }
+
+    async fn connect(&self, _sandbox: &str, _port: u16) -> Result<Box<dyn Io>, RuntimeError> {
+        Err(RuntimeError::Failed("nobody listens".into()))
+    }
+
+    async fn samples(&self, _ids: &[String]) -> Result<Vec<Sample>, RuntimeError> {
+        Ok(Vec::new())
     }
 
     async fn events(&self) -> Result<BoxStream<'static, String>, RuntimeError> {

@@ -30,7 +30,7 @@ fn bench(fake: Arc<Fake>) -> Bench {
         outbox: outbox.clone(),
         node_name: "n".into(),
         node_address: "127.0.1.1".parse().unwrap(),
-        data_dir: folder.path().to_owned(),
+        data_dir: Some(folder.path().to_owned()),
         network,
     };
     let manager = Manager::new(Arc::new(context));

@@ -94,6 +94,12 @@ impl Plan {
     }
 }
 
+/// An init container with this policy goes on running beside the others.
+#[must_use]
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
 /// The newest container of a name.
 #[must_use]
 pub fn newest<'a>(records: &'a [Record], role: Role, name: &str) -> Option<&'a Record> {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityCon
 use quorate_objects::quantity;
 
 use super::env::{Lookup, NodeValues, expand, variables};
-use super::volumes;
+use super::{plan, volumes};
 use crate::runtime::{
     Bind, ContainerSpec, Cpu, Dns, HostPort, PodRef, PullPolicy, Role, SandboxSpec, Security,
 };
@@ -83,6 +83,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, host_ip: IpAddr) -> SandboxSpec {
             .into_iter()
             .map(|s| (s.name, s.value))
             .collect(),
+        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
     }
 }
 
@@ -118,7 +119,7 @@ pub struct Making<'a> {
 /// # Errors
 /// What is missing or wrong, in words: the reason is CreateContainerConfigError.
 pub fn container(
-    data_dir: &Path,
+    data_dir: Option<&Path>,
     pod: &Pod,
     container: &Container,
     making: &Making<'_>,
@@ -127,9 +128,11 @@ pub fn container(
 ) -> Result<ContainerSpec, String> {
     let pod_spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
     let env = variables(pod, container, lookup, node)?;
-    let places = volumes::prepare(data_dir, pod, lookup, node)?;
+    // A node that keeps nothing has no volumes.
+    let places = data_dir.map(|folder| volumes::prepare(folder, pod, lookup, node)).transpose()?;
     let mut binds = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
+        let Some(places) = &places else { break };
         let place = places
             .get(&mount.name)
             .ok_or_else(|| format!("no volume \"{}\" in the pod", mount.name))?;
@@ -150,6 +153,7 @@ pub fn container(
     Ok(ContainerSpec {
         pod: pod_ref(pod),
         role: making.role,
+        sidecar: making.role == Role::Init && plan::is_sidecar(container),
         name: container.name.clone(),
         attempt: making.attempt,
         failures: making.failures,

@@ -115,7 +115,7 @@ fn container_status(
             ..Default::default()
         });
         status.started = Some(true);
-        status.ready = role == Role::App && !input.memory.unready.contains(name);
+        status.ready = role == Role::App && !record.unready && !input.memory.unready.contains(name);
         return status;
     }
     status.started = Some(false);

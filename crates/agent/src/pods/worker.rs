@@ -52,8 +52,8 @@ pub struct Context {
     pub node_name: String,
     /// Its address.
     pub node_address: IpAddr,
-    /// Where volumes are.
-    pub data_dir: PathBuf,
+    /// Where volumes are; none: the node has none.
+    pub data_dir: Option<PathBuf>,
     /// Is there a pod network?
     pub network: watch::Receiver<Network>,
 }
@@ -231,10 +231,12 @@ impl Worker {
 
     /// Nothing runs any more.
     async fn finish(&mut self, assigned: Option<&Pod>) -> Result<Option<Duration>, RuntimeError> {
-        let (folder, uid) = (self.context.data_dir.clone(), self.pod.uid.clone());
-        let removed = tokio::task::spawn_blocking(move || volumes::remove(&folder, &uid)).await;
-        if let Ok(Err(error)) = removed {
-            warn!(pod = %self.pod, %error, "cannot remove the pod's volumes");
+        if let Some(folder) = self.context.data_dir.clone() {
+            let uid = self.pod.uid.clone();
+            let removed = tokio::task::spawn_blocking(move || volumes::remove(&folder, &uid)).await;
+            if let Ok(Err(error)) = removed {
+                warn!(pod = %self.pod, %error, "cannot remove the pod's volumes");
+            }
         }
         if !self.gone {
             info!(pod = %self.pod, "the pod has ended and is removed");
@@ -287,12 +289,13 @@ impl Worker {
         if !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(files) {
             return;
         }
+        let Some(folder) = self.context.data_dir.clone() else { return };
         let (context, pod) = (self.context.clone(), pod.clone());
         let values = node_values(&context, self.status.as_ref());
         // A missing source is reported when a container starts; running ones keep theirs.
         let refreshed = tokio::task::spawn_blocking(move || {
             let lookup = SharedLookup(context.objects.clone());
-            volumes::prepare(&context.data_dir, &pod, &lookup, &values)
+            volumes::prepare(&folder, &pod, &lookup, &values)
         });
         if let Ok(Err(error)) = refreshed.await {
             debug!(pod = %self.pod, error, "volumes are not refreshed");
@@ -411,7 +414,8 @@ async fn start_container(
     let resolved = tokio::task::spawn_blocking(move || {
         let lookup = SharedLookup(shared.objects.clone());
         let making = Making { role, attempt, failures, sandbox: &sandbox };
-        resolve::container(&shared.data_dir, &pod, &container, &making, &lookup, &values)
+        let folder = shared.data_dir.as_deref();
+        resolve::container(folder, &pod, &container, &making, &lookup, &values)
     });
     let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };
     let spec = resolved

@@ -2,10 +2,12 @@
 //! never sees Docker.
 
 pub mod docker;
+pub mod hollow;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +15,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What went wrong in the container engine.
 #[derive(Debug, Clone, Error)]
@@ -87,6 +90,8 @@ pub enum Role {
     Init,
     /// Does the pod's work.
     App,
+    /// Added to a running pod to look into it.
+    Ephemeral,
 }
 
 impl Role {
@@ -97,6 +102,7 @@ impl Role {
             Self::Sandbox => "sandbox",
             Self::Init => "init",
             Self::App => "app",
+            Self::Ephemeral => "ephemeral",
         }
     }
 
@@ -107,6 +113,7 @@ impl Role {
             "sandbox" => Some(Self::Sandbox),
             "init" => Some(Self::Init),
             "app" => Some(Self::App),
+            "ephemeral" => Some(Self::Ephemeral),
             _ => None,
         }
     }
@@ -162,6 +169,8 @@ pub struct Record {
     pub error: String,
     /// Address, for a running sandbox on a network of its own.
     pub ip: Option<IpAddr>,
+    /// It runs, but the engine itself says that it is not ready.
+    pub unready: bool,
 }
 
 impl Record {
@@ -216,6 +225,8 @@ pub struct SandboxSpec {
     pub dns: Dns,
     /// Kernel parameters of the pod's network.
     pub sysctls: BTreeMap<String, String>,
+    /// Of the pod.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A pod's resolver.
@@ -247,6 +258,8 @@ pub struct ContainerSpec {
     pub pod: PodRef,
     /// Its part.
     pub role: Role,
+    /// An init container that goes on running beside the others.
+    pub sidecar: bool,
     /// Its name.
     pub name: String,
     /// See `Record::attempt`.
@@ -333,6 +346,70 @@ pub struct LogQuery {
     pub tail: Option<u64>,
     /// Only what came after this second (Unix time).
     pub since: Option<i64>,
+    /// Leave out what came on standard output, or on standard error.
+    pub without: Option<Output>,
+}
+
+/// Where a process writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A program to run in a container beside its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Its standard input is connected.
+    pub stdin: bool,
+    /// Its standard output is connected.
+    pub stdout: bool,
+    /// Its standard error is connected.
+    pub stderr: bool,
+    /// It gets a terminal.
+    pub tty: bool,
+}
+
+/// A process that one can talk to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Process {
+    /// Started by `Runtime::exec`: the engine's id of it.
+    Exec(String),
+    /// The main process of the container with this id.
+    Main(String),
+}
+
+/// What a process has written.
+pub type Pieces = BoxStream<'static, Result<(Output, Bytes), RuntimeError>>;
+
+/// Both directions of a process.
+pub struct Attached {
+    /// Which.
+    pub process: Process,
+    /// To its standard input; dropping it closes that.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What it writes, until it ends.
+    pub output: Pieces,
+}
+
+/// A connection into a pod.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What a container used until now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The engine's id of the container.
+    pub id: String,
+    /// Processor time since its start, in nanoseconds.
+    pub cpu_nanos: u64,
+    /// Bytes of its working set.
+    pub memory_bytes: u64,
 }
 
 /// A container engine, bound to one node of one cluster: it sees and touches only
@@ -370,6 +447,27 @@ pub trait Runtime: Send + Sync + 'static {
         id: &str,
         query: &LogQuery,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
+
+    /// Runs a program in a running container.
+    async fn exec(&self, id: &str, spec: &ExecSpec) -> Result<Attached, RuntimeError>;
+
+    /// Exit code of a program that `exec` started; none while it runs.
+    async fn exec_result(&self, exec: &str) -> Result<Option<i32>, RuntimeError>;
+
+    /// Ends a program that `exec` started. Fine when it has ended already.
+    async fn exec_kill(&self, exec: &str) -> Result<(), RuntimeError>;
+
+    /// Joins the main process of a running container.
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Attached, RuntimeError>;
+
+    /// Tells a process the size of its terminal.
+    async fn resize(&self, process: &Process, columns: u16, rows: u16) -> Result<(), RuntimeError>;
+
+    /// Connects to a TCP port on the loopback address of a sandbox.
+    async fn connect(&self, sandbox: &str, port: u16) -> Result<Box<dyn Io>, RuntimeError>;
+
+    /// What the running containers have used.
+    async fn samples(&self, ids: &[String]) -> Result<Vec<Sample>, RuntimeError>;
 
     /// Uids of pods of which a container changed. Ends when the connection is lost; what
     /// happened in between is not told, so the caller looks at everything again.

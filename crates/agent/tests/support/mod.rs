@@ -8,9 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_agent::{AgentError, AgentOptions};
 use quorate_proto::v1;
+use quorate_proto::v1::agent_frame::Frame;
 use quorate_proto::v1::agent_message::Message as FromAgent;
 use quorate_proto::v1::master_message::Message as ToAgent;
 use quorate_proto::v1::nodes_server::{Nodes, NodesServer};
+use quorate_proto::v1::output::Data;
+use quorate_proto::v1::stream_request::Kind;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -65,7 +68,56 @@ struct Service {
 #[tonic::async_trait]
 impl Nodes for Service {
     type SessionStream = ReceiverStream<Result<v1::MasterMessage, Status>>;
+    type StreamStream = ReceiverStream<Result<v1::Input, Status>>;
     type LogsStream = ReceiverStream<Result<v1::LogChunk, Status>>;
+    type ExecStream = ReceiverStream<Result<v1::Output, Status>>;
+    type AttachStream = ReceiverStream<Result<v1::Output, Status>>;
+    type PortForwardStream = ReceiverStream<Result<v1::Output, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::AgentFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let mut frames = request.into_inner();
+        let (input, receiver) = mpsc::channel(8);
+        let heard = self.heard.clone();
+        tokio::spawn(async move {
+            let mut end = None;
+            while let Ok(Some(v1::AgentFrame { frame: Some(frame) })) = frames.message().await {
+                match frame {
+                    Frame::Output(v1::Output { data: Some(Data::Stdout(data)) }) => {
+                        heard.lock().log.extend_from_slice(&data);
+                    }
+                    Frame::Failure(failure) => end = Some(failure.message),
+                    _ => {}
+                }
+            }
+            heard.lock().log_end = Some(end.unwrap_or_default());
+            drop(input);
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn exec(
+        &self,
+        _request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn attach(
+        &self,
+        _request: Request<Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn port_forward(
+        &self,
+        _request: Request<Streaming<v1::PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 
     async fn session(
         &self,
@@ -102,13 +154,7 @@ impl Nodes for Service {
                         let message = Some(ToAgent::StatusAck(ack));
                         let _ = out.send(Ok(v1::MasterMessage { message })).await;
                     }
-                    FromAgent::LogData(data) => {
-                        let mut heard = heard.lock();
-                        heard.log.extend_from_slice(&data.data);
-                        if data.end {
-                            heard.log_end = Some(data.error);
-                        }
-                    }
+                    FromAgent::Usage(_) => {}
                 }
             }
             heard.lock().out = None;
@@ -265,14 +311,14 @@ impl Cluster {
             heard.log.clear();
             heard.log_end = None;
         }
-        let request = v1::LogRequest {
+        let request = v1::StreamRequest {
             id: 1,
             namespace: "default".into(),
             pod: pod.into(),
             uid: pod.into(),
-            options: Some(options),
+            kind: Some(Kind::Logs(options)),
         };
-        self.send(ToAgent::LogRequest(request)).await;
+        self.send(ToAgent::StreamRequest(request)).await;
         self.until("logged", |heard| heard.log_end.is_some()).await;
         let heard = self.heard.lock();
         match heard.log_end.as_deref() {

@@ -1,98 +1,59 @@
 //! What a node shall run, and what it needs to know for that: first all, then what changes.
-//!
-//! The watch pulls from the registry's ring only when the session can take another message, so
-//! a slow agent costs no memory: it falls out of the ring and gets a fresh full set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use quorate_objects::{Kind, Selector, kinds};
+use quorate_objects::{Kind, kinds};
 use quorate_proto::v1;
 use quorate_proto::v1::master_message::Message as ToAgent;
-use quorate_registry::{
-    EventKind, Object, ObjectEvent, ObjectKey, ObjectWatcher, Registry, RegistryError, View,
-};
+use quorate_registry::{Cache, Object, ObjectKey, View};
 use quorate_store::Term;
 use tonic::Status;
 
 use super::Shared;
+use super::feeds::{Dirty, Subscription};
 use super::table::Session;
 use crate::convert;
-use crate::error::unavailable;
 
 /// How long the cache may take to reach what the store has applied.
 const CATCH_UP: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
-/// Changes of one message.
-const MAX_CHANGES: usize = 1024;
 
-/// Sends the node's assignments while this master leads in `term`; returns why it ended.
-pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Status {
+/// Waits until everything that a leader's term begins with is in the cache.
+pub(crate) async fn caught_up(shared: &Shared) {
     loop {
-        // Everything that the leader's term begins with must be in what the agent hears first.
         let applied = *shared.store.applied().borrow();
-        if let Err(error) = shared.registry.cache().wait(applied, CATCH_UP).await {
-            tracing::warn!(%error, "the cache is behind, assignments wait");
-            tokio::time::sleep(RETRY).await;
-            continue;
+        match shared.registry.cache().wait(applied, CATCH_UP).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "the cache is behind, assignments wait"),
         }
-        match send_full_and_follow(&shared.registry, session, term).await {
-            Ok(()) => return session.reason(),
-            Err(RegistryError::Gone { .. }) => {
-                tracing::info!("the agent was too slow for changes, it gets all again");
-            }
-            Err(RegistryError::Unavailable { reason, .. }) => return unavailable(reason),
-            Err(error) => {
-                tracing::error!(%error, "assignments begin again");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn send_full_and_follow(
-    registry: &Registry,
-    session: &Session,
-    term: Term,
-) -> Result<(), RegistryError> {
-    let mut known = Known::new(&session.node);
-    let (mut delta, mut revision) =
-        registry.cache().read(|view| (known.everything(view), view.revision()));
-    let mut watcher = registry.watch(None, None, Selector::everything(), revision)?;
-    let mut full = true;
+/// Sends the node's assignments while this master leads in `term`, with caches that have
+/// caught up; returns why it ended.
+pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Status {
+    let mut subscription = shared.feeds.subscribe(&session.node, session.without_services);
+    let cache = shared.registry.cache();
+    let mut known = Known::new(session);
+    let mut dirty = Dirty::All;
     loop {
+        let full = dirty == Dirty::All;
+        if full {
+            known = Known::new(session);
+        }
+        let (delta, revision) = known.look(cache, &mut subscription, &dirty);
         if full || !delta.is_empty() {
-            let message = delta.encode(term, revision, full);
-            full = false;
-            if session.send(ToAgent::Assignments(message)).await.is_none() {
-                return Ok(());
+            let message = ToAgent::Assignments(delta.encode(term, revision, full));
+            if session.send(message).await.is_none() {
+                return session.reason();
             }
         }
-        delta = Delta::default();
-        revision = gather(&mut watcher, &mut known, &mut delta).await?;
-        registry.cache().read(|view| known.complete(view, &mut delta));
+        dirty = subscription.feed().changes().await;
     }
-}
-
-/// Waits for a change and takes in all that are there; returns the revision reached.
-async fn gather(
-    watcher: &mut ObjectWatcher,
-    known: &mut Known,
-    delta: &mut Delta,
-) -> Result<u64, RegistryError> {
-    let mut event = watcher.next().await?;
-    for _ in 0..MAX_CHANGES {
-        known.take(&event, delta);
-        // Only what is there already; it does not wait.
-        match futures::FutureExt::now_or_never(watcher.next()) {
-            Some(next) => event = next?,
-            None => return Ok(watcher.progress()),
-        }
-    }
-    known.take(&event, delta);
-    Ok(event.revision.saturating_sub(1))
 }
 
 /// What one message carries.
@@ -127,6 +88,7 @@ impl Delta {
 /// What the agent has been told, or is about to be.
 struct Known {
     node: String,
+    without_services: bool,
     /// Revision and uid of each object.
     sent: HashMap<ObjectKey, (u64, String)>,
     /// What the node's pods refer to, by pod.
@@ -134,34 +96,55 @@ struct Known {
 }
 
 impl Known {
-    fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), sent: HashMap::new(), references: BTreeMap::new() }
+    fn new(session: &Session) -> Self {
+        Self {
+            node: session.node.clone(),
+            without_services: session.without_services,
+            sent: HashMap::new(),
+            references: BTreeMap::new(),
+        }
     }
 
-    /// The full set.
-    fn everything(&mut self, view: &View) -> Delta {
+    /// What of `dirty` the agent must be told, at the revision returned.
+    fn look(
+        &mut self,
+        cache: &Cache,
+        subscription: &mut Subscription,
+        dirty: &Dirty,
+    ) -> (Delta, u64) {
         let mut delta = Delta::default();
-        let services = view.iter(&kinds::SERVICE, None);
-        let common = services.chain(view.iter(&kinds::ENDPOINT_SLICE, None));
-        let node = self.node.clone();
-        for object in common.chain(view.pods_on(&node)) {
-            self.set(object, &mut delta);
-        }
-        if let Some(node) = view.get(&kinds::NODE, "", &self.node) {
-            self.set(node, &mut delta);
-        }
-        self.complete(view, &mut delta);
-        delta
+        cache.read(|view| match dirty {
+            Dirty::Nothing => {}
+            Dirty::All => self.everything(view, &mut delta),
+            Dirty::Keys(keys) => keys.iter().for_each(|key| self.take(view, key, &mut delta)),
+        });
+        let wanted: BTreeSet<ObjectKey> = self.references.values().flatten().cloned().collect();
+        // First noted, then read: a change in between is noted.
+        subscription.refer(wanted.clone());
+        let revision = cache.read(|view| {
+            self.complete(view, &wanted, &mut delta);
+            view.revision()
+        });
+        (delta, revision)
     }
 
-    fn take(&mut self, event: &ObjectEvent, delta: &mut Delta) {
-        let Some(object) = &event.object else { return };
-        let key = object.key();
-        let concerned = self.concerns(object, &key);
-        if concerned && event.kind != EventKind::Deleted {
+    fn everything(&mut self, view: &View, delta: &mut Delta) {
+        let node = self.node.clone();
+        if !self.without_services {
+            let services = view.iter(&kinds::SERVICE, None);
+            for object in services.chain(view.iter(&kinds::ENDPOINT_SLICE, None)) {
+                self.set(object, delta);
+            }
+        }
+        for object in view.pods_on(&node).chain(view.get(&kinds::NODE, "", &node)) {
             self.set(object, delta);
-        } else {
-            self.remove(&key, delta);
+        }
+    }
+
+    fn take(&mut self, view: &View, key: &ObjectKey, delta: &mut Delta) {
+        match view.get(key.kind, &key.namespace, &key.name) {
+            Some(object) if self.concerns(object, key) => self.set(object, delta),
+            _ => self.remove(key, delta),
         }
     }
 
@@ -170,13 +153,10 @@ impl Known {
         if is(kind, &kinds::POD) {
             return object.field("spec.nodeName") == Some(self.node.as_str());
         }
-        if is(kind, &kinds::NODE) {
-            return object.name() == self.node;
+        if is_referred_to(kind) {
+            return self.references.values().any(|references| references.contains(key));
         }
-        if is(kind, &kinds::SERVICE) || is(kind, &kinds::ENDPOINT_SLICE) {
-            return true;
-        }
-        self.references.values().any(|references| references.contains(key))
+        true
     }
 
     fn set(&mut self, object: &Arc<Object>, delta: &mut Delta) {
@@ -184,7 +164,6 @@ impl Known {
         if is(object.kind, &kinds::POD) {
             self.references.insert(key.clone(), references(object));
         }
-        // What `complete` reads from the cache may be ahead of the events: never go back.
         let told =
             |(revision, uid): &(u64, String)| uid == object.uid() && *revision >= object.revision;
         if !self.sent.get(&key).is_some_and(told) {
@@ -203,14 +182,11 @@ impl Known {
     }
 
     /// Adds what pods refer to from now on, and takes out what none refers to any longer.
-    fn complete(&mut self, view: &View, delta: &mut Delta) {
-        let wanted: BTreeSet<ObjectKey> = self.references.values().flatten().cloned().collect();
-        let has = |key: &ObjectKey| self.sent.contains_key(key);
-        let missing: Vec<_> = wanted.iter().filter(|key| !has(key)).collect();
-        let found = missing.into_iter().filter_map(|k| view.get(k.kind, &k.namespace, &k.name));
-        let found: Vec<_> = found.cloned().collect();
-        for object in found {
-            self.set(&object, delta);
+    fn complete(&mut self, view: &View, wanted: &BTreeSet<ObjectKey>, delta: &mut Delta) {
+        for key in wanted {
+            if let Some(object) = view.get(key.kind, &key.namespace, &key.name) {
+                self.set(object, delta);
+            }
         }
         let unused = |key: &&ObjectKey| is_referred_to(key.kind) && !wanted.contains(*key);
         let unused: Vec<_> = self.sent.keys().filter(unused).cloned().collect();
@@ -220,7 +196,7 @@ impl Known {
     }
 }
 
-fn is(kind: &'static Kind, other: &'static Kind) -> bool {
+pub(super) fn is(kind: &'static Kind, other: &'static Kind) -> bool {
     kind.kind == other.kind && kind.group == other.group
 }
 

@@ -1,23 +1,28 @@
-//! `quorate.v1.Nodes`: sessions of agents, and logs through them.
+//! `quorate.v1.Nodes`: sessions of agents, and streams with pods through them.
 
 mod assignments;
-mod logs;
+mod feeds;
 mod registration;
 mod session;
 mod status;
+pub(crate) mod streams;
 mod table;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use quorate_proto::v1;
 use quorate_proto::v1::nodes_server::Nodes;
+use quorate_proto::v1::output::Data;
+use quorate_proto::v1::stream_request::Kind;
 use quorate_registry::Registry;
 use quorate_store::SharedStore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use feeds::Feeds;
 use table::Table;
 
 /// What every session needs.
@@ -28,11 +33,13 @@ pub(crate) struct Shared {
     pub cluster_id: Arc<str>,
     pub heartbeat_interval: Duration,
     pub table: Arc<Table>,
+    pub feeds: Arc<Feeds>,
     pub cancel: CancellationToken,
 }
 
 pub(crate) struct NodesService {
-    shared: Shared,
+    /// Also for others who open streams with pods.
+    pub(crate) shared: Shared,
 }
 
 impl NodesService {
@@ -43,9 +50,11 @@ impl NodesService {
         heartbeat_interval: Duration,
         cancel: CancellationToken,
     ) -> Self {
-        let table = Arc::default();
-        let cluster_id = cluster_id.into();
-        Self { shared: Shared { registry, store, cluster_id, heartbeat_interval, table, cancel } }
+        let (table, cluster_id) = (Arc::default(), cluster_id.into());
+        let feeds = Feeds::start(registry.clone(), cancel.clone());
+        let shared =
+            Shared { registry, store, cluster_id, heartbeat_interval, table, feeds, cancel };
+        Self { shared }
     }
 }
 
@@ -60,12 +69,59 @@ impl Nodes for NodesService {
         session::open(self.shared.clone(), request.into_inner()).await.map(Response::new)
     }
 
+    type StreamStream = BoxStream<'static, Result<v1::Input, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::AgentFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        streams::join(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
     type LogsStream = BoxStream<'static, Result<v1::LogChunk, Status>>;
 
     async fn logs(
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        logs::open(&self.shared, request.into_inner()).await.map(Response::new)
+        let v1::LogsRequest { namespace, pod, options } = request.into_inner();
+        let all = || v1::LogOptions { tail_lines: -1, ..Default::default() };
+        let kind = Kind::Logs(options.unwrap_or_else(all));
+        let stream = streams::open(&self.shared, &namespace, &pod, kind).await?;
+        let chunks = futures::stream::unfold(stream, |mut stream| async move {
+            let chunk = stream.output.next().await?.map(|data| match data {
+                Data::Stdout(data) | Data::Stderr(data) => v1::LogChunk { data },
+                Data::Exit(_) => v1::LogChunk::default(),
+            });
+            Some((chunk, stream))
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    type ExecStream = BoxStream<'static, Result<v1::Output, Status>>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    type AttachStream = BoxStream<'static, Result<v1::Output, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    type PortForwardStream = BoxStream<'static, Result<v1::Output, Status>>;
+
+    async fn port_forward(
+        &self,
+        request: Request<Streaming<v1::PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
     }
 }

@@ -33,8 +33,13 @@ impl Registration {
         Ok(Self { node })
     }
 
-    /// Creates or updates the Node; tries until it is written or the caller drops this.
+    /// Creates or updates the Node; tries until it is written or the caller drops this. The
+    /// cache has everything that this term begins with.
     pub async fn write(&self, registry: &Registry, term: Term) {
+        // A new leader hears thousands of nodes at once, and nearly all are as they were.
+        if self.is_written(registry) {
+            return;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             match self.write_once(registry, term).await {
@@ -49,6 +54,18 @@ impl Registration {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn is_written(&self, registry: &Registry) -> bool {
+        let name = self.node.metadata.name.as_deref().unwrap_or_default();
+        let Some(object) = registry.cache().get(&kinds::NODE, "", name) else { return false };
+        let Ok(node) = object.typed::<Node>() else { return false };
+        let labels = self.node.metadata.labels.iter().flatten();
+        let none = NodeStatus::default();
+        let old = node.status.as_ref().unwrap_or(&none);
+        let mut labels = labels.map(|(key, value)| object.labels().get(key) == Some(value));
+        labels.all(|same| same)
+            && self.node.status.as_ref().is_none_or(|status| merged(old, status) == *old)
     }
 
     async fn write_once(&self, registry: &Registry, term: Term) -> Result<(), RegistryError> {

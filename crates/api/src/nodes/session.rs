@@ -1,4 +1,4 @@
-//! One agent's session: what it says goes to registry and logs, what changes goes to it.
+//! One agent's session: what it says goes to the registry, what changes goes to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,14 @@ use super::Shared;
 use super::assignments;
 use super::registration::Registration;
 use super::status::{StatusWriter, refuse};
-use super::table::{Session, Table};
+use super::table::Session;
+use crate::convert;
 use crate::error::{bad_request, status, unavailable};
 
 /// An agent must introduce itself within this time.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session on which nothing is heard for this many heartbeat intervals is over.
 const SILENT_HEARTBEATS: u32 = 20;
-/// A log reader that lets its agent wait for longer loses its log: the session carries the
-/// statuses of the node's pods too.
-const SLOW_LOG_READER: Duration = Duration::from_secs(1);
 /// Status batches that wait to be written; agents send one at a time.
 const STATUS_BATCHES: usize = 4;
 
@@ -43,8 +41,8 @@ pub(crate) async fn open(
     check(&shared, &register)?;
     let registration = Registration::decode(&register)?;
     let (session, outgoing) = shared.table.enter(&register, shared.cancel.child_token())?;
-    shared.registry.heartbeats().record(&session.node);
-    let guard = Guard { table: Arc::clone(&shared.table), session: Arc::clone(&session) };
+    shared.table.heard(&session, false, &shared.registry.heartbeats());
+    let guard = Guard { shared: shared.clone(), session: Arc::clone(&session) };
     // The queue is new and empty, so this does not wait.
     session.send(ToAgent::Welcome(welcome(&shared))).await;
     let span = tracing::info_span!("session", node = %session.node);
@@ -72,14 +70,16 @@ fn check(shared: &Shared, register: &v1::Register) -> Result<(), Status> {
 
 /// Takes the session out of the table when the agent's stream is dropped.
 struct Guard {
-    table: Arc<Table>,
+    shared: Shared,
     session: Arc<Session>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.session.end(unavailable("the agent has gone"));
-        self.table.leave(&self.session);
+        if self.shared.table.leave(&self.session) {
+            self.shared.registry.metrics().remove(&self.session.node);
+        }
     }
 }
 
@@ -153,7 +153,6 @@ async fn read(
     mut inbound: Streaming<v1::AgentMessage>,
     batches: mpsc::Sender<v1::StatusBatch>,
 ) -> Status {
-    let heartbeats = shared.registry.heartbeats();
     let silence = shared.heartbeat_interval * SILENT_HEARTBEATS;
     loop {
         let message = match tokio::time::timeout(silence, inbound.message()).await {
@@ -162,9 +161,12 @@ async fn read(
             Ok(Err(status)) => {
                 return unavailable(format!("the connection broke: {}", status.message()));
             }
+            // Perhaps another session of its process was heard.
+            Err(_) if session.silence() < silence => continue,
             Err(_) => return unavailable(format!("nothing heard for {silence:?}")),
         };
-        heartbeats.record(&session.node);
+        let process = matches!(&message, Some(FromAgent::Heartbeat(beat)) if beat.process);
+        shared.table.heard(session, process, &shared.registry.heartbeats());
         match message {
             Some(FromAgent::Status(batch)) => {
                 // Never wait here: heartbeats are behind it.
@@ -175,26 +177,12 @@ async fn read(
                     }
                 }
             }
-            Some(FromAgent::LogData(data)) => relay_log(session, data).await,
+            Some(FromAgent::Usage(report)) => {
+                shared.registry.metrics().put(&session.node, convert::node_usage(report));
+            }
             Some(FromAgent::Heartbeat(_)) | None => {}
             Some(FromAgent::Register(_)) => return bad_request("Register came twice"),
         }
-    }
-}
-
-/// Hands log data to its reader; the reader's queue is the flow control.
-async fn relay_log(session: &Session, data: v1::LogData) {
-    let id = data.id;
-    let Some(reader) = session.log(id) else {
-        return;
-    };
-    let end = data.end;
-    let sent = tokio::time::timeout(SLOW_LOG_READER, reader.send(data)).await;
-    if !matches!(sent, Ok(Ok(()))) {
-        session.close_log(id);
-        session.send(ToAgent::LogCancel(v1::LogCancel { id })).await;
-    } else if end {
-        session.close_log(id);
     }
 }
 
@@ -208,6 +196,7 @@ async fn follow(shared: &Shared, session: &Session, registration: &Registration)
         }
         let lead = async {
             let Some(term) = now.ready else { return std::future::pending().await };
+            assignments::caught_up(shared).await;
             registration.write(&shared.registry, term).await;
             assignments::send(shared, session, term).await
         };

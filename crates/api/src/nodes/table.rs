@@ -3,26 +3,30 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_proto::v1;
 use quorate_proto::v1::master_message::Message;
-use tokio::sync::{mpsc, watch};
+use quorate_registry::Heartbeats;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::streams::Joined;
 use crate::error::{status, unavailable};
 
 /// Messages to an agent that wait to be sent; then whoever sends waits.
 const OUTGOING: usize = 32;
-/// Chunks of a log that wait for its reader.
-const LOG_CHUNKS: usize = 64;
 
 /// One agent's session.
 pub(crate) struct Session {
     pub node: String,
     pub incarnation: u64,
+    /// See `Register.process`; empty for an agent of one node.
+    process: String,
+    /// Its node has no use for Services and EndpointSlices.
+    pub without_services: bool,
     /// Tells sessions of one agent apart.
     id: u64,
     pub outgoing: mpsc::Sender<v1::MasterMessage>,
@@ -30,8 +34,23 @@ pub(crate) struct Session {
     pub ended: CancellationToken,
     /// What the agent is told when the session ends.
     reason: Mutex<Option<Status>>,
-    /// Logs being read from the node, by request.
-    logs: Mutex<HashMap<u64, mpsc::Sender<v1::LogData>>>,
+    /// When it was heard last.
+    heard: Mutex<Instant>,
+    /// Calls that wait for the agent to open its end of a stream, by id.
+    streams: Mutex<HashMap<u64, oneshot::Sender<Joined>>>,
+}
+
+/// A call that waits for an agent's end of a stream; dropped, it waits no longer.
+pub(crate) struct Expected<'a> {
+    /// Of the stream. It cannot be guessed.
+    pub id: u64,
+    session: &'a Session,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.session.take_stream(self.id);
+    }
 }
 
 impl Session {
@@ -56,24 +75,29 @@ impl Session {
         }
     }
 
-    pub fn open_log(&self, id: u64) -> mpsc::Receiver<v1::LogData> {
-        let (sender, receiver) = mpsc::channel(LOG_CHUNKS);
-        self.logs.lock().insert(id, sender);
-        receiver
+    /// Notes who waits for a stream of this session.
+    pub fn expect_stream(&self, waiting: oneshot::Sender<Joined>) -> Expected<'_> {
+        let id = rand::random();
+        self.streams.lock().insert(id, waiting);
+        Expected { id, session: self }
     }
 
-    pub fn log(&self, id: u64) -> Option<mpsc::Sender<v1::LogData>> {
-        self.logs.lock().get(&id).cloned()
+    /// Whoever waits for the stream; nobody else gets it.
+    pub fn take_stream(&self, id: u64) -> Option<oneshot::Sender<Joined>> {
+        self.streams.lock().remove(&id)
     }
 
-    pub fn close_log(&self, id: u64) -> bool {
-        self.logs.lock().remove(&id).is_some()
+    /// How long it has not been heard.
+    pub fn silence(&self) -> Duration {
+        self.heard.lock().elapsed()
     }
 }
 
 /// All sessions of this master, by node.
 pub(crate) struct Table {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
+    /// Sessions of processes with many nodes, by process and session.
+    processes: Mutex<HashMap<String, HashMap<u64, Arc<Session>>>>,
     /// Changes with every session that begins.
     begun: watch::Sender<u64>,
     next_id: AtomicU64,
@@ -82,14 +106,25 @@ pub(crate) struct Table {
 impl Default for Table {
     fn default() -> Self {
         let begun = watch::Sender::new(0);
-        Self { sessions: Mutex::default(), begun, next_id: AtomicU64::new(1) }
+        let (sessions, processes) = Default::default();
+        Self { sessions, processes, begun, next_id: AtomicU64::new(1) }
     }
 }
 
 impl Table {
-    /// A number that no other session or log request of this master has.
-    pub fn fresh_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    /// The node of the session was heard, or with `process` all nodes of its process.
+    pub fn heard(&self, session: &Session, process: bool, heartbeats: &Heartbeats) {
+        let now = Instant::now();
+        let group = if process && !session.process.is_empty() {
+            self.processes.lock().get(&session.process).map(|all| all.values().cloned().collect())
+        } else {
+            None
+        };
+        let group: Vec<Arc<Session>> = group.unwrap_or_default();
+        heartbeats
+            .record_all(group.iter().map(|one| one.node.as_str()).chain([&*session.node]), now);
+        *session.heard.lock() = now;
+        group.iter().for_each(|one| *one.heard.lock() = now);
     }
 
     /// Enters a new session. Of two agents with one name the newer start wins; a newer
@@ -103,11 +138,14 @@ impl Table {
         let session = Arc::new(Session {
             node: register.node_name.clone(),
             incarnation: register.incarnation,
-            id: self.fresh_id(),
+            process: register.process.clone(),
+            without_services: register.without_services,
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
             outgoing,
             ended,
             reason: Mutex::default(),
-            logs: Mutex::default(),
+            heard: Mutex::new(Instant::now()),
+            streams: Mutex::default(),
         });
         let mut sessions = self.sessions.lock();
         if let Some(old) = sessions.get(&session.node) {
@@ -122,28 +160,47 @@ impl Table {
         }
         sessions.insert(session.node.clone(), Arc::clone(&session));
         drop(sessions);
+        if !session.process.is_empty() {
+            let mut processes = self.processes.lock();
+            let group = processes.entry(session.process.clone()).or_default();
+            group.insert(session.id, Arc::clone(&session));
+        }
         self.begun.send_modify(|count| *count += 1);
         Ok((session, receiver))
     }
 
-    /// Takes a session out, if it is still the node's.
-    pub fn leave(&self, session: &Session) {
+    /// Takes a session out, if it is still the node's. Was it?
+    pub fn leave(&self, session: &Session) -> bool {
         let mut sessions = self.sessions.lock();
-        if sessions.get(&session.node).is_some_and(|current| current.id == session.id) {
+        let current = sessions.get(&session.node).is_some_and(|current| current.id == session.id);
+        if current {
             sessions.remove(&session.node);
         }
         drop(sessions);
-        // Readers of logs see their channels close.
-        session.logs.lock().clear();
+        let mut processes = self.processes.lock();
+        if let Some(group) = processes.get_mut(&session.process) {
+            group.remove(&session.id);
+            if group.is_empty() {
+                processes.remove(&session.process);
+            }
+        }
+        drop(processes);
+        // Whoever waits for a stream sees its channel close.
+        session.streams.lock().clear();
+        current
+    }
+
+    /// The node's session, if there is one.
+    pub fn now(&self, node: &str) -> Option<Arc<Session>> {
+        self.sessions.lock().get(node).cloned()
     }
 
     /// The node's session; waits a moment for one, as agents come back quickly.
     pub async fn find(&self, node: &str, patience: Duration) -> Option<Arc<Session>> {
         let mut begun = self.begun.subscribe();
-        let find = || self.sessions.lock().get(node).cloned();
         let appear = async {
             loop {
-                if let Some(session) = find() {
+                if let Some(session) = self.now(node) {
                     return session;
                 }
                 if begun.changed().await.is_err() {

@@ -1,11 +1,18 @@
 //! Sessions of a fake agent.
 
+use quorate_client::v1::agent_frame::Frame;
 use quorate_client::v1::agent_message::Message as ToMaster;
 use quorate_client::v1::master_message::Message as FromMaster;
+use quorate_client::v1::nodes_client::NodesClient;
+use quorate_client::v1::stream_request::Kind;
+use quorate_client::v1::{input, output};
 use quorate_client::{Code, NodeSession, v1};
 use quorate_objects::kinds;
 use quorate_registry::{Consistency, WriteOptions};
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::master::{CLUSTER, Master, config_map, pod, soon};
 
@@ -19,6 +26,7 @@ fn register(node: &str, incarnation: u64) -> v1::Register {
         cluster_id: CLUSTER.into(),
         node_json: node_json.to_string().into(),
         incarnation,
+        ..Default::default()
     }
 }
 
@@ -173,39 +181,80 @@ async fn the_newer_agent_wins_and_a_foreign_one_is_refused() {
     assert!(error.message.contains("another") && error.message.contains(CLUSTER), "{error}");
 }
 
-#[tokio::test]
-async fn logs_come_through_the_session_and_are_cancelled() {
+/// An agent's end of the next stream that its master asks for.
+struct Stream {
+    request: v1::StreamRequest,
+    frames: mpsc::Sender<v1::AgentFrame>,
+    input: Streaming<v1::Input>,
+}
+
+impl Stream {
+    async fn open(master: &Master, session: &mut NodeSession) -> Self {
+        let request = loop {
+            let message = soon("a stream", session.next()).await.unwrap();
+            if let FromMaster::StreamRequest(request) = message {
+                break request;
+            }
+        };
+        let channel = tonic::transport::Endpoint::from_shared(master.url()).unwrap();
+        let mut client = NodesClient::new(channel.connect().await.unwrap());
+        let (frames, receiver) = mpsc::channel(8);
+        let open = v1::StreamOpen { node_name: "n1".into(), id: request.id };
+        frames.send(frame(Frame::Open(open))).await.unwrap();
+        let input = client.stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        Self { request, frames, input }
+    }
+
+    async fn say(&self, data: output::Data) {
+        let output = v1::Output { data: Some(data) };
+        self.frames.send(frame(Frame::Output(output))).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> Option<input::Data> {
+        let input = soon("input", self.input.message()).await.unwrap()?;
+        input.data
+    }
+}
+
+fn frame(frame: Frame) -> v1::AgentFrame {
+    v1::AgentFrame { frame: Some(frame) }
+}
+
+async fn with_pod() -> (Master, NodeSession) {
     let master = Master::start().await;
     let registry = &master.registry;
     registry.create(pod("p", Some("n1")), &WriteOptions::default()).await.unwrap();
     registry.create(pod("waiting", None), &WriteOptions::default()).await.unwrap();
     registry.create(pod("far", Some("n2")), &WriteOptions::default()).await.unwrap();
-    let mut session = session(&master, 1).await;
+    let session = session(&master, 1).await;
+    (master, session)
+}
+
+#[tokio::test]
+async fn logs_come_through_the_agents_stream_and_end_with_their_reader() {
+    let (master, mut session) = with_pod().await;
     let client = master.client();
-
-    let mut log = client.logs("default", "p", v1::LogOptions::default()).await.unwrap();
-    let request = log_request(&mut session).await;
-    assert_eq!((request.pod.as_str(), request.options.unwrap().container.as_str()), ("p", "main"));
-    let data = |id, text: &'static str, end| {
-        ToMaster::LogData(v1::LogData { id, data: text.into(), end, error: String::new() })
-    };
-    session.send(data(request.id, "one\n", false)).await.unwrap();
-    session.send(data(request.id, "two\n", true)).await.unwrap();
+    let read = client.logs("default", "p", v1::LogOptions::default());
+    let (log, stream) = tokio::join!(read, Stream::open(&master, &mut session));
+    let (mut log, mut stream) = (log.unwrap(), stream);
+    let Some(Kind::Logs(options)) = &stream.request.kind else { panic!("{:?}", stream.request) };
+    assert_eq!((stream.request.pod.as_str(), options.container.as_str()), ("p", "main"));
+    stream.say(output::Data::Stdout("one\n".into())).await;
     assert_eq!(soon("one", log.next()).await.unwrap().unwrap(), "one\n");
-    assert_eq!(soon("two", log.next()).await.unwrap().unwrap(), "two\n");
-    assert_eq!(soon("end", log.next()).await.unwrap(), None);
-
-    // The reader goes before the log ends.
-    let follow = v1::LogOptions { follow: true, ..Default::default() };
-    let log = client.logs("default", "p", follow).await.unwrap();
-    let request = log_request(&mut session).await;
     drop(log);
-    loop {
-        if let FromMaster::LogCancel(cancel) = soon("cancel", session.next()).await.unwrap() {
-            assert_eq!(cancel.id, request.id);
-            break;
-        }
-    }
+    assert_eq!(stream.hear().await, None, "the reader has gone");
+
+    let read = client.logs("default", "p", v1::LogOptions::default());
+    let (log, stream) = tokio::join!(read, Stream::open(&master, &mut session));
+    let mut log = log.unwrap();
+    drop(stream);
+    assert_eq!(soon("the end", log.next()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_says_why() {
+    let (master, mut session) = with_pod().await;
+    let client = master.client();
     let refused = |pod: &'static str, container: &str| {
         let client = client.clone();
         let options = v1::LogOptions { container: container.into(), ..Default::default() };
@@ -216,12 +265,110 @@ async fn logs_come_through_the_session_and_are_cancelled() {
     assert!(refused("waiting", "").await.message.contains("not scheduled"));
     let far = refused("far", "").await;
     assert!(far.message.contains("n2") && far.reason == "NodeNotConnected", "{far:?}");
+    let nothing = client.exec("default", "p", v1::ExecOptions::default()).await.err().unwrap();
+    assert!(nothing.message.contains("no command"), "{nothing}");
+    let port = v1::PortForwardOptions { port: 70_000 };
+    let port = client.port_forward("default", "p", port).await.err().unwrap();
+    assert!(port.message.contains("70000"), "{port}");
+
+    let attach = client.attach("default", "p", v1::AttachOptions::default());
+    let (attached, stream) = tokio::join!(attach, Stream::open(&master, &mut session));
+    let failure = v1::StreamFailure { reason: "NotFound".into(), message: "no such".into() };
+    stream.frames.send(frame(Frame::Failure(failure))).await.unwrap();
+    let error = soon("an error", attached.unwrap().output.next()).await.unwrap_err();
+    assert!(error.is_not_found() && error.message == "no such", "{error:?}");
 }
 
-async fn log_request(session: &mut NodeSession) -> v1::LogRequest {
-    loop {
-        if let FromMaster::LogRequest(request) = soon("log", session.next()).await.unwrap() {
-            return request;
+#[tokio::test]
+async fn exec_carries_input_output_and_the_exit_code() {
+    let (master, mut session) = with_pod().await;
+    let client = master.client();
+    let options =
+        v1::ExecOptions { command: vec!["cat".into()], stdin: true, ..Default::default() };
+    let exec = client.exec("default", "p", options);
+    let (exec, mut stream) = tokio::join!(exec, Stream::open(&master, &mut session));
+    let mut exec = exec.unwrap();
+    let Some(Kind::Exec(options)) = &stream.request.kind else { panic!("{:?}", stream.request) };
+    assert_eq!((options.container.as_str(), options.command.len()), ("main", 1));
+
+    exec.input.write("hello".into()).await.unwrap();
+    assert_eq!(stream.hear().await, Some(input::Data::Stdin("hello".into())));
+    exec.input.resize(80, 25).await.unwrap();
+    let size = v1::TerminalSize { columns: 80, rows: 25 };
+    assert_eq!(stream.hear().await, Some(input::Data::Resize(size)));
+    exec.input.end().await.unwrap();
+    assert_eq!(stream.hear().await, Some(input::Data::End(true)));
+    stream.say(output::Data::Stderr("oops".into())).await;
+    stream.say(output::Data::Exit(v1::Exit { code: 3 })).await;
+    let next = soon("stderr", exec.output.next()).await.unwrap();
+    assert_eq!(next, Some(output::Data::Stderr("oops".into())));
+    let next = soon("the exit", exec.output.next()).await.unwrap();
+    assert_eq!(next, Some(output::Data::Exit(v1::Exit { code: 3 })));
+    drop(stream);
+    assert_eq!(soon("the end", exec.output.next()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn either_side_that_goes_ends_the_other() {
+    let (master, mut session) = with_pod().await;
+    let client = master.client();
+    let options = v1::PortForwardOptions { port: 80 };
+    let forward = client.port_forward("default", "p", options);
+    let (forward, mut stream) = tokio::join!(forward, Stream::open(&master, &mut session));
+    drop(forward.unwrap());
+    assert_eq!(stream.hear().await, None, "the caller has gone");
+
+    let forward = client.port_forward("default", "p", options);
+    let (forward, _stream) = tokio::join!(forward, Stream::open(&master, &mut session));
+    drop(session);
+    let error = soon("an error", forward.unwrap().output.next()).await.unwrap_err();
+    assert!(error.message.contains("connection to node"), "{error}");
+}
+
+#[tokio::test]
+async fn one_heartbeat_counts_for_all_nodes_of_a_process() {
+    let master = Master::start().await;
+    let client = master.client();
+    let of = |node: &str| v1::Register { process: "p".into(), ..register(node, 1) };
+    let one = client.node_session(&master.url(), of("h-0")).await.unwrap();
+    let _two = client.node_session(&master.url(), of("h-1")).await.unwrap();
+    let _other = client.node_session(&master.url(), register("n1", 1)).await.unwrap();
+    let last = |node: &str| master.registry.heartbeats().last(node).unwrap();
+    let (before, other) = (last("h-1"), last("n1"));
+    let beat = v1::Heartbeat { sequence: 1, process: true };
+    one.send(ToMaster::Heartbeat(beat)).await.unwrap();
+    let heard = async {
+        while last("h-1") == before {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-    }
+    };
+    soon("the other node of the process was heard", heard).await;
+    assert_eq!(last("n1"), other);
+}
+
+#[tokio::test]
+async fn measurements_are_kept_until_their_node_goes() {
+    let master = Master::start().await;
+    let session = session(&master, 1).await;
+    let usage = |cpu| Some(v1::Usage { cpu_nanocores: cpu, memory_bytes: 7 });
+    let container = v1::ContainerUsage { name: "main".into(), usage: usage(5) };
+    let pod = v1::PodUsage {
+        namespace: "default".into(),
+        name: "p".into(),
+        containers: vec![container],
+        ..Default::default()
+    };
+    let report = v1::UsageReport { node: usage(9), pods: vec![pod], ..Default::default() };
+    session.send(ToMaster::Usage(report)).await.unwrap();
+    let metrics = master.registry.metrics();
+    let until = async |there: bool| {
+        while metrics.pod("default", "p").is_some() != there {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon("a measurement", until(true)).await;
+    let (pod, node) = metrics.pod("default", "p").unwrap();
+    assert_eq!((pod.containers[0].1.cpu_nanocores, node.node.cpu_nanocores), (5, 9));
+    drop(session);
+    soon("no measurement", until(false)).await;
 }

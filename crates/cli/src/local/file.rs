@@ -87,6 +87,13 @@ pub struct NodeSpec {
     /// Where node ports listen.
     #[serde(default)]
     pub address: String,
+    /// 0: one node, with Docker. Else a process of so many hollow nodes, `NAME-0`, `NAME-1`, …
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hollow: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl ClusterSpec {

@@ -9,6 +9,8 @@ use crate::local::file::{ClusterSpec, EndpointSpec, MasterSpec, NodeSpec};
 
 /// A daemon has its data directory for itself; log and process id lie beside it.
 const DATA: &str = "data";
+/// Beginning of the names of hollow nodes.
+const HOLLOW: &str = "hollow";
 
 /// What `up` was asked for.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct Wanted {
     pub masters: u16,
     /// Number of nodes.
     pub nodes: u16,
+    /// Number of hollow nodes.
+    pub hollow: u32,
     /// See [`ClusterSpec::port_base`].
     pub port_base: u16,
     /// Others reach the masters at this + 1, 2, … and + 101, 102, …, where a proxy stands.
@@ -52,7 +56,15 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         pid: 0,
         data_dir: dir.join(format!("n{i}")).join(DATA),
         address: format!("127.{}.0.{i}", 1 + (base / 250) % 120),
+        hollow: 0,
     };
+    let hollow = (wanted.hollow > 0).then(|| NodeSpec {
+        name: HOLLOW.to_owned(),
+        pid: 0,
+        data_dir: dir.join(HOLLOW).join(DATA),
+        address: "127.0.0.1".to_owned(),
+        hollow: wanted.hollow,
+    });
     let pods = || format!("10.{}.0.0/16", 128 + (base / 200) % 64);
     let services = || format!("10.{}.0.0/16", 192 + (base / 200) % 48);
     ClusterSpec {
@@ -63,7 +75,7 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         pod_cidr: wanted.pod_cidr.clone().unwrap_or_else(pods),
         service_cidr: wanted.service_cidr.clone().unwrap_or_else(services),
         masters: (1..=wanted.masters).map(master).collect(),
-        nodes: (1..=wanted.nodes).map(node).collect(),
+        nodes: (1..=wanted.nodes).map(node).chain(hollow).collect(),
         endpoint: Some(EndpointSpec {
             pid: 0,
             url: format!("{scheme}://127.0.0.1:{base}"),
@@ -157,7 +169,12 @@ pub fn agent_args(dir: &Path, spec: &ClusterSpec, node: &NodeSpec) -> Vec<String
     flag("data-dir", node.data_dir.display().to_string());
     flag("address", node.address.clone());
     flag("cluster-id", spec.cluster_id.clone());
-    flag("docker", spec.docker.clone());
+    if node.hollow == 0 {
+        flag("docker", spec.docker.clone());
+    } else {
+        flag("runtime", "hollow".to_owned());
+        flag("count", node.hollow.to_string());
+    }
     args.extend(security(dir, spec));
     args
 }

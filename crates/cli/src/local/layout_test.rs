@@ -4,6 +4,7 @@ fn wanted(port_base: u16) -> Wanted {
     Wanted {
         masters: 3,
         nodes: 2,
+        hollow: 0,
         port_base,
         advertise_base: None,
         insecure: true,
@@ -79,4 +80,13 @@ fn a_taken_port_is_named() {
     let message = check_ports(&master).unwrap_err().to_string();
     assert!(message.contains(&address.port().to_string()), "{message}");
     assert!(message.contains("--port-base"), "{message}");
+}
+
+#[test]
+fn hollow_nodes_are_one_process_that_needs_no_docker() {
+    let spec = plan(Path::new("/c"), &Wanted { nodes: 0, hollow: 7, ..wanted(7000) });
+    let [hollow] = spec.nodes.as_slice() else { panic!("{:?}", spec.nodes) };
+    let args = agent_args(Path::new("/c"), &spec, hollow).join(" ");
+    assert!(args.contains("--runtime hollow --count 7"), "{args}");
+    assert!(args.contains("--data-dir /c/hollow/data") && !args.contains("--docker"), "{args}");
 }

@@ -4,6 +4,7 @@ fn cluster(dir: &Path) -> LocalCluster {
     let wanted = layout::Wanted {
         masters: 1,
         nodes: 1,
+        hollow: 0,
         port_base: 7000,
         advertise_base: None,
         insecure: true,

@@ -102,7 +102,7 @@ async fn stop(cluster: &LocalCluster) -> Result<()> {
 
 async fn purge(context: &Context, cluster: &LocalCluster) -> Result<()> {
     let spec = &cluster.spec;
-    if spec.nodes.is_empty() {
+    if spec.nodes.iter().all(|node| node.hollow > 0) {
         return Ok(());
     }
     let docker = local::docker::address(Some(&spec.docker));
@@ -165,6 +165,7 @@ mod tests {
         let wanted = layout::Wanted {
             masters: 2,
             nodes: 1,
+            hollow: 0,
             port_base: 7000,
             advertise_base: None,
             insecure: true,

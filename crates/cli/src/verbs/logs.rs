@@ -4,15 +4,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use futures::future::join_all;
+use futures::StreamExt as _;
+use quorate_client::Object;
 use quorate_client::v1::LogOptions;
-use quorate_client::{Client, Object};
-use quorate_objects::Kind;
 
 use crate::context::{Context, Selectors, list_all};
 use crate::error::{CliError, Result};
 use crate::output::print;
-use crate::{duration, json, resource};
+use crate::{duration, pods, resource};
+
+/// Lines of each pod that a selector finds, unless --tail says otherwise.
+const TAIL_OF_MANY: i64 = 10;
 
 /// Prints a container's log.
 #[derive(Args, Debug)]
@@ -34,141 +36,129 @@ pub struct Logs {
     /// Each line with its time
     #[arg(long)]
     timestamps: bool,
-    /// The last so many lines; -1: all
-    #[arg(long, default_value_t = -1, allow_hyphen_values = true)]
-    tail: i64,
+    /// The last so many lines; -1: all [default: -1, with a selector 10]
+    #[arg(long, allow_hyphen_values = true)]
+    tail: Option<i64>,
     /// Only what is younger than this
-    #[arg(long, value_parser = duration::parse)]
+    #[arg(long, value_parser = duration::parse, conflicts_with = "since_time")]
     since: Option<Duration>,
+    /// Only what was written after this time, as 2026-01-31T12:00:00Z
+    #[arg(long)]
+    since_time: Option<jiff::Timestamp>,
     /// Stop after so many bytes
     #[arg(long, default_value_t = 0)]
     limit_bytes: u64,
     /// All containers of the pods
     #[arg(long)]
     all_containers: bool,
+    /// All pods of a deployment, replica set or service, not only one
+    #[arg(long)]
+    all_pods: bool,
     /// Each line with pod and container in front
     #[arg(long)]
     prefix: bool,
+    /// Go on with the other logs when one cannot be read
+    #[arg(long)]
+    ignore_errors: bool,
+    /// Logs read at the same time with --follow
+    #[arg(long, default_value_t = 5)]
+    max_log_requests: usize,
+    /// Wait so long for the container to run
+    #[arg(long, value_parser = duration::parse, default_value = "20s")]
+    pod_running_timeout: Duration,
     #[command(flatten)]
     selectors: Selectors,
+}
+
+/// One log.
+struct Source {
+    namespace: String,
+    pod: String,
+    container: String,
 }
 
 impl Logs {
     pub async fn run(self, context: &Context) -> Result<ExitCode> {
         self.selectors.check()?;
-        let client = context.client()?;
-        let pods = self.pods(context, &client).await?;
         let mut sources = Vec::new();
-        for pod in &pods {
-            for container in self.containers(pod)? {
-                sources.push((pod, container));
+        for pod in self.pods(context).await? {
+            for container in self.containers(&pod)? {
+                let (namespace, pod) = (pod.namespace.clone(), pod.name.clone());
+                sources.push(Source { namespace, pod, container });
             }
+        }
+        if self.follow && sources.len() > self.max_log_requests {
+            return Err(CliError::local(format!(
+                "you are attempting to follow {} log streams, but maximum allowed concurrency is \
+                 {}, use --max-log-requests to increase the limit",
+                sources.len(),
+                self.max_log_requests
+            )));
         }
         // One after the other, unless they are followed: then all at once, line by line.
-        if !self.follow || sources.len() == 1 {
-            for (pod, container) in &sources {
-                self.copy(&client, pod, container).await?;
+        let at_once = if self.follow { sources.len().max(1) } else { 1 };
+        let copies = sources.iter().map(|source| self.copy(context, source));
+        let mut copies = futures::stream::iter(copies).buffered(at_once);
+        while let Some(copied) = copies.next().await {
+            match copied {
+                Err(error) if self.ignore_errors => eprintln!("{error}"),
+                other => other?,
             }
-            return Ok(ExitCode::SUCCESS);
-        }
-        let copies = sources.iter().map(|(pod, container)| self.copy(&client, pod, container));
-        for result in join_all(copies).await {
-            result?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn pods(&self, context: &Context, client: &Client) -> Result<Vec<Object>> {
-        let pods = resource::by_name("pods")?;
-        let namespace = context.namespace();
+    async fn pods(&self, context: &Context) -> Result<Vec<Object>> {
+        let client = context.client()?;
         let Some(what) = &self.what else {
-            let found = list_all(client, pods, self.selectors.options(namespace)).await?.1;
+            let namespace = context.namespace();
+            let kind = resource::by_name("pods")?;
+            let found = list_all(&client, kind, self.selectors.options(namespace)).await?.1;
             if found.is_empty() {
                 eprintln!("No resources found in {namespace} namespace.");
             }
             return Ok(found);
         };
-        let (kind, name) = match what.split_once('/') {
-            Some((kind, name)) => (resource::by_name(kind)?, name),
-            None => (pods, what.as_str()),
-        };
-        let object = client.get(kind, namespace, name).await?;
-        if kind == pods {
-            return Ok(vec![object]);
+        if self.all_pods {
+            return pods::all_of(context, &client, what).await;
         }
-        self.one_of(client, kind, &object).await.map(|pod| vec![pod])
-    }
-
-    /// A pod of a deployment, replica set or service: the one that is most likely to say much.
-    async fn one_of(&self, client: &Client, kind: &Kind, owner: &Object) -> Result<Object> {
-        let pointer =
-            if kind.kind == "Service" { "/spec/selector" } else { "/spec/selector/matchLabels" };
-        let labels = json::pairs(&owner.value, pointer, "=").join(",");
-        if labels.is_empty() {
-            return Err(CliError::local(format!("cannot find pods of a {}", kind.singular)));
-        }
-        let selectors = Selectors { selector: Some(labels), field_selector: None };
-        let pods = resource::by_name("pods")?;
-        let mut found = list_all(client, pods, selectors.options(&owner.namespace)).await?.1;
-        found.sort_by_key(|pod| {
-            let running = json::text(&pod.value, "/status/phase") == "Running";
-            (!running, !json::condition(&pod.value, "Ready"))
-        });
-        let total = found.len();
-        let pod = found.into_iter().next().ok_or_else(|| {
-            CliError::local(format!("no pods of {} yet", resource::reference(kind, &owner.name)))
-        })?;
-        if total > 1 {
-            eprintln!("Found {total} pods, using pod/{}", pod.name);
-        }
-        Ok(pod)
+        Ok(vec![pods::one(context, &client, what).await?])
     }
 
     fn containers(&self, pod: &Object) -> Result<Vec<String>> {
-        let all: Vec<String> = ["/spec/initContainers", "/spec/containers"]
-            .iter()
-            .flat_map(|pointer| json::list(&pod.value, pointer))
-            .map(|container| json::text(container, "/name").to_owned())
-            .collect();
         if self.all_containers {
-            return Ok(all);
+            return Ok(pods::containers(pod));
         }
-        if let Some(name) = self.container.as_ref().or(self.container_argument.as_ref()) {
-            if all.contains(name) {
-                return Ok(vec![name.clone()]);
-            }
-            return Err(CliError::local(format!(
-                "container {name} is not valid for pod {}: it has {}",
-                pod.name,
-                all.join(", ")
-            )));
-        }
-        let first = json::list(&pod.value, "/spec/containers");
-        let name = first.first().map(|c| json::text(c, "/name").to_owned()).unwrap_or_default();
-        if first.len() > 1 {
-            eprintln!("Defaulted container {name:?} out of: {}", all.join(", "));
-        }
-        Ok(vec![name])
+        let wanted = self.container.as_ref().or(self.container_argument.as_ref());
+        pods::container(pod, wanted.map(String::as_str)).map(|name| vec![name])
     }
 
-    async fn copy(&self, client: &Client, pod: &Object, container: &str) -> Result<()> {
+    async fn copy(&self, context: &Context, source: &Source) -> Result<()> {
+        let client = context.client()?;
+        let Source { namespace, pod, container } = source;
+        let many = self.what.is_none();
         let options = LogOptions {
-            container: container.to_owned(),
+            container: container.clone(),
             follow: self.follow,
             previous: self.previous,
             timestamps: self.timestamps,
-            tail_lines: self.tail,
+            tail_lines: self.tail.unwrap_or(if many { TAIL_OF_MANY } else { -1 }),
             since_seconds: self.since.map_or(0, |since| since.as_secs().max(1)),
             limit_bytes: self.limit_bytes,
+            since_time: self.since_time.map(|time| time.to_string()).unwrap_or_default(),
+            stream: String::new(),
         };
-        let mut stream = client.logs(&pod.namespace, &pod.name, options).await?;
+        if self.follow {
+            pods::wait_begun(&client, namespace, pod, container, self.pod_running_timeout).await?;
+        }
+        let mut stream = client.logs(namespace, pod, options).await?;
         if !self.prefix {
             while let Some(chunk) = stream.next().await? {
                 print::bytes(&chunk)?;
             }
             return Ok(());
         }
-        let prefix = format!("[pod/{}/{container}] ", pod.name);
+        let prefix = format!("[pod/{pod}/{container}] ");
         let mut rest: Vec<u8> = Vec::new();
         while let Some(chunk) = stream.next().await? {
             rest.extend_from_slice(&chunk);

@@ -4,15 +4,18 @@ mod apply;
 mod chaos;
 mod completion;
 mod cordon;
+mod cp;
 mod create;
 mod delete;
 mod describe;
 mod down;
 mod events;
+mod exec;
 mod get;
 mod kubeconfig;
 mod label;
 mod logs;
+mod port_forward;
 mod rollout;
 mod run;
 mod scale;
@@ -56,6 +59,14 @@ pub enum Command {
     Logs(logs::Logs),
     /// Show why a pod runs where it runs, or why nowhere
     Why(why::Why),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// Join a container's main process
+    Attach(exec::Attach),
+    /// Copy files to and from containers
+    Cp(cp::Cp),
+    /// Forward local ports to a pod
+    PortForward(port_forward::PortForward),
     /// Show events
     Events(events::Events),
     /// Look after a deployment's rollout
@@ -95,6 +106,10 @@ impl Command {
             Self::Delete(verb) => Box::pin(verb.run(context)).await,
             Self::Scale(verb) => Box::pin(verb.run(context)).await,
             Self::Logs(verb) => Box::pin(verb.run(context)).await,
+            Self::Exec(verb) => Box::pin(verb.run(context)).await,
+            Self::Attach(verb) => Box::pin(verb.run(context)).await,
+            Self::Cp(verb) => Box::pin(verb.run(context)).await,
+            Self::PortForward(verb) => Box::pin(verb.run(context)).await,
             Self::Events(verb) => Box::pin(verb.run(context)).await,
             Self::Rollout(verb) => Box::pin(verb.run(context)).await,
             Self::Label(verb) => Box::pin(verb.run(context)).await,

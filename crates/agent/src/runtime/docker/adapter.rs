@@ -3,23 +3,30 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
+use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error;
+use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    BuildInfo, ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect,
-    NetworkCreateRequest, NetworkInspect,
+    BuildInfo, ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ExecConfig,
+    ImageInspect, NetworkCreateRequest, NetworkInspect,
 };
 use bollard::query_parameters::{
-    BuildImageOptionsBuilder, CreateContainerOptions, CreateImageOptions, EventsOptions,
-    ListContainersOptions, ListNetworksOptions, LogsOptions, RemoveContainerOptions,
+    AttachContainerOptionsBuilder, BuildImageOptionsBuilder, CreateContainerOptions,
+    CreateImageOptions, EventsOptions, ListContainersOptions, ListNetworksOptions, LogsOptions,
+    RemoveContainerOptions, ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder,
     StopContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
+use tokio::io::AsyncWrite;
 
-use crate::runtime::{LogQuery, RuntimeError, RuntimeInfo};
+use crate::runtime::{
+    Attached, ExecSpec, LogQuery, Output, Process, RuntimeError, RuntimeInfo, Sample,
+};
 
 /// An ordinary call.
 const CALL: Duration = Duration::from_secs(30);
@@ -246,8 +253,8 @@ impl Adapter {
     ) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
         let options = LogsOptions {
             follow: query.follow,
-            stdout: true,
-            stderr: true,
+            stdout: query.without != Some(Output::Stdout),
+            stderr: query.without != Some(Output::Stderr),
             since: query.since.map_or(0, |s| i32::try_from(s).unwrap_or(i32::MAX)),
             until: 0,
             timestamps: query.timestamps,
@@ -257,10 +264,114 @@ impl Adapter {
         self.docker
             .logs(id, Some(options))
             .map(move |line| {
-                line.map(bollard::container::LogOutput::into_bytes)
-                    .map_err(|e| explain(&host, "read log", e))
+                line.map(LogOutput::into_bytes).map_err(|e| explain(&host, "read log", e))
             })
             .boxed()
+    }
+
+    /// Makes and starts a program in a container; answers its id and its streams.
+    pub async fn exec(
+        &self,
+        id: &str,
+        spec: &ExecSpec,
+    ) -> Result<(String, Attached), RuntimeError> {
+        let options = ExecConfig {
+            attach_stdin: Some(spec.stdin),
+            attach_stdout: Some(spec.stdout),
+            attach_stderr: Some(spec.stderr),
+            tty: Some(spec.tty),
+            cmd: Some(spec.command.clone()),
+            ..Default::default()
+        };
+        let exec = self.call(CALL, "exec", self.docker.create_exec(id, options)).await?.id;
+        let start = StartExecOptions { detach: false, tty: spec.tty, output_capacity: None };
+        let started = self.docker.start_exec(&exec, Some(start));
+        match self.call(CALL, "exec", started).await? {
+            StartExecResults::Attached { output, input } => {
+                let process = Process::Exec(exec.clone());
+                Ok((exec, self.attached(process, input, output)))
+            }
+            StartExecResults::Detached => Err(RuntimeError::Failed("exec was detached".into())),
+        }
+    }
+
+    /// What became of a program that `exec` started: exit code when it has ended, and its
+    /// process id on the engine's host.
+    pub async fn exec_state(&self, exec: &str) -> Result<(Option<i32>, i64), RuntimeError> {
+        let state = self.call(CALL, "inspect exec", self.docker.inspect_exec(exec)).await?;
+        let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+        let ended = state.running != Some(true);
+        Ok((code.filter(|_| ended), state.pid.unwrap_or(0)))
+    }
+
+    /// Joins a container's main process.
+    pub async fn attach(&self, id: &str, stdin: bool) -> Result<Attached, RuntimeError> {
+        let options = AttachContainerOptionsBuilder::default()
+            .stdin(stdin)
+            .stdout(true)
+            .stderr(true)
+            .stream(true)
+            .build();
+        let call = self.docker.attach_container(id, Some(options));
+        let AttachContainerResults { output, input } = self.call(CALL, "attach", call).await?;
+        Ok(self.attached(Process::Main(id.to_owned()), input, output))
+    }
+
+    fn attached(
+        &self,
+        process: Process,
+        input: Pin<Box<dyn AsyncWrite + Send>>,
+        output: Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>,
+    ) -> Attached {
+        let host = self.host.clone();
+        let output = output.map(move |piece| {
+            let piece = piece.map_err(|e| explain(&host, "read output", e))?;
+            let from = match &piece {
+                LogOutput::StdErr { .. } => Output::Stderr,
+                _ => Output::Stdout,
+            };
+            Ok((from, piece.into_bytes()))
+        });
+        Attached { process, input, output: output.boxed() }
+    }
+
+    /// What a container has used; none when it does not run.
+    pub async fn sample(&self, id: &str) -> Result<Option<Sample>, RuntimeError> {
+        // One measurement, without the second one that Docker would wait for.
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut stats = self.docker.stats(id, Some(options));
+        let next = async { stats.next().await.transpose() };
+        let stats = self.call(CALL, "stats", next).await?;
+        Ok(stats.and_then(|stats| {
+            let cpu_nanos = stats.cpu_stats?.cpu_usage?.total_usage?;
+            let memory = stats.memory_stats?;
+            // The kernel takes away what it has only cached, as Kubernetes counts.
+            let cached = memory.stats.and_then(|s| s.get("inactive_file").copied()).unwrap_or(0);
+            let memory_bytes = memory.usage?.saturating_sub(cached);
+            Some(Sample { id: id.to_owned(), cpu_nanos, memory_bytes })
+        }))
+    }
+
+    /// Sets the size of a terminal.
+    pub async fn resize(
+        &self,
+        process: &Process,
+        columns: u16,
+        rows: u16,
+    ) -> Result<(), RuntimeError> {
+        match process {
+            Process::Exec(id) => {
+                let options = ResizeExecOptions { height: rows, width: columns };
+                self.call(CALL, "resize", self.docker.resize_exec(id, options)).await
+            }
+            Process::Main(id) => {
+                let options = ResizeContainerTTYOptionsBuilder::default()
+                    .h(i32::from(rows))
+                    .w(i32::from(columns))
+                    .build();
+                self.call(CALL, "resize", self.docker.resize_container_tty(id, options)).await
+            }
+        }
     }
 
     /// Values of one label of containers that changed, of those with all of the labels.

@@ -13,19 +13,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::sync::{OnceCell, Semaphore};
 use tracing::{info, warn};
 
 use self::adapter::Adapter;
 use self::spec::{Owner, label};
 use super::{
-    ContainerSpec, ImageError, LogQuery, PullPolicy, Record, Runtime, RuntimeError, RuntimeInfo,
-    SandboxSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, Process, PullPolicy, Record,
+    Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec,
 };
 use crate::network;
 
 /// Pulls and starts under way at the same time; more would only make each slower.
 const CONCURRENT_STARTS: usize = 4;
+
+/// Measurements under way at the same time.
+const CONCURRENT_SAMPLES: usize = 4;
 
 /// Docker as the runtime of one node.
 pub struct Docker {
@@ -220,6 +225,54 @@ impl Runtime for Docker {
             return Err(RuntimeError::NotFound("the container is gone".into()));
         }
         Ok(self.adapter.logs(id, query))
+    }
+
+    async fn exec(&self, id: &str, spec: &ExecSpec) -> Result<Attached, RuntimeError> {
+        self.adapter.exec(id, spec).await.map(|(_, attached)| attached)
+    }
+
+    async fn exec_result(&self, exec: &str) -> Result<Option<i32>, RuntimeError> {
+        self.adapter.exec_state(exec).await.map(|(code, _)| code)
+    }
+
+    async fn exec_kill(&self, exec: &str) -> Result<(), RuntimeError> {
+        // Docker has no call for it; its process is one of this machine's.
+        let (None, pid) = self.adapter.exec_state(exec).await? else { return Ok(()) };
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 1);
+        let Some(pid) = pid else { return Ok(()) };
+        match nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(e) => Err(RuntimeError::Failed(format!("cannot end process {pid}: {e}"))),
+        }
+    }
+
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Attached, RuntimeError> {
+        self.adapter.attach(id, stdin).await
+    }
+
+    async fn resize(&self, process: &Process, columns: u16, rows: u16) -> Result<(), RuntimeError> {
+        self.adapter.resize(process, columns, rows).await
+    }
+
+    async fn connect(&self, sandbox: &str, port: u16) -> Result<Box<dyn Io>, RuntimeError> {
+        let inspected = self.adapter.inspect(sandbox).await?;
+        let pid = inspected.and_then(|i| i.state).and_then(|s| s.pid).filter(|pid| *pid > 0);
+        let gone = || RuntimeError::NotFound("the pod's network is gone".into());
+        let stream = network::connect_inside(pid.ok_or_else(gone)?, port).await;
+        let stream = stream.map_err(|e| {
+            RuntimeError::Failed(format!("cannot connect to port {port} of the pod: {e}"))
+        })?;
+        Ok(Box::new(stream))
+    }
+
+    async fn samples(&self, ids: &[String]) -> Result<Vec<Sample>, RuntimeError> {
+        let samples = ids.to_vec().into_iter().map(|id| {
+            let adapter = self.adapter.clone();
+            async move { adapter.sample(&id).await }
+        });
+        let samples = futures::stream::iter(samples).buffer_unordered(CONCURRENT_SAMPLES);
+        // A container that has ended meanwhile has no sample.
+        Ok(samples.filter_map(|sample| std::future::ready(sample.ok().flatten())).collect().await)
     }
 
     async fn events(&self) -> Result<BoxStream<'static, String>, RuntimeError> {

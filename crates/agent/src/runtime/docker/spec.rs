@@ -281,6 +281,7 @@ pub fn record(owner: &Owner, inspected: ContainerInspectResponse) -> Option<Reco
         oom_killed: state.oom_killed.unwrap_or(false),
         error: state.error.unwrap_or_default(),
         ip: ip.and_then(|text| text.parse().ok()),
+        unready: false,
     })
 }
 

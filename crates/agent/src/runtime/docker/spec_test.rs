@@ -17,6 +17,7 @@ fn container_spec() -> ContainerSpec {
     ContainerSpec {
         pod: pod(),
         role: Role::App,
+        sidecar: false,
         name: "c".into(),
         attempt: 2,
         failures: 1,
@@ -80,6 +81,7 @@ fn a_sandbox_has_the_pods_name_and_ports() {
         extra_hosts: vec![],
         dns: Dns::default(),
         sysctls: BTreeMap::new(),
+        annotations: BTreeMap::new(),
     };
     let body = sandbox(&owner(), &spec);
     assert_eq!(body.hostname.as_deref(), Some("web"));

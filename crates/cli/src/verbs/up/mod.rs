@@ -31,6 +31,9 @@ pub struct Up {
     /// Number of nodes [default: 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(0..=50))]
     nodes: Option<u16>,
+    /// Number of hollow nodes: pods only pretend to run there, for tests of large clusters
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    hollow: Option<u32>,
     /// Folder of the cluster [default: ~/.local/state/quorate/local]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -117,7 +120,7 @@ impl Up {
         if known {
             let cluster = LocalCluster::open(dir)?;
             self.agrees(&cluster)?;
-            if !cluster.spec.nodes.is_empty() {
+            if cluster.spec.nodes.iter().any(|node| node.hollow == 0) {
                 docker::ping(&docker::address(Some(&cluster.spec.docker))).await?;
             }
             for member in cluster.members().iter().filter(|member| member.pid.is_none()) {
@@ -131,7 +134,9 @@ impl Up {
         }
         let wanted = Wanted {
             masters: self.masters.unwrap_or(3),
-            nodes: self.nodes.unwrap_or(2),
+            // Whoever asks for hollow nodes alone needs no Docker.
+            nodes: self.nodes.unwrap_or(if self.hollow.is_some() { 0 } else { 2 }),
+            hollow: self.hollow.unwrap_or(0),
             port_base: self.port_base.unwrap_or(7000),
             advertise_base: self.advertise_base,
             insecure: self.insecure,
@@ -163,9 +168,12 @@ impl Up {
         let count = |list: usize| u16::try_from(list).unwrap_or(u16::MAX);
         let differs = |flag: Option<u16>, is: u16| flag.is_some_and(|flag| flag != is);
         let text = |flag: &Option<String>, is: &str| flag.as_ref().is_some_and(|flag| flag != is);
+        let real = spec.nodes.iter().filter(|node| node.hollow == 0);
+        let hollow: u32 = spec.nodes.iter().map(|node| node.hollow).sum();
         let wrong = [
             ("--masters", differs(self.masters, count(spec.masters.len()))),
-            ("--nodes", differs(self.nodes, count(spec.nodes.len()))),
+            ("--nodes", differs(self.nodes, count(real.count()))),
+            ("--hollow", self.hollow.is_some_and(|flag| flag != hollow)),
             ("--port-base", differs(self.port_base, spec.port_base)),
             ("--insecure", self.insecure && !spec.insecure),
             ("--pod-cidr", text(&self.pod_cidr, &spec.pod_cidr)),

@@ -6,7 +6,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use quorate_client::v1::StatusResponse;
-use quorate_client::{Client, ListOptions};
+use quorate_client::{Client, ListOptions, Object};
 use tokio::time::{Instant, sleep};
 
 use super::progress::Progress;
@@ -163,6 +163,16 @@ impl Seen {
         };
         let mut missing = None;
         for (i, node) in cluster.spec.nodes.iter().enumerate() {
+            if node.hollow > 0 {
+                let ready = hollow_ready(&found, &node.name);
+                if ready < node.hollow as usize {
+                    let why = format!("{ready} of {} are ready", node.hollow);
+                    missing = missing.or(waiting(i, why));
+                } else if self.nodes.insert(i) {
+                    progress.step(&format!("{} hollow nodes are ready", node.hollow));
+                }
+                continue;
+            }
             let object = found.iter().find(|object| object.name == node.name);
             match object {
                 Some(object) if json::condition(&object.value, "Ready") => {
@@ -176,6 +186,14 @@ impl Seen {
         }
         missing
     }
+}
+
+/// How many nodes of a process of hollow nodes are ready.
+fn hollow_ready(found: &[Object], name: &str) -> usize {
+    let number =
+        |object: &Object| object.name.strip_prefix(name)?.strip_prefix('-')?.parse::<u32>().ok();
+    let ready = |object: &&Object| json::condition(&object.value, "Ready");
+    found.iter().filter(ready).filter_map(number).count()
 }
 
 fn not_ready(node: &serde_json::Value) -> String {
