@@ -103,23 +103,26 @@ pub async fn serve(
     sink.frame(Frame::Open(v1::StreamOpen { node_name, id: request.id })).await;
     let mut client = NodesClient::new(channel);
     let opened = tokio::time::timeout(OPEN, client.stream(ReceiverStream::new(receiver))).await;
-    let input = match opened {
+    let mut input = match opened {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return debug!(error = status.message(), "no stream"),
         Err(_) => return debug!("the master did not take a stream in time"),
     };
-    let result = converse(&runtime, pod.as_deref(), request, input, &sink).await;
+    let result = converse(&runtime, pod.as_deref(), request, &mut input, &sink).await;
     if let Err(Failure { reason, message }) = result {
         let failure = v1::StreamFailure { reason: reason.to_owned(), message };
         sink.frame(Frame::Failure(failure)).await;
     }
+    // Dropping the master's side now would reset the call, and what was sent last be lost.
+    drop(sink);
+    until_gone(&mut input).await;
 }
 
 async fn converse(
     runtime: &Arc<dyn Runtime>,
     pod: Option<&Pod>,
     request: v1::StreamRequest,
-    mut input: Streaming<v1::Input>,
+    input: &mut Streaming<v1::Input>,
     sink: &Sink,
 ) -> Result<(), Failure> {
     let pod = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&request.uid));
@@ -129,7 +132,7 @@ async fn converse(
     match request.kind {
         Some(Kind::Logs(options)) => tokio::select! {
             result = logs(runtime, pod, &records, &options, sink) => result,
-            () = until_gone(&mut input) => Ok(()),
+            () = until_gone(input) => Ok(()),
         },
         Some(Kind::Exec(options)) => {
             let record = running(pod, &records, &options.container)?;
@@ -164,7 +167,7 @@ async fn exec(
     runtime: &Arc<dyn Runtime>,
     record: &Record,
     options: v1::ExecOptions,
-    input: Streaming<v1::Input>,
+    input: &mut Streaming<v1::Input>,
     sink: &Sink,
 ) -> Result<(), Failure> {
     let spec = ExecSpec {
@@ -229,7 +232,7 @@ async fn feed(
     runtime: &Arc<dyn Runtime>,
     process: &Process,
     writer: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
-    mut input: Streaming<v1::Input>,
+    input: &mut Streaming<v1::Input>,
 ) {
     let mut writer = Some(writer);
     while let Ok(Some(message)) = input.message().await {
@@ -267,7 +270,7 @@ async fn port_forward(
     runtime: &Arc<dyn Runtime>,
     records: &[Record],
     port: u32,
-    mut input: Streaming<v1::Input>,
+    input: &mut Streaming<v1::Input>,
     sink: &Sink,
 ) -> Result<(), Failure> {
     let sandbox = records

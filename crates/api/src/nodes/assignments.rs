@@ -33,9 +33,10 @@ pub(crate) async fn caught_up(shared: &Shared) {
     }
 }
 
-/// Sends the node's assignments while this master leads in `term`, with caches that have
-/// caught up; returns why it ended.
+/// Sends the node's assignments while this master leads in `term`; returns why it ended.
 pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Status {
+    // The Node that was written just now is to be in the first message.
+    caught_up(shared).await;
     let mut subscription = shared.feeds.subscribe(&session.node, session.without_services);
     let cache = shared.registry.cache();
     let mut known = Known::new(session);

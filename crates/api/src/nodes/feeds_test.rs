@@ -12,6 +12,11 @@ async fn registry() -> (Registry, Arc<Feeds>, tokio_util::sync::DropGuard) {
     registry.wait_synced(PATIENCE).await.unwrap();
     registry.ensure_system_objects(None).await.unwrap();
     let feeds = Feeds::start(registry.clone(), cancel.clone());
+    // The watch has begun as soon as it tells of a change.
+    let first = feeds.subscribe("first", true);
+    registry.create(pod("first", "first"), &WriteOptions::default()).await.unwrap();
+    tokio::time::timeout(PATIENCE, first.feed().changes()).await.unwrap();
+    drop(first);
     (registry, feeds, cancel.drop_guard())
 }
 
