@@ -266,7 +266,7 @@ impl Runtime for Docker {
     }
 
     async fn samples(&self, ids: &[String]) -> Result<Vec<Sample>, RuntimeError> {
-        let samples = ids.to_vec().into_iter().map(|id| {
+        let samples = ids.iter().cloned().map(|id| {
             let adapter = self.adapter.clone();
             async move { adapter.sample(&id).await }
         });
