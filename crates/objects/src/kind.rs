@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -96,6 +97,7 @@ pub(crate) struct Ops {
     pub parse: fn(&[u8]) -> Result<Decoded, serde_json::Error>,
     pub cells: fn(&(dyn Any + Send + Sync), Timestamp) -> Option<Vec<String>>,
     pub scale: Option<ScalePaths>,
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
 impl Ops {
@@ -109,6 +111,7 @@ impl Ops {
             parse: parse_json::<T>,
             cells: cells_of::<T>,
             scale: T::SCALE,
+            schema: SchemaGenerator::subschema_for::<T>,
         }
     }
 }
@@ -117,6 +120,7 @@ impl Ops {
 pub trait Typed:
     Resource
     + Metadata<Ty = ObjectMeta>
+    + JsonSchema
     + DeserializeOwned
     + Serialize
     + Clone
@@ -277,6 +281,12 @@ impl Kind {
     #[must_use]
     pub fn scale(&self) -> Option<ScalePaths> {
         self.ops.scale
+    }
+
+    /// A reference to the kind's schema, which is added to the generator's definitions.
+    #[must_use]
+    pub fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        (self.ops.schema)(generator)
     }
 
     fn verdict(&self, value: &Value, errors: Vec<FieldError>) -> Result<(), Invalid> {

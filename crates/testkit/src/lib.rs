@@ -9,6 +9,7 @@ pub mod docker;
 pub mod http;
 pub mod image;
 pub mod links;
+pub mod kubectl;
 pub mod load;
 pub mod ports;
 pub mod process;
@@ -18,4 +19,5 @@ pub mod wait;
 pub mod writer;
 
 pub use cluster::{Options, TestCluster};
+pub use kubectl::Kubectl;
 pub use wait::wait_for;

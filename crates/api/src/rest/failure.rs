@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use quorate_objects::kinds::kinds;
 use quorate_objects::{FieldError, FieldErrorKind, Invalid};
 use quorate_registry::{Code, RegistryError};
 use serde_json::{Map, Value, json};
@@ -179,7 +180,11 @@ fn invalid(invalid: &Invalid) -> Failure {
 
 /// In the words of a decoder that refuses.
 fn malformed(invalid: &Invalid) -> Failure {
-    let (kind, _) = invalid.kind.split_once('.').unwrap_or((&invalid.kind, ""));
+    let (kind, group) = invalid.kind.split_once('.').unwrap_or((&invalid.kind, ""));
+    let mut all = kinds().iter();
+    let known = all.find(|known| known.kind == kind && known.group == group);
+    let api_version = known.map(|known| known.api_version()).unwrap_or_default();
+    let head = format!("{kind} in version \"{api_version}\" cannot be handled as a {kind}");
     let strict: Vec<String> = invalid
         .errors
         .iter()
@@ -189,12 +194,9 @@ fn malformed(invalid: &Invalid) -> Failure {
     if strict.is_empty() {
         let texts: Vec<String> = invalid.errors.iter().map(ToString::to_string).collect();
         let text = texts.join(", ");
-        return Failure::bad_request(format!("{kind} cannot be handled as a {kind}: {text}"));
+        return Failure::bad_request(format!("{head}: {text}"));
     }
-    Failure::bad_request(format!(
-        "{kind} cannot be handled as a {kind}: strict decoding error: {}",
-        strict.join(", ")
-    ))
+    Failure::bad_request(format!("{head}: strict decoding error: {}", strict.join(", ")))
 }
 
 fn cause_reason(kind: FieldErrorKind) -> &'static str {

@@ -43,6 +43,8 @@ fn what_cannot_be_decoded_is_a_bad_request() {
     let invalid = quorate_objects::decode(value, &kinds::CONFIG_MAP).unwrap_err();
     let failure = Failure::from(RegistryError::from(invalid));
     assert_eq!(failure.code, StatusCode::BAD_REQUEST);
+    let head = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: ";
+    assert!(failure.message.starts_with(head), "{failure:?}");
     assert!(
         failure.message.ends_with("strict decoding error: unknown field \"dta\""),
         "{failure:?}"

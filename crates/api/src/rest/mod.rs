@@ -120,6 +120,7 @@ impl Rest {
             return openapi::serve(path, &parts.headers);
         }
         match path {
+            "/openapi/v2" => openapi::serve_v2(&parts.headers),
             "/version" => self.version(&parts.headers),
             "" => root(&parts.headers),
             _ => health::serve(self, path, query),

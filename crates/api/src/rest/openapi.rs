@@ -2,16 +2,24 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use quorate_objects::Kind;
 use quorate_objects::kinds::kinds;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::accept::Accept;
+use super::accept::{Accept, MediaType};
 use super::discovery::versions;
 use super::failure::{Failure, Result};
 use super::render::respond;
+
+/// What kubectl before 1.28 asks for; it goes on when nothing is described.
+const V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// A message with the fields swagger ("2.0") and info (title, version).
+const V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x0d\x0a\x07Quorate\x12\x02v1";
 
 /// `path` is what follows `/openapi/v3`.
 pub(super) fn serve(path: &str, headers: &HeaderMap) -> Result<Response> {
@@ -26,17 +34,41 @@ pub(super) fn serve(path: &str, headers: &HeaderMap) -> Result<Response> {
     respond(accept, StatusCode::OK, value.to_string().into_bytes())
 }
 
+/// `/openapi/v2`: an empty document.
+pub(super) fn serve_v2(headers: &HeaderMap) -> Result<Response> {
+    let protobuf = MediaType::accepted(headers).iter().any(|entry| entry.essence == V2);
+    if !protobuf {
+        let value = json!({
+            "swagger": "2.0", "info": {"title": "Quorate", "version": "v1"}, "paths": {},
+            "definitions": {},
+        });
+        let accept = Accept::of(headers)?;
+        return respond(accept, StatusCode::OK, value.to_string().into_bytes());
+    }
+    let mut response = Response::new(Body::from(V2_DOCUMENT));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(V2));
+    Ok(response)
+}
+
 fn base(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
+    let all = kinds().iter().copied();
+    all.filter(move |kind| kind.group == group && kind.version == version)
+}
+
+/// Clients keep documents by the hash in their URL: it changes with the binary and with the kinds.
 fn index() -> Value {
     let mut paths = Map::new();
     for (group, versions) in versions() {
-        for version in versions {
-            let Ok(document) = document(group, version) else { continue };
+        for version in
+            versions.into_iter().filter(|version| of_version(group, version).next().is_some())
+        {
             let mut hasher = DefaultHasher::new();
-            document.to_string().hash(&mut hasher);
+            env!("CARGO_PKG_VERSION").hash(&mut hasher);
+            of_version(group, version).for_each(|kind| kind.kind.hash(&mut hasher));
             let path = base(group, version);
             let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
             paths.insert(path, json!({"serverRelativeURL": url}));
@@ -46,27 +78,25 @@ fn index() -> Value {
 }
 
 fn document(group: &str, version: &str) -> Result<Value> {
-    let own: Vec<&Kind> = kinds()
-        .iter()
-        .copied()
-        .filter(|kind| kind.group == group && kind.version == version)
-        .collect();
-    if own.is_empty() {
+    let mut paths = Map::new();
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    let mut named = Vec::new();
+    for kind in of_version(group, version) {
+        let schema = kind.schema(&mut generator);
+        add_paths(&mut paths, kind, schema.as_value());
+        named.push((kind, schema));
+    }
+    if named.is_empty() {
         return Err(Failure::no_resource());
     }
-    let mut paths = Map::new();
-    let mut schemas = Map::new();
-    for kind in own {
-        let name = schema_name(kind);
-        let gvk = gvk(kind);
-        schemas.insert(
-            name.clone(),
-            json!({
-                "type": "object", "x-kubernetes-group-version-kind": [gvk],
-                "x-kubernetes-preserve-unknown-fields": true,
-            }),
-        );
-        add_paths(&mut paths, kind, &gvk, &name);
+    let mut schemas = generator.take_definitions(true);
+    for (kind, schema) in named {
+        let reference = schema.get("$ref").and_then(Value::as_str).unwrap_or_default();
+        let name = reference.rsplit('/').next().unwrap_or_default();
+        if let Some(definition) = schemas.get_mut(name) {
+            // By this, and not by its name, clients find the schema of a kind.
+            definition["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
+        }
     }
     Ok(json!({
         "openapi": "3.0.0",
@@ -80,16 +110,8 @@ fn gvk(kind: &Kind) -> Value {
     json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
 }
 
-/// `io.k8s.api.apps.v1.Deployment`
-fn schema_name(kind: &Kind) -> String {
-    let group = match kind.group {
-        "" => "core",
-        group => group.split('.').next().unwrap_or(group),
-    };
-    format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind)
-}
-
-fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, gvk: &Value, schema: &str) {
+fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, schema: &Value) {
+    let gvk = &gvk(kind);
     let base = format!("/{}", base(kind.group, kind.version));
     let plural = kind.plural;
     let (place, scope) =
@@ -127,10 +149,8 @@ fn path_parameters(names: &[&str]) -> Vec<Value> {
     names.iter().map(one).collect()
 }
 
-fn operation(action: &str, gvk: &Value, schema: &str, writes: bool) -> Value {
-    let content = json!({"application/json": {
-        "schema": {"$ref": format!("#/components/schemas/{schema}")},
-    }});
+fn operation(action: &str, gvk: &Value, schema: &Value, writes: bool) -> Value {
+    let content = json!({"application/json": {"schema": schema}});
     let mut operation = json!({
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": gvk,

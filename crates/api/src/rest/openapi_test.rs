@@ -22,3 +22,20 @@ fn the_index_names_every_document() {
     assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
     assert!(document("apps", "v2").is_err());
 }
+
+#[test]
+fn schemas_are_described_and_complete() {
+    let document = document("apps", "v1").unwrap();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+    let spec = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"];
+    assert_eq!(spec["replicas"]["type"], "integer");
+    assert!(spec["replicas"]["description"].as_str().unwrap().contains("desired pods"));
+    // Every reference leads somewhere.
+    let text = document.to_string();
+    for part in text.split("#/components/schemas/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name}");
+    }
+}
