@@ -11,7 +11,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 # differ, and cargo would compile them (RocksDB too) a second time.
 CARGO_BUILD := cargo build --workspace --bins
 
-.PHONY: help demo test unit e2e chaos verify lint advisories fix bench bench-scheduler bench-scale build up down deps
+.PHONY: help demo test unit e2e chaos verify lint advisories fix bench bench-scheduler bench-scale build up down clients deps
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,7 +25,7 @@ test: deps unit e2e ## All tests; those of real processes last
 unit: ## Tests inside the crates
 	cargo test --workspace --lib --bins
 
-e2e: ## Tests of the real binary: real processes, real Docker
+e2e: clients ## Tests of the real binary: real processes, real Docker
 	cargo build --workspace --all-targets
 	cargo test --workspace --test '*' -- --test-threads=1
 
@@ -82,6 +82,10 @@ up: deps ## Builds, and starts a local cluster of three masters and two nodes
 
 down: ## Stops the cluster that 'make up' started
 	$(BIN)/quorate down
+
+clients:
+	@deploy/install-kubectl.sh >/dev/null
+	@deploy/install-python-client.sh >/dev/null
 
 deps:
 	@deploy/install-deps.sh

@@ -3,6 +3,7 @@
 //! The newest kubectl goes through all of it; every other version through what differs between
 //! versions (schemas, discovery, bodies, streams).
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         pods_are_entered_read_and_forwarded,
         nodes_are_cordoned_tainted_and_drained,
         every_version_works,
+        the_python_client_works,
         a_dead_master_is_not_noticed_at_the_endpoint,
         strangers_are_turned_away,
     ];
@@ -125,8 +127,12 @@ async fn objects_are_created_shown_changed_and_deleted(cluster: Arc<TestCluster>
 }
 
 async fn edit(k: &Kubectl) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let editor = folder.path().join("editor");
+    std::fs::write(&editor, "#!/bin/sh\nsed -i 's/^  a:/  edited:/' \"$1\"\n")?;
+    std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o755))?;
     let mut command = k.command(&["edit", "cm", "two"]);
-    let output = command.env("KUBE_EDITOR", "sed -i s/a:/edited:/").output().await?;
+    let output = command.env("KUBE_EDITOR", &editor).output().await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{output:?}");
     has(&text, &["configmap/two edited"])?;
@@ -232,6 +238,8 @@ async fn what_is_served_can_be_asked_for(cluster: Arc<TestCluster>) -> Result<()
     let resources = k.ok(&["api-resources"]).await?;
     has(&resources, &["deployments", "deploy", "apps/v1", "pods", "po", "Node"])?;
     has(&k.ok(&["api-resources", "--api-group=apps", "-o", "name"]).await?, &["deployments.apps"])?;
+    has(&k.ok(&["explain", "deploy.spec.replicas"]).await?, &["KIND", "Deployment", "<integer>"])?;
+    has(&k.ok(&["explain", "pod.spec.containers"]).await?, &["<[]Container>", "image"])?;
     has(&k.ok(&["api-versions"]).await?, &["apps/v1", "v1"])?;
     has(&k.ok(&["version"]).await?, &["Server Version", "quorate"])?;
     has(&k.ok(&["cluster-info"]).await?, &["is running at"])?;
@@ -350,6 +358,23 @@ async fn every_version_works(cluster: Arc<TestCluster>) -> Result<()> {
         k.ok(&["delete", "deploy", "v", "v2"]).await.with_context(at)?;
     }
     Kubectl::newest(&cluster).await?.ok(&["delete", "pod", "versions", "--now"]).await.map(drop)
+}
+
+async fn the_python_client_works(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/client.py");
+    let home = std::env::var("HOME").context("no HOME")?;
+    let folder = std::env::var("QUORATE_PYTHON_DIR");
+    let folder = folder.unwrap_or_else(|_| format!("{home}/.cache/quorate-python"));
+    let python = Path::new(&folder).join("bin/python");
+    ensure!(python.exists(), "no {}: run deploy/install-python-client.sh", python.display());
+    let mut command = tokio::process::Command::new(python);
+    command.arg(script).arg(cluster.dir().join("kubeconfig")).arg(WEB_IMAGE).kill_on_drop(true);
+    let output = tokio::time::timeout(2 * SOON, command.output()).await.context("too slow")??;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    ensure!(output.status.success(), "{out}{err}");
+    has(&out, &["config_maps", "watches", "pods", "execs", "forwards", "dynamic_client", "clean"])
 }
 
 async fn a_dead_master_is_not_noticed_at_the_endpoint(cluster: Arc<TestCluster>) -> Result<()> {

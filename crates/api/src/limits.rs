@@ -16,6 +16,8 @@ pub(crate) const MAX_IN_FLIGHT: usize = 1024;
 /// Watches, sessions and logs open at once.
 pub(crate) const MAX_STREAMS: usize = 16 * 1024;
 
+/// Sessions of exec, attach and port-forward over HTTP at once.
+pub(crate) const MAX_SESSIONS: usize = 1024;
 /// Connections open at once.
 pub(crate) const MAX_CONNECTIONS: usize = 16 * 1024;
 

@@ -15,6 +15,7 @@ use quorate_proto::v1::scheduler_server::SchedulerServer;
 use quorate_proto::{FILE_DESCRIPTOR_SET, Tls};
 use quorate_registry::{Registry, RegistryError};
 use quorate_store::SharedStore;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -25,7 +26,7 @@ use crate::cluster::ClusterService;
 use crate::connections;
 use crate::etcd::{self, Etcd, EtcdOptions};
 use crate::gate::{GateLayer, Metrics};
-use crate::limits::MAX_REQUEST_BYTES;
+use crate::limits::{MAX_REQUEST_BYTES, MAX_SESSIONS};
 use crate::nodes::NodesService;
 use crate::objects::ObjectsService;
 use crate::prometheus;
@@ -132,8 +133,9 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(self.options.listen.try_clone()?)?;
         let tls = self.options.tls.as_ref().map(connections::acceptor).transpose()?;
         let reporter = HealthReporter::new();
-        let rest = Arc::new(self.rest(&cancel));
-        let routes = self.routes(&reporter, &cancel).await?.into_axum_router();
+        let nodes = self.nodes(&cancel);
+        let rest = Arc::new(self.rest(&nodes, &cancel));
+        let routes = self.routes(nodes, &reporter, &cancel).await?.into_axum_router();
         let routes = prometheus::route(routes, Arc::clone(&self.store), self.metrics());
         let routes =
             routes.fallback(move |request: Request<Body>| Arc::clone(&rest).serve(request));
@@ -147,17 +149,30 @@ impl Server {
         }
     }
 
-    fn rest(&self, cancel: &CancellationToken) -> Rest {
+    fn nodes(&self, cancel: &CancellationToken) -> NodesService {
+        NodesService::new(
+            self.registry.clone(),
+            Arc::clone(&self.store),
+            self.options.cluster_id.clone(),
+            self.options.heartbeat_interval,
+            cancel.clone(),
+        )
+    }
+
+    fn rest(&self, nodes: &NodesService, cancel: &CancellationToken) -> Rest {
         Rest {
             registry: self.registry.clone(),
             store: Arc::clone(&self.store),
             version: self.options.version.clone(),
+            nodes: nodes.shared(),
+            sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
             cancel: cancel.clone(),
         }
     }
 
     async fn routes(
         &self,
+        nodes: NodesService,
         reporter: &HealthReporter,
         cancel: &CancellationToken,
     ) -> Result<Routes, ApiError> {
@@ -168,13 +183,6 @@ impl Server {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let objects = ObjectsService { registry: self.registry.clone(), cancel: cancel.clone() };
-        let nodes = NodesService::new(
-            self.registry.clone(),
-            Arc::clone(&self.store),
-            self.options.cluster_id.clone(),
-            self.options.heartbeat_interval,
-            cancel.clone(),
-        );
         let cluster = ClusterService {
             registry: self.registry.clone(),
             store: Arc::clone(&self.store),

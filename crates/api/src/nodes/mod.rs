@@ -56,6 +56,11 @@ impl NodesService {
             Shared { registry, store, cluster_id, heartbeat_interval, table, feeds, cancel };
         Self { shared }
     }
+
+    /// For others who open streams with pods.
+    pub(crate) fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
 }
 
 #[tonic::async_trait]

@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 
 use super::accept::{Accept, MediaType};
 use super::failure::{Failure, Result};
+use super::metrics;
 use super::render::respond;
 
 /// What can be done with every kind.
 const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const CONNECT: &[&str] = &["create", "get"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
 
 /// A resource or a subresource.
@@ -44,7 +46,7 @@ impl Served {
         Self::part(("", "v1", "pods"), true, subresource, kind, verbs)
     }
 
-    fn part(
+    pub(super) fn part(
         (group, version, resource): (&'static str, &'static str, &'static str),
         namespaced: bool,
         subresource: &'static str,
@@ -118,11 +120,16 @@ pub(super) fn served() -> Vec<Served> {
         }
     }
     all.extend(of_pods());
+    all.extend(metrics::served());
     all
 }
 
 fn of_pods() -> Vec<Served> {
     vec![
+        Served::of_pods("attach", ("", "v1", "PodAttachOptions"), CONNECT),
+        Served::of_pods("exec", ("", "v1", "PodExecOptions"), CONNECT),
+        Served::of_pods("portforward", ("", "v1", "PodPortForwardOptions"), CONNECT),
+        Served::of_pods("log", ("", "v1", "Pod"), &["get"]),
         Served::of_pods("binding", ("", "v1", "Binding"), &["create"]),
         Served::of_pods("eviction", ("policy", "v1", "Eviction"), &["create"]),
     ]

@@ -10,6 +10,7 @@ mod delete;
 mod discovery;
 mod failure;
 mod health;
+mod metrics;
 mod openapi;
 mod path;
 mod pods;
@@ -17,6 +18,7 @@ mod query;
 mod read;
 mod render;
 mod scale;
+mod streams;
 mod watch;
 mod write;
 
@@ -29,10 +31,11 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
-use quorate_objects::{Kind, kinds::kinds};
+use quorate_objects::{Kind, kinds};
 use quorate_registry::{Registry, Subresource};
 use quorate_store::SharedStore;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -46,6 +49,7 @@ pub(crate) use failure::Failure;
 pub(crate) use path::{is_public, is_stream};
 
 use crate::limits::REQUEST_TIMEOUT;
+use crate::nodes;
 
 /// The version of Kubernetes whose API this is.
 const KUBERNETES: (&str, &str) = ("1", "37");
@@ -56,6 +60,10 @@ pub(crate) struct Rest {
     pub store: SharedStore,
     /// Version of the binary.
     pub version: String,
+    /// Streams with pods.
+    pub nodes: nodes::Shared,
+    /// Places for sessions of exec, attach and port-forward.
+    pub sessions: Arc<Semaphore>,
     /// Ends watches when the master shuts down.
     pub cancel: CancellationToken,
 }
@@ -143,16 +151,27 @@ impl Rest {
         self: Arc<Self>,
         request: ResourceRequest,
         query: Query,
-        parts: Parts,
+        mut parts: Parts,
         body: Body,
     ) -> Result<Response> {
-        let kind = find(&request.group, &request.version, &request.resource)
-            .ok_or_else(Failure::no_resource)?;
+        let ResourceRequest { group, version, resource, .. } = &request;
+        let measures = group == metrics::GROUP && version == metrics::VERSION;
+        let kind =
+            if measures { metrics::kind_of(resource) } else { find(group, version, resource) };
+        let kind = kind.ok_or_else(Failure::no_resource)?;
         if !kind.namespaced && !request.namespace.is_empty() {
             return Err(Failure::no_resource());
         }
         let reads = matches!(request.verb, "get" | "list" | "watch");
-        let call = Call { rest: self, request, kind, query, headers: parts.headers };
+        let connects = kind == &kinds::POD && pods::connects(&request);
+        let headers = parts.headers.clone();
+        let call = Call { rest: self, request, kind, query, headers };
+        if measures {
+            return within("nothing was changed", call.measure()).await;
+        }
+        if connects {
+            return within("nothing was changed", call.connect(&mut parts)).await;
+        }
         if reads {
             return within("nothing was changed", call.read()).await;
         }

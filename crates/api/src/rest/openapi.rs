@@ -18,6 +18,8 @@ use super::render::respond;
 
 /// What kubectl before 1.28 asks for; it goes on when nothing is described.
 const V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same in an answer: an at sign is not allowed there, and refused by Go.
+const V2_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// A message with the fields swagger ("2.0") and info (title, version).
 const V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x0d\x0a\x07Quorate\x12\x02v1";
 
@@ -36,7 +38,8 @@ pub(super) fn serve(path: &str, headers: &HeaderMap) -> Result<Response> {
 
 /// `/openapi/v2`: an empty document.
 pub(super) fn serve_v2(headers: &HeaderMap) -> Result<Response> {
-    let protobuf = MediaType::accepted(headers).iter().any(|entry| entry.essence == V2);
+    let protobuf =
+        MediaType::accepted(headers).iter().any(|entry| [V2, V2_ANSWER].contains(&entry.essence));
     if !protobuf {
         let value = json!({
             "swagger": "2.0", "info": {"title": "Quorate", "version": "v1"}, "paths": {},
@@ -46,7 +49,7 @@ pub(super) fn serve_v2(headers: &HeaderMap) -> Result<Response> {
         return respond(accept, StatusCode::OK, value.to_string().into_bytes());
     }
     let mut response = Response::new(Body::from(V2_DOCUMENT));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(V2));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(V2_ANSWER));
     Ok(response)
 }
 

@@ -1,6 +1,7 @@
 //! Subresources of pods (and of namespaces) that are no parts of the object.
 
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
 use quorate_objects::kinds;
@@ -11,12 +12,31 @@ use super::Call;
 use super::body::{decode, media_type};
 use super::delete::parse_options;
 use super::failure::{Failure, Result};
+use super::path::ResourceRequest;
 use super::query::Validation;
 use super::render::respond;
 
+/// Does the request turn into a connection with the pod? Clients ask by GET or POST.
+pub(super) fn connects(request: &ResourceRequest) -> bool {
+    let subresource = request.subresource.as_str();
+    matches!(subresource, "exec" | "attach" | "portforward")
+        && matches!(request.verb, "get" | "create")
+}
+
 impl Call {
+    pub(super) async fn connect(&self, parts: &mut Parts) -> Result<Response> {
+        match self.request.subresource.as_str() {
+            "portforward" => self.port_forward(parts).await,
+            _ => self.remote(parts).await,
+        }
+    }
+
     pub(super) async fn read_pod(&self) -> Result<Response> {
-        Err(Failure::no_resource())
+        match (self.request.subresource.as_str(), self.request.verb) {
+            ("log", "get") if self.kind == &kinds::POD => self.log().await,
+            ("ephemeralcontainers", "get") if self.kind == &kinds::POD => self.get().await,
+            _ => Err(Failure::no_resource()),
+        }
     }
 
     pub(super) async fn write_pod(&self, body: &Bytes) -> Result<Response> {

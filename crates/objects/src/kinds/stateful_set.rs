@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetUpdateStrategy};
 
 use crate::error::{Errors, FieldError};
-use crate::kind::{Column, Kind, Ops, Typed};
+use crate::kind::{Column, Kind, Ops, ScalePaths, Typed};
 use crate::{template, time};
 
 /// StatefulSet.
@@ -30,6 +30,8 @@ pub static KIND: Kind = Kind {
 };
 
 impl Typed for StatefulSet {
+    const SCALE: Option<ScalePaths> = Some(ScalePaths::APPS);
+
     fn kind() -> &'static Kind {
         &KIND
     }
