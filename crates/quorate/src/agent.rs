@@ -1,7 +1,7 @@
 //! `quorate agent`: a node.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -11,7 +11,7 @@ use quorate_agent::{AgentOptions, DEFAULT_DOCKER, parse_taint};
 use quorate_objects::quantity::Quantity;
 use quorate_proto::Tls;
 
-use crate::shutdown;
+use crate::{endpoint, shutdown};
 
 /// Runs a node's agent in the foreground. When it ends, its containers run on.
 #[derive(Args, Debug)]
@@ -55,6 +55,9 @@ pub struct AgentArgs {
     /// Pods that may run at the same time [default: 110]
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..=10_000))]
     pods: Option<i64>,
+    /// Address, on loopback usually, that passes connections to a master that lives, for kubectl
+    #[arg(long, value_name = "ADDRESS")]
+    endpoint: Option<SocketAddr>,
     /// Folder with ca.crt, node.crt and node.key
     #[arg(long, required_unless_present = "insecure", conflicts_with = "insecure")]
     tls_dir: Option<PathBuf>,
@@ -89,6 +92,11 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let cancel = shutdown::on_signal()?;
     let tls = args.tls_dir.as_deref().map(|folder| Tls::load(folder, "node")).transpose()?;
+    if let Some(listen) = args.endpoint {
+        let serve = endpoint::prepare(listen, "--endpoint", args.masters.clone(), tls.clone())?;
+        // Task "endpoint": it ends with the process, and has nothing that can fail.
+        tokio::spawn(serve);
+    }
     let quantity = |text: Option<String>| text.map(|text| Quantity::parse(&text)).transpose();
     let cpu_millis = quantity(args.cpu).context("--cpu")?.map(Quantity::millis);
     let memory_bytes = quantity(args.memory).context("--memory")?.map(Quantity::units);

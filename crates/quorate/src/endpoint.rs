@@ -44,10 +44,24 @@ pub struct EndpointArgs {
 pub async fn run(args: EndpointArgs) -> anyhow::Result<()> {
     let cancel = shutdown::on_signal()?;
     let tls = args.tls_dir.as_deref().map(|folder| Tls::load(folder, "node")).transpose()?;
-    let options = ClientOptions { attempt_timeout: SILENCE, tls, ..ClientOptions::default() };
-    let client = Client::new(args.masters, options).context("--masters")?;
-    let listener = TcpListener::from_std(bind("--listen", args.listen)?)?;
+    let serve = prepare(args.listen, "--listen", args.masters, tls)?;
     tracing::info!(listen = %args.listen, "connections are passed to the masters");
-    cancel.run_until_cancelled(forward(listener, client)).await;
+    cancel.run_until_cancelled(serve).await;
     Ok(())
+}
+
+/// Binds the address, and returns what passes its connections on for as long as it is polled.
+///
+/// # Errors
+/// When the address cannot be bound, or a URL is wrong.
+pub fn prepare(
+    listen: SocketAddr,
+    flag: &str,
+    masters: Vec<String>,
+    tls: Option<Tls>,
+) -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let options = ClientOptions { attempt_timeout: SILENCE, tls, ..ClientOptions::default() };
+    let client = Client::new(masters, options).context("--masters")?;
+    let listener = TcpListener::from_std(bind(flag, listen)?)?;
+    Ok(forward(listener, client))
 }

@@ -131,6 +131,8 @@ pub enum Subresource {
     Main,
     /// The status only.
     Status,
+    /// A pod's containers for debugging, which are only added.
+    EphemeralContainers,
     /// A pod's node: everything that the registry itself has prepared.
     #[doc(hidden)]
     Bind,

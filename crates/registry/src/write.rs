@@ -156,7 +156,11 @@ impl Registry {
         self.replace(value, Subresource::Status, options).await
     }
 
-    async fn replace(
+    /// Replaces one part of an object; the rest of `value` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub async fn replace(
         &self,
         value: Value,
         subresource: Subresource,
@@ -387,6 +391,10 @@ fn prepare_update(
             new = old.clone();
             set_or_remove(&mut new, "status", status);
         }
+        Subresource::EphemeralContainers => {
+            new = add_ephemeral(kind, &new, old)?;
+            kind.default(&mut new)?;
+        }
         Subresource::Bind => {}
         Subresource::Main => {
             if kind.has_status {
@@ -407,10 +415,29 @@ fn prepare_update(
     if new == *old {
         return Ok(None);
     }
-    if subresource == Subresource::Main {
-        kind.validate_update(&new, old)?;
+    match subresource {
+        Subresource::Main => kind.validate_update(&new, old)?,
+        // To the rules of updates the whole change would be forbidden.
+        Subresource::EphemeralContainers => kind.validate(&new)?,
+        Subresource::Status | Subresource::Bind => {}
     }
     Ok(Some(new))
+}
+
+/// `old` with the containers for debugging of `new`: those that are there stay as they are.
+fn add_ephemeral(kind: &Kind, new: &Value, old: &Value) -> Result<Value, RegistryError> {
+    const FIELD: &str = "ephemeralContainers";
+    let list = |value: &Value| value["spec"][FIELD].as_array().cloned().unwrap_or_default();
+    let wanted = list(new);
+    if !list(old).iter().all(|one| wanted.contains(one)) {
+        let text = "existing ephemeral containers may not be changed or removed";
+        let error = FieldError::forbidden(format!("spec.{FIELD}"), text);
+        let name = old["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(Invalid::new(kind, name, vec![error]).into());
+    }
+    let mut value = old.clone();
+    value["spec"][FIELD] = wanted.into();
+    Ok(value)
 }
 
 /// What counts for the generation: the spec, or everything for kinds that have none.

@@ -12,6 +12,7 @@ use super::accept::{Accept, MediaType};
 use super::failure::{Failure, Result};
 use super::metrics;
 use super::render::respond;
+use super::versions::VERSIONS;
 
 /// What can be done with every kind.
 const VERBS: &[&str] =
@@ -119,9 +120,26 @@ pub(super) fn served() -> Vec<Served> {
             all.push(Served::part(place, kind.namespaced, "scale", scale, CHANGE));
         }
     }
+    all.extend(other_versions());
     all.extend(of_pods());
     all.extend(metrics::served());
     all
+}
+
+fn other_versions() -> impl Iterator<Item = Served> {
+    VERSIONS.iter().flat_map(|one| {
+        let kind = one.kind;
+        let place = (kind.group, one.version, kind.plural);
+        let own = (kind.group, one.version, kind.kind);
+        let main = Served {
+            singular: kind.singular,
+            short_names: kind.short_names,
+            categories: kind.categories,
+            ..Served::part(place, kind.namespaced, "", own, VERBS)
+        };
+        let status = Served::part(place, kind.namespaced, "status", own, CHANGE);
+        [main, status]
+    })
 }
 
 fn of_pods() -> Vec<Served> {
@@ -129,6 +147,7 @@ fn of_pods() -> Vec<Served> {
         Served::of_pods("attach", ("", "v1", "PodAttachOptions"), CONNECT),
         Served::of_pods("exec", ("", "v1", "PodExecOptions"), CONNECT),
         Served::of_pods("portforward", ("", "v1", "PodPortForwardOptions"), CONNECT),
+        Served::of_pods("ephemeralcontainers", ("", "v1", "Pod"), CHANGE),
         Served::of_pods("log", ("", "v1", "Pod"), &["get"]),
         Served::of_pods("binding", ("", "v1", "Binding"), &["create"]),
         Served::of_pods("eviction", ("policy", "v1", "Eviction"), &["create"]),

@@ -19,6 +19,7 @@ mod read;
 mod render;
 mod scale;
 mod streams;
+mod versions;
 mod watch;
 mod write;
 
@@ -44,6 +45,7 @@ use failure::Result;
 use path::{ResourceRequest, Target};
 use query::Query;
 use render::{IncludeObject, Renderer, respond};
+use versions::Version;
 
 pub(crate) use failure::Failure;
 pub(crate) use path::{is_public, is_stream};
@@ -73,6 +75,8 @@ struct Call {
     rest: Arc<Rest>,
     request: ResourceRequest,
     kind: &'static Kind,
+    /// Set when the client speaks another version than the one that is stored.
+    version: Option<&'static Version>,
     query: Query,
     headers: HeaderMap,
 }
@@ -156,8 +160,12 @@ impl Rest {
     ) -> Result<Response> {
         let ResourceRequest { group, version, resource, .. } = &request;
         let measures = group == metrics::GROUP && version == metrics::VERSION;
-        let kind =
-            if measures { metrics::kind_of(resource) } else { find(group, version, resource) };
+        let other = Version::find(group, version, resource);
+        let kind = match other {
+            Some(other) => Some(other.kind),
+            None if measures => metrics::kind_of(resource),
+            None => find(group, version, resource),
+        };
         let kind = kind.ok_or_else(Failure::no_resource)?;
         if !kind.namespaced && !request.namespace.is_empty() {
             return Err(Failure::no_resource());
@@ -165,7 +173,7 @@ impl Rest {
         let reads = matches!(request.verb, "get" | "list" | "watch");
         let connects = kind == &kinds::POD && pods::connects(&request);
         let headers = parts.headers.clone();
-        let call = Call { rest: self, request, kind, query, headers };
+        let call = Call { rest: self, request, kind, version: other, query, headers };
         if measures {
             return within("nothing was changed", call.measure()).await;
         }
@@ -228,6 +236,7 @@ impl Call {
     fn renderer(&self) -> Result<Renderer> {
         Ok(Renderer {
             kind: self.kind,
+            version: self.version,
             accept: Accept::of(&self.headers)?,
             include: IncludeObject::parse(self.query.get("includeObject"))?,
             now: Timestamp::now(),

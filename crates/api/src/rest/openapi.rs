@@ -15,6 +15,7 @@ use super::accept::{Accept, MediaType};
 use super::discovery::versions;
 use super::failure::{Failure, Result};
 use super::render::respond;
+use super::versions::{VERSIONS, Version};
 
 /// What kubectl before 1.28 asks for; it goes on when nothing is described.
 const V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -57,21 +58,23 @@ fn base(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    let all = kinds().iter().copied();
-    all.filter(move |kind| kind.group == group && kind.version == version)
+/// Kinds of a group version, each with what makes its schema.
+fn of_version(group: &str, version: &str) -> Vec<(&'static Kind, Option<&'static Version>)> {
+    let own = kinds().iter().copied().filter(|kind| kind.version == version);
+    let others = VERSIONS.iter().filter(|one| one.version == version);
+    let all = own.map(|kind| (kind, None)).chain(others.map(|one| (one.kind, Some(one))));
+    all.filter(|(kind, _)| kind.group == group).collect()
 }
 
 /// Clients keep documents by the hash in their URL: it changes with the binary and with the kinds.
 fn index() -> Value {
     let mut paths = Map::new();
     for (group, versions) in versions() {
-        for version in
-            versions.into_iter().filter(|version| of_version(group, version).next().is_some())
+        for version in versions.into_iter().filter(|version| !of_version(group, version).is_empty())
         {
             let mut hasher = DefaultHasher::new();
             env!("CARGO_PKG_VERSION").hash(&mut hasher);
-            of_version(group, version).for_each(|kind| kind.kind.hash(&mut hasher));
+            of_version(group, version).iter().for_each(|(kind, _)| kind.kind.hash(&mut hasher));
             let path = base(group, version);
             let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
             paths.insert(path, json!({"serverRelativeURL": url}));
@@ -84,9 +87,12 @@ fn document(group: &str, version: &str) -> Result<Value> {
     let mut paths = Map::new();
     let mut generator = SchemaSettings::openapi3().into_generator();
     let mut named = Vec::new();
-    for kind in of_version(group, version) {
-        let schema = kind.schema(&mut generator);
-        add_paths(&mut paths, kind, schema.as_value());
+    for (kind, other) in of_version(group, version) {
+        let schema = match other {
+            Some(other) => (other.schema)(&mut generator),
+            None => kind.schema(&mut generator),
+        };
+        add_paths(&mut paths, kind, version, schema.as_value());
         named.push((kind, schema));
     }
     if named.is_empty() {
@@ -98,7 +104,7 @@ fn document(group: &str, version: &str) -> Result<Value> {
         let name = reference.rsplit('/').next().unwrap_or_default();
         if let Some(definition) = schemas.get_mut(name) {
             // By this, and not by its name, clients find the schema of a kind.
-            definition["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
+            definition["x-kubernetes-group-version-kind"] = json!([gvk(kind, version)]);
         }
     }
     Ok(json!({
@@ -109,13 +115,13 @@ fn document(group: &str, version: &str) -> Result<Value> {
     }))
 }
 
-fn gvk(kind: &Kind) -> Value {
-    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+fn gvk(kind: &Kind, version: &str) -> Value {
+    json!({"group": kind.group, "version": version, "kind": kind.kind})
 }
 
-fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, schema: &Value) {
-    let gvk = &gvk(kind);
-    let base = format!("/{}", base(kind.group, kind.version));
+fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, version: &str, schema: &Value) {
+    let gvk = &gvk(kind, version);
+    let base = format!("/{}", base(kind.group, version));
     let plural = kind.plural;
     let (place, scope) =
         if kind.namespaced { ("/namespaces/{namespace}", vec!["namespace"]) } else { ("", vec![]) };

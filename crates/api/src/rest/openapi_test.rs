@@ -9,7 +9,7 @@ fn every_patch_takes_field_validation() {
         let patch = paths
             .values()
             .map(|path| &path["patch"])
-            .find(|patch| patch["x-kubernetes-group-version-kind"] == gvk(kind));
+            .find(|patch| patch["x-kubernetes-group-version-kind"] == gvk(kind, kind.version));
         let parameters = patch.unwrap()["parameters"].as_array().unwrap();
         assert!(parameters.iter().any(|one| one["name"] == "fieldValidation"), "{kind}");
     }

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
 use quorate_objects::kinds;
-use quorate_registry::Write;
+use quorate_registry::{Subresource, Write};
 use serde_json::json;
 
 use super::Call;
@@ -43,10 +43,15 @@ impl Call {
         if self.kind != &kinds::POD {
             return Err(Failure::no_resource());
         }
+        let part = Subresource::EphemeralContainers;
         match (self.request.subresource.as_str(), self.request.verb) {
+            ("ephemeralcontainers", "patch") => self.patch(body, part).await,
+            ("ephemeralcontainers", "update") => self.update(body, part).await,
             ("binding", "create") => self.bind(body).await,
             ("eviction", "create") => self.evict(body).await,
-            ("binding" | "eviction", _) => Err(Failure::method_not_allowed()),
+            ("binding" | "eviction" | "ephemeralcontainers", _) => {
+                Err(Failure::method_not_allowed())
+            }
             _ => Err(Failure::no_resource()),
         }
     }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::accept::{Accept, Form};
 use super::failure::{Failure, Result};
+use super::versions::Version;
 
 /// Which object goes with each row of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +45,8 @@ impl IncludeObject {
 #[derive(Clone, Copy)]
 pub(crate) struct Renderer {
     pub kind: &'static Kind,
+    /// Set when the client speaks another version than the one that is stored.
+    pub version: Option<&'static Version>,
     pub accept: Accept,
     pub include: IncludeObject,
     /// Ages are counted up to here.
@@ -72,13 +75,25 @@ impl ListMeta {
 }
 
 impl Renderer {
+    fn api_version(&self) -> String {
+        self.version.map_or_else(|| self.kind.api_version(), Version::api_version)
+    }
+
+    /// The object in the version of the client.
+    fn json(&self, object: &Object) -> Bytes {
+        let Some(version) = self.version else { return object.json.clone() };
+        let mut value = object.value();
+        version.serve(&mut value);
+        value.to_string().into()
+    }
+
     /// One object.
     ///
     /// # Errors
     /// When its metadata cannot be encoded, which is a bug.
     pub fn object(&self, object: &Object) -> Result<Vec<u8>> {
         match self.accept.form {
-            Form::Object => Ok(object.json.to_vec()),
+            Form::Object => Ok(self.json(object).to_vec()),
             Form::Partial => partial(object).map(String::into_bytes),
             Form::Table => {
                 let meta = json!({"resourceVersion": object.revision.to_string()});
@@ -100,7 +115,7 @@ impl Renderer {
         let (api_version, kind) = match self.accept.form {
             Form::Table => return self.table(&meta, objects, true),
             Form::Partial => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
-            Form::Object => (self.kind.api_version(), format!("{}List", self.kind.kind)),
+            Form::Object => (self.api_version(), format!("{}List", self.kind.kind)),
         };
         let mut text = Vec::with_capacity(1024 * objects.len() + 256);
         let head = format!(
@@ -113,7 +128,7 @@ impl Renderer {
             }
             match self.accept.form {
                 Form::Partial => text.extend_from_slice(partial(object)?.as_bytes()),
-                _ => text.extend_from_slice(&object.json),
+                _ => text.extend_from_slice(&self.json(object)),
             }
         }
         text.extend_from_slice(b"]}");
@@ -150,7 +165,7 @@ impl Renderer {
         }
         let value = match self.accept.form {
             Form::Object => json!({
-                "kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta,
+                "kind": self.kind.kind, "apiVersion": self.api_version(), "metadata": meta,
             }),
             Form::Partial => json!({
                 "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta,

@@ -15,6 +15,7 @@ fn object(name: &str) -> Object {
 fn renderer(form: Form) -> Renderer {
     Renderer {
         kind: &kinds::CONFIG_MAP,
+        version: None,
         accept: Accept { form, yaml: false },
         include: IncludeObject::Metadata,
         now: "2026-01-01T00:01:00Z".parse().unwrap(),

@@ -1,17 +1,20 @@
 //! Writing: create, update, patch.
 
+use std::sync::Arc;
+
 use axum::http::header::WARNING;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use quorate_objects::{FieldErrorKind, FieldValidation, Kind, decode_with};
-use quorate_registry::{Object, PatchKind, Subresource, WriteOptions};
+use quorate_objects::{FieldErrorKind, FieldValidation, decode_with};
+use quorate_registry::{Object, PatchKind, Subresource, WriteOptions, apply_patch};
 use serde_json::Value;
 
 use super::Call;
 use super::body::{decode, media_type};
 use super::failure::{Failure, Result};
 use super::query::Validation;
+use super::versions::Version;
 
 /// Warnings that fit into an answer's headers.
 const MAX_WARNINGS: usize = 32;
@@ -35,19 +38,42 @@ impl Call {
         self.check_name(&mut value)?;
         let warnings = self.warnings(&value)?;
         let options = self.write_options("UpdateOptions.meta.k8s.io")?;
-        let updated = match part {
-            Subresource::Status => self.rest.registry.update_status(value, &options).await?,
-            _ => self.rest.registry.update(value, &options).await?,
-        };
+        let updated = self.rest.registry.replace(value, part, &options).await?;
         self.written(StatusCode::OK, &updated, &warnings)
     }
 
     pub(super) async fn patch(&self, body: &Bytes, part: Subresource) -> Result<Response> {
         let how = self.patch_kind(body)?;
         let options = self.write_options("PatchOptions.meta.k8s.io")?;
+        if let Some(version) = self.version {
+            let patched = self.patch_version(version, body, how, part, &options).await?;
+            return self.written(StatusCode::OK, &patched, &[]);
+        }
         let (namespace, name) = (&self.request.namespace, &self.request.name);
         let patch = self.rest.registry.patch(self.kind, namespace, name, how, body, part, &options);
         self.written(StatusCode::OK, &*patch.await?, &[])
+    }
+
+    /// A patch of what the client sees: an object in another version than the stored one.
+    async fn patch_version(
+        &self,
+        version: &Version,
+        body: &[u8],
+        how: PatchKind,
+        part: Subresource,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        let patch: Value = serde_json::from_slice(body)
+            .map_err(|error| Failure::bad_request(format!("the patch is no JSON: {error}")))?;
+        let old = self.load().await?;
+        let mut value = old.value();
+        version.serve(&mut value);
+        let mut value = apply_patch(&old.key(), how, &patch, value)?;
+        version.store(&mut value);
+        // What was changed meanwhile is a conflict: the patch was of this revision.
+        value["metadata"]["resourceVersion"] = old.revision.to_string().into();
+        let registry = &self.rest.registry;
+        Ok(registry.replace(value, part, options).await?)
     }
 
     /// How the body of a PATCH is meant.
@@ -72,7 +98,12 @@ impl Call {
     fn object(&self, body: &[u8]) -> Result<Value> {
         let validation = self.query.validation()?;
         let mut value = decode(media_type(&self.headers), body, validation)?;
-        complete(self.kind, &mut value)?;
+        let api_version =
+            self.version.map_or_else(|| self.kind.api_version(), Version::api_version);
+        complete(self.kind.kind, &api_version, &mut value)?;
+        if let Some(version) = self.version {
+            version.store(&mut value);
+        }
         Ok(value)
     }
 
@@ -150,10 +181,8 @@ impl Call {
 }
 
 /// Fills in apiVersion and kind; what is given must be right.
-pub(super) fn complete(kind: &Kind, value: &mut Value) -> Result<()> {
-    let api_version = kind.api_version();
-    for (field, what, want) in
-        [("apiVersion", "API version", api_version.as_str()), ("kind", "kind", kind.kind)]
+pub(super) fn complete(kind: &str, api_version: &str, value: &mut Value) -> Result<()> {
+    for (field, what, want) in [("apiVersion", "API version", api_version), ("kind", "kind", kind)]
     {
         match value.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
             None => value[field] = want.into(),

@@ -341,6 +341,49 @@ async fn pods_are_bound_and_collections_deleted() {
 }
 
 #[tokio::test]
+async fn containers_for_debugging_are_only_added() {
+    let master = Master::start().await;
+    let http = Http::new(&master);
+    master.registry.create(pod("p", None), &WriteOptions::default()).await.unwrap();
+    let path = "/api/v1/namespaces/default/pods/p/ephemeralcontainers";
+    let add = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "tools:1"}]}});
+    let strategic = "application/strategic-merge-patch+json";
+    let (code, patched) = http.patch(path, strategic, &add).await;
+    assert_eq!(code, StatusCode::OK, "{patched}");
+    assert_eq!(patched["spec"]["ephemeralContainers"][0]["name"], "debug");
+    let other = json!({"spec": {"nodeName": "n1"}});
+    assert_eq!(http.patch(path, strategic, &other).await.1["spec"].get("nodeName"), None);
+    let none = json!({"spec": {"ephemeralContainers": null}});
+    let (code, _) = http.patch(path, "application/merge-patch+json", &none).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn autoscalers_are_served_in_two_versions() {
+    let master = Master::start().await;
+    let http = Http::new(&master);
+    let all = |version: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers")
+    };
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let autoscaler = json!({
+        "metadata": {"name": "web"},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 5, "targetCPUUtilizationPercentage": 80},
+    });
+    let (code, created) = http.call(Method::POST, &all("v1"), &autoscaler).await;
+    assert_eq!(code, StatusCode::CREATED, "{created}");
+    assert_eq!(created["apiVersion"], "autoscaling/v1");
+    let (_, stored) = http.get(&format!("{}/web", all("v2"))).await;
+    assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+    let patch = json!({"spec": {"targetCPUUtilizationPercentage": 70}});
+    let one = format!("{}/web", all("v1"));
+    let (code, patched) = http.patch(&one, "application/merge-patch+json", &patch).await;
+    assert_eq!(code, StatusCode::OK, "{patched}");
+    let (_, list) = http.get(&all("v1")).await;
+    assert_eq!(list["items"][0]["spec"]["targetCPUUtilizationPercentage"], 70);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_in_kubernetes_words() {
     let master = Master::start().await;
     let http = Http::new(&master);

@@ -106,3 +106,29 @@ fn what_is_no_spdy_is_refused() {
     decoder.push(&control(PING, 0, b"\0"));
     assert!(decoder.next().is_err());
 }
+
+#[test]
+fn damaged_frames_are_errors_at_most() {
+    use rand::{Rng as _, SeedableRng as _};
+    let headers = [("streamtype", "data"), ("port", "8080")];
+    for seed in 0..3_000 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let mut deflate = client();
+        let mut bytes = open(&mut deflate, 1, &headers, false).to_vec();
+        bytes.extend_from_slice(&data(1, b"hello", false));
+        bytes.extend_from_slice(&open(&mut deflate, 3, &headers, true));
+        for _ in 0..random.random_range(1..8) {
+            let at = random.random_range(0..bytes.len());
+            bytes[at] = random.random();
+        }
+        let mut decoder = Decoder::default();
+        let mut frames = 0;
+        for piece in bytes.chunks(random.random_range(1..64)) {
+            decoder.push(piece);
+            while let Ok(Some(_)) = decoder.next() {
+                frames += 1;
+            }
+        }
+        assert!(frames <= bytes.len() / 8, "seed {seed}");
+    }
+}

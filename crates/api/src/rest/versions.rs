@@ -1,0 +1,132 @@
+//! Older versions of kinds, for clients that still speak them: converted on their way in and out.
+//! A kind is stored in one version only.
+
+use quorate_objects::{Kind, kinds};
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+/// A version of a kind beside the stored one.
+pub(super) struct Version {
+    pub version: &'static str,
+    /// The kind as it is stored.
+    pub kind: &'static Kind,
+    /// From this version to the stored one, but for the apiVersion.
+    to_stored: fn(&mut Value),
+    /// And back.
+    from_stored: fn(&mut Value),
+    /// Adds the version's schema to a generator's definitions, and refers to it.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// All of them.
+pub(super) static VERSIONS: &[Version] = &[Version {
+    version: "v1",
+    kind: &kinds::HORIZONTAL_POD_AUTOSCALER,
+    to_stored: autoscaler_to_v2,
+    from_stored: autoscaler_to_v1,
+    schema: SchemaGenerator::subschema_for::<
+        k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler,
+    >,
+}];
+
+/// Where what version 1 cannot say of an autoscaler is kept, so that nothing is lost when an
+/// object is read, changed and written by a client of that version.
+const KEPT: &str = "autoscaling.alpha.kubernetes.io/";
+
+impl Version {
+    pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
+        VERSIONS.iter().find(|one| {
+            one.version == version && one.kind.group == group && one.kind.plural == plural
+        })
+    }
+
+    pub fn api_version(&self) -> String {
+        format!("{}/{}", self.kind.group, self.version)
+    }
+
+    pub fn store(&self, value: &mut Value) {
+        (self.to_stored)(value);
+        value["apiVersion"] = self.kind.api_version().into();
+    }
+
+    pub fn serve(&self, value: &mut Value) {
+        (self.from_stored)(value);
+        value["apiVersion"] = self.api_version().into();
+    }
+}
+
+fn is_cpu(metric: &Value) -> bool {
+    metric["type"] == "Resource"
+        && metric["resource"]["name"] == "cpu"
+        && metric["resource"]["target"]["type"] == "Utilization"
+}
+
+fn take(value: &mut Value, part: &str, field: &str) -> Option<Value> {
+    value.get_mut(part)?.as_object_mut()?.remove(field)
+}
+
+fn autoscaler_to_v2(value: &mut Value) {
+    let mut metrics = Vec::new();
+    if let Some(percent) = take(value, "spec", "targetCPUUtilizationPercentage") {
+        let target = json!({"type": "Utilization", "averageUtilization": percent});
+        metrics.push(json!({
+            "type": "Resource", "resource": {"name": "cpu", "target": target},
+        }));
+    }
+    let mut kept = |field: &str| {
+        let annotations = value["metadata"]["annotations"].as_object_mut()?;
+        let text = annotations.remove(&format!("{KEPT}{field}"))?;
+        serde_json::from_str::<Value>(text.as_str()?).ok()
+    };
+    let (others, behavior) = (kept("metrics"), kept("behavior"));
+    metrics.extend(others.as_ref().and_then(Value::as_array).into_iter().flatten().cloned());
+    if !metrics.is_empty() {
+        value["spec"]["metrics"] = metrics.into();
+    }
+    if let Some(behavior) = behavior {
+        value["spec"]["behavior"] = behavior;
+    }
+}
+
+fn autoscaler_to_v1(value: &mut Value) {
+    let metrics = take(value, "spec", "metrics");
+    let metrics = metrics.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    let behavior = take(value, "spec", "behavior");
+    let percent = metrics.iter().find(|metric| is_cpu(metric));
+    let percent = percent.map(|cpu| cpu["resource"]["target"]["averageUtilization"].clone());
+    let others: Vec<Value> = match metrics.iter().position(is_cpu) {
+        Some(cpu) => {
+            metrics.iter().enumerate().filter(|(i, _)| *i != cpu).map(|(_, m)| m.clone()).collect()
+        }
+        None => metrics,
+    };
+    if let Some(percent) = percent {
+        value["spec"]["targetCPUUtilizationPercentage"] = percent;
+    }
+    let others =
+        Some(Value::from(others)).filter(|others| others.as_array().is_some_and(|o| !o.is_empty()));
+    for (field, content) in [("metrics", others), ("behavior", behavior)] {
+        if let Some(content) = content {
+            let metadata = &mut value["metadata"];
+            if !metadata["annotations"].is_object() {
+                metadata["annotations"] = Value::Object(Map::new());
+            }
+            metadata["annotations"][format!("{KEPT}{field}")] = content.to_string().into();
+        }
+    }
+    let current = take(value, "status", "currentMetrics");
+    let current = current.as_ref().and_then(Value::as_array).into_iter().flatten();
+    let mut current =
+        current.filter(|one| one["type"] == "Resource" && one["resource"]["name"] == "cpu");
+    if let Some(cpu) = current.next() {
+        let percent = cpu["resource"]["current"]["averageUtilization"].clone();
+        if !percent.is_null() {
+            value["status"]["currentCPUUtilizationPercentage"] = percent;
+        }
+    }
+    take(value, "status", "conditions");
+}
+
+#[cfg(test)]
+#[path = "versions_test.rs"]
+mod tests;
