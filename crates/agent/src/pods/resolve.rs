@@ -175,6 +175,7 @@ pub fn container(
         )?,
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
     })
 }
 

@@ -296,6 +296,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Keep its standard input open.
     pub stdin: bool,
+    /// Close it when the first who is attached to it has closed it.
+    pub stdin_once: bool,
 }
 
 /// A container's share of the processors.

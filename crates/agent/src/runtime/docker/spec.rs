@@ -235,6 +235,8 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
         labels: Some(labels),
         tty: Some(spec.tty),
         open_stdin: Some(spec.stdin),
+        // Else Docker ends an attached stream with its input, and the process reads on for ever.
+        stdin_once: Some(spec.stdin_once),
         stop_timeout: Some(i64::from(spec.grace)),
         host_config: Some(host),
         ..Default::default()

@@ -36,6 +36,7 @@ fn container_spec() -> ContainerSpec {
         security: Security { user: "5".into(), no_new_privileges: true, ..Default::default() },
         tty: false,
         stdin: false,
+        stdin_once: false,
     }
 }
 
