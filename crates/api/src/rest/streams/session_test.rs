@@ -22,7 +22,7 @@ async fn pings_are_answered_and_data_finds_its_stream() {
     let (mut session, input, mut output) = session();
     input.send(Ok(spdy::ping(7))).await.unwrap();
     assert_eq!(output.recv().await.unwrap(), spdy::ping(7));
-    let open = super::spdy::tests::open_for_test(&[("streamType", "data")]);
+    let open = spdy::tests::open_for_test(&[("streamType", "data")]);
     input.send(Ok(open)).await.unwrap();
     input.send(Ok(spdy::data(1, b"to", false))).await.unwrap();
     input.send(Ok(spdy::data(9, b"nobody", false))).await.unwrap();
