@@ -18,7 +18,7 @@ const CLIENTS: usize = 3;
 /// Pause of a writer between two writes.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long a client waits for an answer before it turns to the next server.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(150);
 const PREFIX: &str = "failover/";
 
 /// A write: when it was sent, and when it ended.
