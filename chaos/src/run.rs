@@ -227,6 +227,13 @@ impl Run {
             target.cluster().heal().await
         })
         .await;
+        self.goal("the leader does its work", async || {
+            let leader = target.leader().await?;
+            let work = target.observer_of(&leader)?.status().await?.leader_work_running;
+            ensure!(work, "{leader} leads, and neither schedules nor controls");
+            Ok(())
+        })
+        .await;
         running.stop_clients().await;
         let client = self.target.client(0)?;
         let book = Arc::clone(&self.book);

@@ -62,12 +62,13 @@ async fn is_caught(defect: &str, args: &[&str], by: &str) -> Result<()> {
 
 #[tokio::test]
 async fn an_early_acknowledgement_is_caught() -> Result<()> {
+    // After a power cut the log is shorter than what was applied: masters refuse to start.
     let plan = ["--scenario", "blackout", "--seed", "1"];
-    is_caught("early-acknowledgement", &plan, "no lost acknowledged write").await
+    is_caught("early-acknowledgement", &plan, "bounded convergence").await
 }
 
 #[tokio::test]
 async fn an_ignored_fence_is_caught() -> Result<()> {
-    let plan = ["--scenario", "transfers", "--seed", "1", "--hollow", "20"];
+    let plan = ["--scenario", "transfers", "--seed", "1", "--nodes", "1"];
     is_caught("ignore-fence", &plan, "deposed leaders decide nothing").await
 }

@@ -56,7 +56,9 @@ impl LeadershipTask {
                 *published = current;
                 true
             });
-            let leads = self.raft.is_leader();
+            // Not `Raft::is_leader`: that reads the metrics as a whole, which come after this news.
+            // A leader that believed them would sleep until the next election, never ready.
+            let leads = server.state == ServerState::Leader;
             tokio::select! {
                 () = cancel.cancelled() => return,
                 changed = metrics.changed() => if changed.is_err() { return },
