@@ -18,7 +18,7 @@ pub fn registry_status(error: RegistryError) -> Status {
         RegistryCode::Conflict => Code::Aborted,
         RegistryCode::Invalid | RegistryCode::BadRequest => Code::InvalidArgument,
         RegistryCode::Gone => Code::OutOfRange,
-        RegistryCode::TooLarge => Code::ResourceExhausted,
+        RegistryCode::TooLarge | RegistryCode::TooManyRequests => Code::ResourceExhausted,
         RegistryCode::Forbidden => Code::PermissionDenied,
         RegistryCode::Unavailable => Code::Unavailable,
         RegistryCode::OutcomeUnknown => Code::Unknown,

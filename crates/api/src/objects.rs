@@ -1,6 +1,7 @@
 //! `quorate.v1.Objects`: decode, call, encode.
 
 use futures::stream::BoxStream;
+use quorate_objects::kinds;
 use quorate_proto::v1;
 use quorate_proto::v1::objects_server::Objects;
 use quorate_registry::{
@@ -133,8 +134,17 @@ impl Objects for ObjectsService {
             fence: None,
             dry_run: r.dry_run,
         };
-        let write = self.registry.delete(kind, &r.namespace, &r.name, &options);
-        let write = async { write.await.map_err(registry_status) };
+        if r.evict && *kind != kinds::POD {
+            return Err(bad_request(format!("only pods can be evicted, not {}", kind.plural)));
+        }
+        let write = async {
+            let deleted = if r.evict {
+                self.registry.evict(&r.namespace, &r.name, &options).await
+            } else {
+                self.registry.delete(kind, &r.namespace, &r.name, &options).await
+            };
+            deleted.map_err(registry_status)
+        };
         let deleted = within(&metadata, Effect::Write, write).await?;
         let object = Some(object(&deleted.object));
         Ok(Response::new(v1::DeleteResponse { object, gone: deleted.gone }))

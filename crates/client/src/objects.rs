@@ -72,6 +72,8 @@ pub struct DeleteOptions {
     pub propagation: String,
     /// Check everything and delete nothing.
     pub dry_run: bool,
+    /// Pods: only when the disruption budget allows it now; else the reason `TooManyRequests`.
+    pub evict: bool,
 }
 
 fn objects(channel: Channel) -> ObjectsClient<Channel> {
@@ -291,6 +293,7 @@ impl Client {
             grace_seconds: options.grace_seconds,
             propagation: options.propagation.clone(),
             dry_run: options.dry_run,
+            evict: options.evict,
         };
         let what = format!("delete {} {name:?}", kind.resource());
         let response =

@@ -41,6 +41,7 @@ pub fn options() -> LeaderOptions {
     LeaderOptions {
         node_grace: Duration::from_millis(600),
         full_pass: Duration::from_secs(2),
+        job_back_off: Duration::from_millis(50),
         ..LeaderOptions::default()
     }
 }
@@ -58,10 +59,15 @@ impl Cluster {
         let (dead, broken) = (Arc::default(), Arc::default());
         let cluster = Self { store, registry, cancel, dead, broken };
         for n in 1..=nodes {
-            cluster.create(node(&format!("n{n}"))).await;
-            cluster.spawn_agent(format!("n{n}"));
+            cluster.add_node(&format!("n{n}")).await;
         }
         cluster
+    }
+
+    /// A node that runs pods.
+    pub async fn add_node(&self, name: &str) {
+        self.create(node(name)).await;
+        self.spawn_agent(name.to_owned());
     }
 
     pub fn term(&self) -> u64 {
@@ -94,6 +100,12 @@ impl Cluster {
 
     pub async fn delete(&self, kind: &'static Kind, name: &str, options: DeleteOptions) {
         self.registry.delete(kind, "default", name, &options).await.unwrap();
+    }
+
+    /// All objects of a kind in the namespace `default`.
+    pub fn list(&self, kind: &'static Kind) -> Vec<Value> {
+        let all = self.registry.cache().list(kind, Some("default"));
+        all.iter().map(|object| object.value()).collect()
     }
 
     pub fn get(&self, kind: &'static Kind, name: &str) -> Option<Value> {
@@ -148,7 +160,7 @@ impl Cluster {
         }
     }
 
-    fn dump(&self) -> String {
+    pub fn dump(&self) -> String {
         let pods = self.registry.cache().list(&kinds::POD, None);
         let lines = pods.iter().map(|object| {
             let pod = object.typed::<Pod>().unwrap();
@@ -170,7 +182,7 @@ impl Cluster {
 }
 
 /// Marks what is bound to the node Running and Ready, and ends what is being deleted.
-async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String>) {
+pub async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String>) {
     let mut writes = Vec::new();
     for object in registry.cache().pods_on(node) {
         let pod = object.typed::<Pod>().unwrap();
@@ -180,6 +192,15 @@ async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String>) {
             let uid = Some(object.uid().to_owned());
             let options = DeleteOptions { uid, grace_seconds: Some(0), ..Default::default() };
             writes.push(Write::Delete { kind: &kinds::POD, namespace, name, options });
+        } else if pod::phase(&pod) == "Running" && ends(&pod).is_some() {
+            let mut status = serde_json::to_value(&pod.status).unwrap();
+            status["phase"] = json!(if ends(&pod) == Some(0) { "Succeeded" } else { "Failed" });
+            let now = quorate_objects::time::now();
+            let state = json!({"terminated": {"exitCode": ends(&pod), "finishedAt": now}});
+            status["containerStatuses"] = json!([{"name": "c", "image": "", "imageID": "",
+                "ready": false, "restartCount": 0, "state": state}]);
+            let uid = object.uid().to_owned();
+            writes.push(Write::Status { kind: &kinds::POD, namespace, name, uid, status });
         } else if pod::phase(&pod) == "Pending" {
             let ready = !broken.contains(&image.unwrap_or_default());
             let mut pod = Pod::clone(&pod);
@@ -197,6 +218,12 @@ async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String>) {
     }
 }
 
+/// The exit code of a pod of an image such as `exits:3`; other pods run for ever.
+fn ends(pod: &Pod) -> Option<i32> {
+    let image = pod.spec.as_ref()?.containers.first()?.image.as_deref()?;
+    image.strip_prefix("exits:")?.parse().ok()
+}
+
 /// A node with room for many pods.
 pub fn node(name: &str) -> Value {
     json!({
@@ -211,13 +238,52 @@ pub fn deployment(name: &str, replicas: i64, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "c", "image": image}]},
-            },
-        },
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": template(name, image)},
     })
+}
+
+/// A template of pods that are labelled `app=NAME`.
+pub fn template(name: &str, image: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": image}]},
+    })
+}
+
+/// A StatefulSet with one claim per pod.
+pub fn stateful_set(name: &str, replicas: i64, image: &str) -> Value {
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "serviceName": name,
+            "selector": {"matchLabels": {"app": name}},
+            "template": template(name, image), "volumeClaimTemplates": [claim]},
+    })
+}
+
+/// A DaemonSet.
+pub fn daemon_set(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template(name, image)},
+    })
+}
+
+/// A Job; `spec` is merged into its spec.
+pub fn job(name: &str, image: &str, spec: &Value) -> Value {
+    let mut template = template(name, image);
+    template["spec"]["restartPolicy"] = json!("Never");
+    let mut value = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"template": template},
+    });
+    for (field, content) in spec.as_object().unwrap() {
+        value["spec"][field] = content.clone();
+    }
+    value
 }

@@ -12,17 +12,26 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::autoscaler::Autoscalers;
 use crate::context::Context;
 use crate::controller::{self, Controller};
+use crate::cron_job::CronJobs;
+use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
+use crate::disruption::DisruptionBudgets;
 use crate::endpoints::Endpoints;
 use crate::error::LeaderError;
 use crate::garbage::GarbageCollector;
+use crate::job::Jobs;
 use crate::namespaces::Namespaces;
 use crate::nodes::{NodeAddresses, NodeLifecycle, PodCollector, TaintEviction};
 use crate::options::LeaderOptions;
 use crate::queue::WorkQueue;
+use crate::quotas::Quotas;
+use crate::rebalance::Rebalance;
 use crate::replica_set::ReplicaSets;
+use crate::service_accounts::ServiceAccounts;
+use crate::stateful_set::StatefulSets;
 
 /// Between attempts to begin when the store does not answer.
 const RETRY: Duration = Duration::from_millis(100);
@@ -175,7 +184,7 @@ async fn prepare(registry: &Registry, term: Term, cancel: &CancellationToken) ->
     }
 }
 
-fn controllers(
+pub(crate) fn controllers(
     registry: &Registry,
     term: Term,
     options: &LeaderOptions,
@@ -188,6 +197,19 @@ fn controllers(
     };
     add("deployment-controller", &|c| Arc::new(Deployments::new(c)));
     add("replicaset-controller", &|c| Arc::new(ReplicaSets::new(c)));
+    add("statefulset-controller", &|c| Arc::new(StatefulSets::new(c)));
+    add("daemonset-controller", &|c| Arc::new(DaemonSets::new(c)));
+    add("job-controller", &|c| Arc::new(Jobs::new(c, options.job_back_off)));
+    add("cronjob-controller", &|c| Arc::new(CronJobs::new(c)));
+    add("horizontal-pod-autoscaler", &|c| {
+        Arc::new(Autoscalers::new(c, options.autoscale_interval))
+    });
+    add("disruption-controller", &|c| Arc::new(DisruptionBudgets::new(c)));
+    add("resourcequota-controller", &|c| Arc::new(Quotas::new(c)));
+    add("serviceaccount-controller", &|c| Arc::new(ServiceAccounts::new(c)));
+    if options.rebalance.max_moves > 0 {
+        add("rebalance", &|c| Arc::new(Rebalance::new(c, options.rebalance)));
+    }
     add("node-controller", &|c| Arc::new(NodeLifecycle::new(c, options.node_grace)));
     add("taint-eviction-controller", &|c| {
         Arc::new(TaintEviction::new(c, options.default_unreachable_seconds))

@@ -1,22 +1,42 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
+mod autoscaler;
 mod context;
 mod controller;
+mod cron_job;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fake;
 mod garbage;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod interleave_test;
+mod job;
 mod leader;
 mod namespaces;
 mod nodes;
 mod options;
 mod queue;
+mod quotas;
+mod rebalance;
 mod replica_set;
+mod revisions;
+mod service_accounts;
+mod stateful_set;
+mod template;
+mod workload;
 
 pub use endpoints::SERVICE_NAME;
 pub use error::LeaderError;
 pub use leader::{Leader, lead};
 pub use options::LeaderOptions;
+pub use rebalance::RebalanceOptions;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod workloads_test;

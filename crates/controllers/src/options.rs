@@ -5,6 +5,8 @@ use std::time::Duration;
 use quorate_objects::net::Ipv4Net;
 use quorate_scheduler::SchedulerOptions;
 
+use crate::rebalance::RebalanceOptions;
+
 /// Settings of leader work; the same on all masters.
 #[derive(Clone, Debug)]
 pub struct LeaderOptions {
@@ -23,6 +25,12 @@ pub struct LeaderOptions {
     pub full_pass: Duration,
     /// Keys of one controller that are worked on at the same time.
     pub workers: usize,
+    /// The pause of a Job after the first failure of a pod; it doubles with each further one.
+    pub job_back_off: Duration,
+    /// Autoscalers look at the figures this often.
+    pub autoscale_interval: Duration,
+    /// Whether and how pods are moved to even out the nodes.
+    pub rebalance: RebalanceOptions,
     /// The scheduler's settings.
     pub scheduler: SchedulerOptions,
 }
@@ -37,6 +45,9 @@ impl Default for LeaderOptions {
             pod_cidr: Ipv4Net::new(std::net::Ipv4Addr::new(10, 144, 0, 0), 16),
             full_pass: Duration::from_secs(30),
             workers: 4,
+            job_back_off: Duration::from_secs(10),
+            autoscale_interval: Duration::from_secs(15),
+            rebalance: RebalanceOptions::default(),
             scheduler: SchedulerOptions::default(),
         }
     }

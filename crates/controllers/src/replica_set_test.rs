@@ -28,7 +28,8 @@ fn pod(name: &str, owner: &str, change: impl FnOnce(&mut Value)) -> Arc<Pod> {
 
 fn planned(replicas: i32, pods: Vec<Arc<Pod>>) -> Plan {
     let set = set(replicas);
-    plan(&set, &selector_of(&set).unwrap(), pods)
+    let claim = workload::claim(&set, &selector_of(&set).unwrap(), pods, |_| true);
+    plan(&set, claim.owned)
 }
 
 fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
@@ -39,8 +40,9 @@ fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
 fn what_counts() {
     let deleting =
         |v: &mut Value| v["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    let plan = planned(
-        5,
+    let claim = workload::claim(
+        &set(5),
+        &selector_of(&set(5)).unwrap(),
         vec![
             pod("ours", "mine", |_| {}),
             pod("orphan", "", |_| {}),
@@ -49,10 +51,12 @@ fn what_counts() {
             pod("going", "mine", deleting),
             pod("relabelled", "mine", |v| v["metadata"]["labels"] = json!({})),
         ],
+        |_| true,
     );
+    assert_eq!(names(&claim.adopt), ["orphan"]);
+    assert_eq!(names(&claim.release), ["relabelled"]);
+    let plan = plan(&set(5), claim.owned);
     assert_eq!(names(&plan.active), ["ours", "orphan"]);
-    assert_eq!(names(&plan.adopt), ["orphan"]);
-    assert_eq!(names(&plan.release), ["relabelled"]);
     assert_eq!(plan.create, 3);
     assert!(plan.delete.is_empty());
 }
@@ -79,6 +83,8 @@ fn a_set_that_is_being_deleted_does_nothing() {
     let mut set = set(3);
     set.metadata.deletion_timestamp = Some(quorate_objects::time::now());
     let selector = selector_of(&set).unwrap();
-    let plan = plan(&set, &selector, vec![pod("orphan", "", |_| {})]);
-    assert!(plan.adopt.is_empty() && plan.create == 0 && plan.delete.is_empty());
+    let claim = workload::claim(&set, &selector, vec![pod("orphan", "", |_| {})], |_| true);
+    assert!(claim.adopt.is_empty() && claim.owned.is_empty());
+    let plan = plan(&set, claim.owned);
+    assert!(plan.create == 0 && plan.delete.is_empty());
 }

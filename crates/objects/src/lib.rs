@@ -1,5 +1,6 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
+pub mod affinity;
 mod decode;
 mod error;
 pub mod job;

@@ -58,6 +58,12 @@ impl Quantity {
         capped(divide_up(self.nanos, NANO / 1000))
     }
 
+    /// Both together, capped at the limits.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX) }
+    }
+
     /// Is it below zero?
     #[must_use]
     pub fn is_negative(self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use quorate_api::{ApiOptions, Server};
-use quorate_controllers::{LeaderOptions, lead};
+use quorate_controllers::{LeaderOptions, RebalanceOptions, lead};
 use quorate_objects::net::Ipv4Net;
 use quorate_proto::Tls;
 use quorate_raftstore::{InitialMember, Options, RaftStore};
@@ -58,6 +58,10 @@ pub struct MasterArgs {
     /// Take every client of the etcd API for a cluster admin, who may change the cluster's objects
     #[arg(long, requires = "insecure")]
     etcd_admin: bool,
+    /// Pods that may be on their way at the same time to even out the nodes after some have
+    /// returned or joined; 0: none is ever moved
+    #[arg(long, default_value_t = 0)]
+    rebalance_max_moves: usize,
     /// Interval of the leader's heartbeats, in milliseconds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=5_000))]
     heartbeat_ms: u64,
@@ -173,7 +177,9 @@ fn registry_options(args: &MasterArgs) -> RegistryOptions {
 
 fn leader_options(args: &MasterArgs, explainer: Explainer) -> LeaderOptions {
     let scheduler = SchedulerOptions { explainer, ..SchedulerOptions::default() };
-    LeaderOptions { pod_cidr: args.pod_cidr, scheduler, ..LeaderOptions::default() }
+    let max_moves = args.rebalance_max_moves;
+    let rebalance = RebalanceOptions { max_moves, ..RebalanceOptions::default() };
+    LeaderOptions { pod_cidr: args.pod_cidr, scheduler, rebalance, ..LeaderOptions::default() }
 }
 
 fn api_options(

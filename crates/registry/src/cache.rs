@@ -33,6 +33,8 @@ pub struct View {
     objects: HashMap<&'static Kind, BTreeMap<String, BTreeMap<String, Arc<Object>>>>,
     by_owner: Indexed,
     by_node: Indexed,
+    /// Pods without a controller, by namespace.
+    orphan_pods: Indexed,
 }
 
 impl View {
@@ -74,6 +76,11 @@ impl View {
         self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The pods of a namespace that no controller owns.
+    pub fn orphan_pods(&self, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
+        self.orphan_pods.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+
     /// Puts `new` in the place of what was there, which is returned.
     fn replace(&mut self, key: &ObjectKey, new: Option<Arc<Object>>) -> Option<Arc<Object>> {
         let namespaces = self.objects.entry(key.kind).or_default();
@@ -97,6 +104,9 @@ impl View {
     fn index(&mut self, key: &ObjectKey, object: &Arc<Object>, add: bool) {
         for owner in object.meta.owner_references.iter().flatten() {
             set_index(&mut self.by_owner, &owner.uid, key, object, add);
+        }
+        if *key.kind == kinds::POD && quorate_objects::pod::controller_of(&object.meta).is_none() {
+            set_index(&mut self.orphan_pods, &key.namespace, key, object, add);
         }
         // Only pods have this field.
         if let Some(node) = object.field("spec.nodeName").filter(|node| !node.is_empty()) {
@@ -178,6 +188,12 @@ impl Cache {
     #[must_use]
     pub fn pods_on(&self, node: &str) -> Vec<Arc<Object>> {
         self.state.read().view.pods_on(node).cloned().collect()
+    }
+
+    /// The pods of a namespace that no controller owns.
+    #[must_use]
+    pub fn orphan_pods(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.state.read().view.orphan_pods(namespace).cloned().collect()
     }
 
     /// Several reads at one revision. Keep it short: writers wait meanwhile.

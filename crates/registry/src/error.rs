@@ -17,6 +17,7 @@ pub enum Code {
     Unavailable,
     OutcomeUnknown,
     Timeout,
+    TooManyRequests,
     BadRequest,
     Internal,
 }
@@ -88,6 +89,16 @@ pub enum RegistryError {
     /// The deadline is over; nothing was written.
     #[error("timed out: {0}")]
     Timeout(String),
+    /// Not now: a disruption budget forbids it.
+    #[error("{message} {cause}")]
+    TooManyRequests {
+        /// What was refused.
+        message: String,
+        /// Why, in words for people.
+        cause: String,
+        /// When to try again; 0: nobody knows.
+        retry_after_seconds: u32,
+    },
     /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
@@ -111,6 +122,7 @@ impl RegistryError {
             Self::Unavailable { .. } => Code::Unavailable,
             Self::OutcomeUnknown(_) => Code::OutcomeUnknown,
             Self::Timeout(_) => Code::Timeout,
+            Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::BadRequest(_) => Code::BadRequest,
             Self::Internal(_) => Code::Internal,
         }
@@ -130,6 +142,7 @@ impl RegistryError {
             Code::Unavailable => "ServiceUnavailable",
             Code::OutcomeUnknown => "OutcomeUnknown",
             Code::Timeout => "Timeout",
+            Code::TooManyRequests => "TooManyRequests",
             Code::BadRequest => "BadRequest",
             Code::Internal => "InternalError",
         }

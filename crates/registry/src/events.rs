@@ -1,8 +1,9 @@
 //! Events: what happened to objects, for people.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,6 +27,13 @@ const BATCH: usize = 128;
 /// Events removed in one call of [`Registry::expire_events`].
 const EXPIRE_AT_ONCE: usize = 500;
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+/// More events of one object for one reason than this, with different messages, are combined into
+/// one that counts them and shows the last.
+const SIMILAR: usize = 10;
+/// Within this time.
+const SIMILAR_WINDOW: Duration = Duration::from_secs(600);
+/// How such an event's message begins (kubectl's users know it).
+const COMBINED: &str = "(combined from similar events): ";
 /// Longer messages are cut.
 const MESSAGE_MAX: usize = 1024;
 
@@ -143,6 +151,42 @@ fn sameness(record: &EventRecord) -> Sameness {
     )
 }
 
+/// Events about one object for one reason, told apart by their messages.
+struct Similar {
+    since: Instant,
+    messages: HashSet<String>,
+}
+
+/// Recognises floods: a workload that makes a thousand pods says so in a few events.
+#[derive(Default)]
+struct Combiner {
+    groups: HashMap<Sameness, Similar>,
+}
+
+impl Combiner {
+    /// The event as it is to be written, and what makes it the same as others.
+    fn combine(&mut self, mut record: EventRecord, now: Instant) -> (Sameness, EventRecord) {
+        let same = sameness(&record);
+        let mut group = same.clone();
+        group.4.clear();
+        if self.groups.len() >= KNOWN {
+            self.groups.clear();
+        }
+        let fresh = || Similar { since: now, messages: HashSet::new() };
+        let similar = self.groups.entry(group.clone()).or_insert_with(fresh);
+        if now.saturating_duration_since(similar.since) >= SIMILAR_WINDOW {
+            *similar = fresh();
+        }
+        if similar.messages.len() < SIMILAR || similar.messages.contains(&record.message) {
+            similar.messages.insert(record.message.clone());
+            return (same, record);
+        }
+        record.message.insert_str(0, COMBINED);
+        COMBINED.clone_into(&mut group.4);
+        (group, record)
+    }
+}
+
 /// Events about objects without a namespace are in `default`.
 fn namespace_of(record: &EventRecord) -> &str {
     record.object.namespace.as_deref().filter(|ns| !ns.is_empty()).unwrap_or("default")
@@ -155,6 +199,7 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) {
     let mut known: HashMap<Sameness, String> = HashMap::new();
+    let mut combiner = Combiner::default();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let taken = tokio::select! {
@@ -167,7 +212,10 @@ pub(crate) async fn run(
         // Repetitions within the batch cost one write together.
         let mut counts: HashMap<Sameness, (EventRecord, i32)> = HashMap::new();
         for record in batch.drain(..) {
-            counts.entry(sameness(&record)).or_insert((record, 0)).1 += 1;
+            let (same, record) = combiner.combine(record, Instant::now());
+            let (last, count) = counts.entry(same).or_insert_with(|| (record.clone(), 0));
+            *last = record;
+            *count += 1;
         }
         if known.len() + counts.len() > KNOWN {
             known.clear();
@@ -204,6 +252,7 @@ async fn write(
             .modify::<Event>(&kinds::EVENT, namespace, name, &options, |event| {
                 event.count = Some(event.count.unwrap_or(1).saturating_add(count));
                 event.last_timestamp = Some(time::now());
+                event.message = Some(cut(&record.message));
                 true
             })
             .await;
@@ -217,13 +266,14 @@ async fn write(
     registry.create_typed(&event, &options).await.map(|object| object.name().to_owned())
 }
 
+fn cut(message: &str) -> String {
+    let end = (0..=MESSAGE_MAX.min(message.len())).rev();
+    let end = end.into_iter().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+    message[..end].to_owned()
+}
+
 fn new_event(namespace: &str, record: &EventRecord, count: i32) -> Event {
     let name = record.object.name.as_deref().unwrap_or("unknown");
-    let mut message = record.message.clone();
-    if message.len() > MESSAGE_MAX {
-        let end = (0..=MESSAGE_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
-    }
     Event {
         metadata: ObjectMeta {
             generate_name: Some(format!("{name}.")),
@@ -232,7 +282,7 @@ fn new_event(namespace: &str, record: &EventRecord, count: i32) -> Event {
         },
         involved_object: record.object.clone(),
         reason: Some(record.reason.clone()),
-        message: Some(message),
+        message: Some(cut(&record.message)),
         type_: Some(record.event_type.as_str().to_owned()),
         count: Some(count),
         first_timestamp: Some(time::now()),
@@ -269,5 +319,37 @@ impl Registry {
         });
         let results = self.write_batch(writes.collect(), fence).await;
         results.iter().filter(|result| result.is_ok()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn created(pod: usize) -> EventRecord {
+        EventRecord {
+            object: ObjectReference { name: Some("web".into()), ..ObjectReference::default() },
+            event_type: EventType::Normal,
+            reason: "SuccessfulCreate".into(),
+            message: format!("Created pod: web-{pod}"),
+            component: "replicaset-controller".into(),
+            fence: None,
+        }
+    }
+
+    #[test]
+    fn a_flood_becomes_a_few_events() {
+        let (mut combiner, start) = (Combiner::default(), Instant::now());
+        let mut different = HashSet::new();
+        for pod in 0..1000 {
+            let (same, record) = combiner.combine(created(pod), start);
+            assert_eq!(record.message.starts_with(COMBINED), pod >= SIMILAR);
+            different.insert(same);
+        }
+        assert_eq!(different.len(), SIMILAR + 1);
+        let (_, known) = combiner.combine(created(3), start);
+        assert_eq!(known.message, "Created pod: web-3", "a repetition is none of the flood");
+        let (_, later) = combiner.combine(created(2000), start + SIMILAR_WINDOW);
+        assert_eq!(later.message, "Created pod: web-2000");
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
+mod admit;
 mod alloc;
 mod batch;
 mod cache;
@@ -7,18 +8,21 @@ mod commit;
 mod delete;
 mod error;
 mod events;
+mod evict;
 mod feed;
 mod heartbeats;
 pub mod metrics;
 mod object;
 mod options;
 mod patch;
+pub mod quota;
 mod registry;
 mod strategic;
 mod system;
 mod watcher;
 mod write;
 
+pub use admit::DEFAULT_SERVICE_ACCOUNT;
 pub use cache::{Cache, View};
 pub use delete::Deleted;
 pub use error::{Code, RegistryError};
@@ -33,5 +37,7 @@ pub use watcher::{EventKind, ObjectEvent, ObjectWatcher, WatchOptions};
 
 pub use quorate_store::Consistency;
 
+#[cfg(test)]
+mod admission_test;
 #[cfg(test)]
 mod registry_test;

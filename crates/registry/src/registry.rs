@@ -14,6 +14,7 @@ use crate::heartbeats::Heartbeats;
 use crate::metrics::Metrics;
 use crate::object::{Object, ObjectKey};
 use crate::options::{At, ListOptions, RegistryOptions};
+use crate::quota::Turns;
 use crate::watcher::{ObjectWatcher, WatchOptions};
 
 /// Typed objects over the store. Cheap to clone.
@@ -29,6 +30,7 @@ pub(crate) struct Inner {
     pub heartbeats: Arc<Heartbeats>,
     pub metrics: Metrics,
     pub events: EventRecorder,
+    pub quota_turns: Turns,
 }
 
 /// The answer to a list.
@@ -53,7 +55,8 @@ impl Registry {
         // Task "registry cache": ends with `cancel` only; it logs and retries its failures.
         tokio::spawn(crate::feed::run(Arc::clone(&store), Arc::clone(&cache), cancel.clone()));
         let (heartbeats, metrics) = Default::default();
-        let inner = Inner { store, cache, options, heartbeats, metrics, events };
+        let quota_turns = Turns::default();
+        let inner = Inner { store, cache, options, heartbeats, metrics, events, quota_turns };
         let registry = Self { inner: Arc::new(inner) };
         // Task "event recorder": ends with `cancel` only; an event that cannot be written is
         // logged and dropped.

@@ -37,6 +37,12 @@ impl Registry {
         check_size(&value)?;
         let mut value = decode_with(value, kind, options.field_validation)?;
         let generated = prepare_create(kind, &mut value);
+        let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
+        let turn = self.has_quotas(namespace).then(|| self.inner.quota_turns.of(namespace));
+        let _turn = match &turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
         for round in 0..ATTEMPTS {
             let mut attempt = value.clone();
             if let Some(prefix) = &generated {
@@ -75,6 +81,7 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Option<Arc<Object>>, RegistryError> {
         let allocations = Allocations::for_create(self, kind, &mut value)?;
+        self.admit(kind, &mut value)?;
         kind.validate(&value)?;
         let metadata = &value["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
@@ -86,6 +93,9 @@ impl Registry {
             plan.expect(ns_key.store_key(), revision);
         }
         allocations.plan(&mut plan, &key);
+        // After the allocations: what is found there is looked at by its place.
+        let counted = self.count(&key, &value, fresh).await?;
+        counted.plan(&mut plan)?;
         plan.put(key.store_key(), encode(&value)?);
         if options.dry_run {
             let taken = self.load(&key).await;

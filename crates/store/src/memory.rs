@@ -107,6 +107,8 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 pub struct MemoryStore {
     machine: StateMachine<MemoryBackend>,
     leadership: watch::Sender<Leadership>,
+    /// Fenced commands until a new term begins: see [`Self::depose_after`].
+    until_deposed: Mutex<Option<u64>>,
     /// Index of the last entry; held while applying, so that entries stay in order.
     last_index: Mutex<u64>,
     /// For the task that ends leases; it starts with the first one.
@@ -124,6 +126,7 @@ impl MemoryStore {
         let store = Arc::new_cyclic(|this| Self {
             machine,
             leadership: watch::Sender::new(leadership),
+            until_deposed: Mutex::default(),
             last_index: Mutex::default(),
             this: this.clone(),
             expiry: Once::new(),
@@ -147,6 +150,28 @@ impl MemoryStore {
             ready: Some(term),
         });
         self.machine.lessor().lead(Some(term));
+    }
+
+    /// Begins a new term after so many more commands with a fence: a leader that dies between
+    /// any two of its writes.
+    pub fn depose_after(&self, commands: u64) {
+        *self.until_deposed.lock() = Some(commands);
+        self.begin_term_when_due();
+    }
+
+    fn count_down(&self) {
+        if let Some(left) = self.until_deposed.lock().as_mut() {
+            *left = left.saturating_sub(1);
+        }
+        self.begin_term_when_due();
+    }
+
+    fn begin_term_when_due(&self) {
+        let due = self.until_deposed.lock().take_if(|left| *left == 0).is_some();
+        if due {
+            let term = self.leadership.borrow().term;
+            self.set_term(term + 1);
+        }
     }
 
     /// Leads no longer, and knows no leader. Writes are still taken, as if they were forwarded.
@@ -229,7 +254,11 @@ impl Store for MemoryStore {
         check_command(&command)?;
         command.time_ms = now_ms();
         let term = self.leadership.borrow().term;
+        let fenced = command.fence != 0;
         let result = self.apply(term, Some(command))?;
+        if fenced {
+            self.count_down();
+        }
         match result.rejection {
             Some(rejection) => Err(rejection.into()),
             None => Ok(result),

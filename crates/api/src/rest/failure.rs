@@ -134,6 +134,7 @@ impl From<RegistryError> for Failure {
             Code::Forbidden => StatusCode::FORBIDDEN,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::OutcomeUnknown | Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Code::BadRequest => StatusCode::BAD_REQUEST,
             Code::Internal => return Self::internal(text),
         };
@@ -149,6 +150,14 @@ impl From<RegistryError> for Failure {
             | RegistryError::Conflict { resource, name, .. } => failure.about(&resource, &name),
             RegistryError::Invalid(invalid) => self::invalid(&invalid),
             RegistryError::Unavailable { .. } => failure.retry_after(RETRY_SECONDS),
+            RegistryError::TooManyRequests { message, cause, retry_after_seconds } => {
+                let failure = Self { message, ..failure }.cause("DisruptionBudget", &cause, "");
+                // Clients repeat by themselves what has a time, and `drain` when it has none.
+                match retry_after_seconds {
+                    0 => failure,
+                    seconds => failure.retry_after(seconds),
+                }
+            }
             _ => failure,
         }
     }

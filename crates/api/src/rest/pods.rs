@@ -81,7 +81,7 @@ impl Call {
         let eviction = decode(media_type(&self.headers), body, Validation::Ignore)?;
         let options = parse_options(&eviction["deleteOptions"])?;
         let (namespace, name) = (&self.request.namespace, &self.request.name);
-        self.rest.registry.delete(self.kind, namespace, name, &options).await?;
+        self.rest.registry.evict(namespace, name, &options).await?;
         self.done(StatusCode::CREATED)
     }
 

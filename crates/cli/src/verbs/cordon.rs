@@ -39,7 +39,7 @@ impl Uncordon {
     }
 }
 
-async fn set(context: &Context, nodes: &[String], unschedulable: bool) -> Result<ExitCode> {
+pub async fn set(context: &Context, nodes: &[String], unschedulable: bool) -> Result<ExitCode> {
     let client = context.client()?;
     let kind = resource::by_name("nodes")?;
     let done = if unschedulable { "cordoned" } else { "uncordoned" };

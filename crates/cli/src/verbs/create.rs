@@ -1,4 +1,4 @@
-//! `quorate create -f FILE` and `create deployment|namespace|configmap`.
+//! `quorate create -f FILE` and `create deployment|job|cronjob|namespace|configmap`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::output::{Format, print};
-use crate::resource::{kind_of, reference};
+use crate::resource::{self, Target, kind_of, reference};
 use crate::{json, manifests};
 
 /// Creates objects.
@@ -62,6 +62,40 @@ enum What {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Create a job
+    Job {
+        name: String,
+        /// Image of the container
+        #[arg(long, required_unless_present = "from", conflicts_with = "from")]
+        image: Option<String>,
+        /// cronjob/NAME: what it runs, now
+        #[arg(long, value_name = "cronjob/NAME")]
+        from: Option<String>,
+        #[command(flatten)]
+        write: Write,
+        /// Command of the container
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Create a cron job
+    #[command(visible_alias = "cj")]
+    Cronjob {
+        name: String,
+        /// Image of the container
+        #[arg(long)]
+        image: String,
+        /// minute hour day-of-month month day-of-week
+        #[arg(long)]
+        schedule: String,
+        /// What happens when the container fails
+        #[arg(long, default_value = "OnFailure", value_parser = ["OnFailure", "Never"])]
+        restart: String,
+        #[command(flatten)]
+        write: Write,
+        /// Command of the container
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Create a namespace
     #[command(visible_alias = "ns")]
     Namespace {
@@ -88,7 +122,7 @@ impl Create {
     pub async fn run(self, context: &Context) -> Result<ExitCode> {
         let client = context.client()?;
         if let Some(what) = self.what {
-            let (value, write) = what.object(context.namespace())?;
+            let (value, write) = what.object(&client, context.namespace()).await?;
             return write.create(&client, value).await.map(|()| ExitCode::SUCCESS);
         }
         let namespace = context.globals.namespace.as_deref();
@@ -164,8 +198,39 @@ impl Write {
 }
 
 impl What {
-    fn object(self, namespace: &str) -> Result<(Value, Write)> {
+    async fn object(self, client: &Client, namespace: &str) -> Result<(Value, Write)> {
         match self {
+            Self::Job { name, from: Some(from), write, .. } => {
+                let target = [from];
+                let [Target { kind, name: Some(from) }] = resource::parse(&target)?[..] else {
+                    return Err(CliError::local("from must be cronjob/NAME"));
+                };
+                if kind.kind != "CronJob" {
+                    return Err(CliError::local("from must be an existing cronjob"));
+                }
+                let cron_job = client.get(kind, namespace, from).await?;
+                Ok((job_from(&name, &cron_job.value), write))
+            }
+            Self::Job { name, image, from: None, write, command } => {
+                let image = image.unwrap_or_default();
+                let metadata = json!({"name": name, "namespace": namespace});
+                let template = ended_template(&name, &image, "Never", &command);
+                let value = json!({
+                    "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
+                    "spec": {"template": template},
+                });
+                Ok((value, write))
+            }
+            Self::Cronjob { name, image, schedule, restart, write, command } => {
+                let metadata = json!({"name": name, "namespace": namespace});
+                let template = ended_template(&name, &image, &restart, &command);
+                let job = json!({"metadata": {"name": name}, "spec": {"template": template}});
+                let value = json!({
+                    "apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata,
+                    "spec": {"schedule": schedule, "jobTemplate": job},
+                });
+                Ok((value, write))
+            }
             Self::Namespace { name, write } => Ok((
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
                 write,
@@ -220,6 +285,38 @@ fn deployment(
     })
 }
 
+/// A template of pods that end.
+fn ended_template(name: &str, image: &str, restart: &str, command: &[String]) -> Value {
+    let mut container = json!({"name": name, "image": image});
+    if !command.is_empty() {
+        container["command"] = json!(command);
+    }
+    json!({"spec": {"restartPolicy": restart, "containers": [container]}})
+}
+
+/// A job that runs now what a cron job runs at its times, and belongs to it.
+fn job_from(name: &str, cron_job: &Value) -> Value {
+    let template = &cron_job["spec"]["jobTemplate"];
+    let metadata = &cron_job["metadata"];
+    let mut annotations = template["metadata"]["annotations"].clone();
+    if !annotations.is_object() {
+        annotations = json!({});
+    }
+    annotations["cronjob.kubernetes.io/instantiate"] = json!("manual");
+    let owner = json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": metadata["name"],
+        "uid": metadata["uid"], "controller": true});
+    let mut job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": name, "namespace": metadata["namespace"],
+            "annotations": annotations, "ownerReferences": [owner]},
+        "spec": template["spec"],
+    });
+    if template["metadata"]["labels"].is_object() {
+        job["metadata"]["labels"] = template["metadata"]["labels"].clone();
+    }
+    job
+}
+
 /// `registry:5000/team/web:1.2` gives `web`.
 fn container_name(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
@@ -267,6 +364,19 @@ mod tests {
         assert_eq!(container_name("registry:5000/team/web_app:1.2"), "web-app");
         assert_eq!(container_name("nginx"), "nginx");
         assert_eq!(container_name("a/b@sha256:00"), "b");
+    }
+
+    #[test]
+    fn a_job_of_a_cron_job() {
+        let spec = json!({"template": {"spec": {"containers": []}}});
+        let cron_job = json!({"metadata": {"name": "backup", "namespace": "default", "uid": "u"},
+            "spec": {"jobTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": spec}}});
+        let job = job_from("now", &cron_job);
+        assert_eq!(job["spec"], spec);
+        assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
+        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "u");
+        let manual = &job["metadata"]["annotations"]["cronjob.kubernetes.io/instantiate"];
+        assert_eq!(manual, "manual");
     }
 
     #[test]

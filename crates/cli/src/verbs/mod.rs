@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod apply;
+mod autoscale;
 mod chaos;
 mod completion;
 mod cordon;
@@ -9,6 +10,7 @@ mod create;
 mod delete;
 mod describe;
 mod down;
+mod drain;
 mod events;
 mod exec;
 mod get;
@@ -19,6 +21,7 @@ mod port_forward;
 mod rollout;
 mod run;
 mod scale;
+mod set;
 mod status;
 mod up;
 mod version;
@@ -55,6 +58,10 @@ pub enum Command {
     Delete(delete::Delete),
     /// Change the number of replicas
     Scale(scale::Scale),
+    /// Scale by what pods use
+    Autoscale(autoscale::Autoscale),
+    /// Change what workloads run
+    Set(set::Set),
     /// Print a container's log
     Logs(logs::Logs),
     /// Show why a pod runs where it runs, or why nowhere
@@ -69,7 +76,7 @@ pub enum Command {
     PortForward(port_forward::PortForward),
     /// Show events
     Events(events::Events),
-    /// Look after a deployment's rollout
+    /// Look after a rollout
     Rollout(rollout::Rollout),
     /// Change labels
     Label(label::Label),
@@ -77,6 +84,8 @@ pub enum Command {
     Annotate(label::Annotate),
     /// Keep new pods away from nodes
     Cordon(cordon::Cordon),
+    /// Empty nodes, as disruption budgets allow
+    Drain(drain::Drain),
     /// Let new pods onto nodes again
     Uncordon(cordon::Uncordon),
     /// Wait for a condition, a value, or a deletion
@@ -104,6 +113,9 @@ impl Command {
             Self::Apply(verb) => Box::pin(verb.run(context)).await,
             Self::Run(verb) => Box::pin(verb.run(context)).await,
             Self::Delete(verb) => Box::pin(verb.run(context)).await,
+            Self::Autoscale(verb) => Box::pin(verb.run(context)).await,
+            Self::Set(verb) => Box::pin(verb.run(context)).await,
+            Self::Drain(verb) => Box::pin(verb.run(context)).await,
             Self::Scale(verb) => Box::pin(verb.run(context)).await,
             Self::Logs(verb) => Box::pin(verb.run(context)).await,
             Self::Exec(verb) => Box::pin(verb.run(context)).await,

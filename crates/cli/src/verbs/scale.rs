@@ -43,7 +43,7 @@ impl Scale {
         let client = context.client()?;
         for target in resource::parse(&self.what)? {
             let kind = target.kind;
-            if !["Deployment", "ReplicaSet"].contains(&kind.kind) {
+            if !["Deployment", "ReplicaSet", "StatefulSet"].contains(&kind.kind) {
                 return Err(CliError::local(format!("cannot scale a {}", kind.singular)));
             }
             let namespace = context.namespace_for(kind);

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use quorate_objects::pod;
 
 use crate::replica_set::replicas;
+use crate::template::{TEMPLATE_HASH, bare, template_hash};
+use crate::workload::share;
 
 /// The annotation that numbers the templates of a Deployment.
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
-/// The label that tells the pods of one template from those of another.
-pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// A Deployment with its ReplicaSets, told apart.
 #[derive(Debug)]
@@ -101,23 +100,16 @@ impl<'a> Rollout<'a> {
 fn bounds(deployment: &Deployment, desired: i32) -> (i32, i32) {
     let strategy = deployment.spec.strategy.as_ref();
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
-    let surge = share(rolling.and_then(|r| r.max_surge.as_ref()), desired, true);
-    let mut unavailable = share(rolling.and_then(|r| r.max_unavailable.as_ref()), desired, false);
+    let quarter = IntOrString::String("25%".to_owned());
+    let surge = rolling.and_then(|r| r.max_surge.as_ref()).unwrap_or(&quarter);
+    let surge = share(surge, desired, true);
+    let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref()).unwrap_or(&quarter);
+    let mut unavailable = share(unavailable, desired, false);
     if surge == 0 && unavailable == 0 {
         // Rounding must not stop a rollout for ever.
         unavailable = 1;
     }
     (surge, unavailable.min(desired))
-}
-
-fn share(value: Option<&IntOrString>, of: i32, up: bool) -> i32 {
-    let percent = match value {
-        Some(IntOrString::Int(number)) => return (*number).max(0),
-        Some(IntOrString::String(text)) => text.trim_end_matches('%').parse::<i64>().unwrap_or(25),
-        None => 25,
-    };
-    let product = i64::from(of) * percent.max(0);
-    i32::try_from(if up { (product + 99) / 100 } else { product / 100 }).unwrap_or(i32::MAX)
 }
 
 /// Pods that a set has by its own count.
@@ -133,18 +125,6 @@ pub(super) fn available(set: &ReplicaSet) -> i32 {
 fn revision_of(set: &ReplicaSet) -> i64 {
     let annotations = set.metadata.annotations.as_ref();
     annotations.and_then(|a| a.get(REVISION)).and_then(|r| r.parse().ok()).unwrap_or_default()
-}
-
-/// The template without the label that only ReplicaSets put there.
-fn bare(template: &PodTemplateSpec) -> PodTemplateSpec {
-    let mut bare = template.clone();
-    let meta = bare.metadata.get_or_insert_default();
-    meta.labels.get_or_insert_default().remove(TEMPLATE_HASH);
-    // An empty map and none at all are the same.
-    meta.labels = meta.labels.take().filter(|labels| !labels.is_empty());
-    meta.annotations = meta.annotations.take().filter(|annotations| !annotations.is_empty());
-    meta.creation_timestamp = None;
-    bare
 }
 
 /// Works out the next step.
@@ -299,25 +279,6 @@ fn new_set(deployment: &Deployment, replicas: i32, revision: i64) -> ReplicaSet 
         },
         status: None,
     }
-}
-
-/// A short name for a template; the same on every master and in every version (FNV-1a).
-fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let json = serde_json::to_vec(&bare(template)).unwrap_or_default();
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in
-        json.into_iter().chain(collisions.to_le_bytes().into_iter().filter(|_| collisions > 0))
-    {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    (0..10)
-        .map(|_| {
-            let letter = ALPHABET[usize::try_from(hash % 27).unwrap_or_default()];
-            hash /= 27;
-            char::from(letter)
-        })
-        .collect()
 }
 
 #[cfg(test)]

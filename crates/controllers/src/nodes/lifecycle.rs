@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use parking_lot::Mutex;
 use quorate_objects::{kinds, time};
@@ -20,6 +21,12 @@ use crate::queue::Key;
 /// likely the master's own (its network) than theirs: no pod is evicted then.
 const GUARD_NODES: usize = 3;
 const GUARD_PERCENT: usize = 55;
+/// Nodes whose pods are taken away within [`WINDOW`]: this many, or this share of all nodes when
+/// that is more. A failure that spreads over the nodes is so slowed down, and one or a few dead
+/// nodes are never kept waiting.
+const EVICTED_AT_ONCE: usize = 3;
+const EVICTED_PERCENT: usize = 10;
+const WINDOW: SignedDuration = SignedDuration::from_secs(10);
 /// The grace period is looked at this often within its length.
 const LOOKS_PER_GRACE: u32 = 8;
 
@@ -30,8 +37,25 @@ pub(crate) enum Verdict {
     Alive,
     /// Silent for longer.
     Silent,
-    /// Silent, but so are most others.
-    SilentLikeMost,
+    /// Silent, but so are most others, or too many have lost their pods just now.
+    NotNow,
+}
+
+/// What is true of all nodes together.
+#[derive(Clone, Copy, Debug)]
+struct Situation {
+    most_are_silent: bool,
+    enough_for_now: bool,
+}
+
+/// Have so many nodes lost their pods just now that the next one has to wait?
+fn enough_for_now(nodes: &[Arc<Node>], now: Timestamp) -> bool {
+    let recent = nodes.iter().filter(|node| {
+        let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        let mut ours = taints.filter(|t| t.key == UNREACHABLE && t.effect == "NoExecute");
+        ours.any(|t| t.time_added.as_ref().is_some_and(|at| now.duration_since(at.0) < WINDOW))
+    });
+    recent.count() >= EVICTED_AT_ONCE.max(nodes.len() * EVICTED_PERCENT / 100)
 }
 
 /// The controller of the nodes' condition Ready and of the taints that follow from it.
@@ -69,11 +93,22 @@ impl NodeLifecycle {
         nodes.len() >= GUARD_NODES && silent * 100 > nodes.len() * GUARD_PERCENT
     }
 
-    fn verdict(&self, name: &str, most_are_silent: bool, now: Instant) -> Verdict {
-        match (self.heard(name, now), most_are_silent) {
-            (true, _) => Verdict::Alive,
-            (false, false) => Verdict::Silent,
-            (false, true) => Verdict::SilentLikeMost,
+    fn verdict(&self, node: &Node, situation: Situation, now: Instant) -> Verdict {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        if self.heard(name, now) {
+            return Verdict::Alive;
+        }
+        let already = has_taint(node, UNREACHABLE, "NoExecute");
+        if situation.most_are_silent || (situation.enough_for_now && !already) {
+            return Verdict::NotNow;
+        }
+        Verdict::Silent
+    }
+
+    fn situation(&self, nodes: &[Arc<Node>], now: Instant) -> Situation {
+        Situation {
+            most_are_silent: self.most_are_silent(nodes, now),
+            enough_for_now: enough_for_now(nodes, Timestamp::now()),
         }
     }
 }
@@ -82,7 +117,7 @@ impl NodeLifecycle {
 pub(crate) fn condition(node: &Node, verdict: Verdict) -> Option<NodeCondition> {
     let (status, reason, message) = match verdict {
         Verdict::Alive => ("True", "AgentReady", "the agent is posting ready status"),
-        Verdict::Silent | Verdict::SilentLikeMost => {
+        Verdict::Silent | Verdict::NotNow => {
             ("Unknown", "NodeStatusUnknown", "the agent stopped posting node status")
         }
     };
@@ -105,7 +140,7 @@ pub(crate) fn taints(node: &Node, verdict: Verdict) -> Option<Vec<Taint>> {
     let wanted: &[&str] = match verdict {
         Verdict::Alive => &[],
         Verdict::Silent => &["NoSchedule", "NoExecute"],
-        Verdict::SilentLikeMost => &["NoSchedule"],
+        Verdict::NotNow => &["NoSchedule"],
     };
     let ours = |taint: &Taint| taint.key == UNREACHABLE || taint.key == NOT_READY;
     let present = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
@@ -148,11 +183,11 @@ impl Controller for NodeLifecycle {
     fn all(&self) -> Vec<Key> {
         let nodes = self.context.list::<Node>(None);
         let now = Instant::now();
-        let most = self.most_are_silent(&nodes, now);
+        let situation = self.situation(&nodes, now);
         let changed =
             nodes.iter().filter_map(|node| {
                 let name = node.metadata.name.clone()?;
-                let verdict = self.verdict(&name, most, now);
+                let verdict = self.verdict(node, situation, now);
                 (condition(node, verdict).is_some() || taints(node, verdict).is_some())
                     .then(|| Key { kind: &kinds::NODE, namespace: String::new(), name })
             });
@@ -168,8 +203,8 @@ impl Controller for NodeLifecycle {
             return Ok(Requeue::Done);
         };
         let now = Instant::now();
-        let most = self.most_are_silent(&self.context.list::<Node>(None), now);
-        let verdict = self.verdict(&key.name, most, now);
+        let situation = self.situation(&self.context.list::<Node>(None), now);
+        let verdict = self.verdict(&node, situation, now);
         let mut node = Node::clone(&node);
         if let Some(condition) = condition(&node, verdict) {
             let ready = condition.status == "True";

@@ -24,7 +24,7 @@ fn taints_follow_the_verdict_and_leave_others_alone() {
         ["gpu:NoSchedule".to_owned(), text("NoSchedule"), text("NoExecute")]
     );
     assert_eq!(
-        effects(taints(&alive, Verdict::SilentLikeMost)).unwrap(),
+        effects(taints(&alive, Verdict::NotNow)).unwrap(),
         ["gpu:NoSchedule".to_owned(), text("NoSchedule")]
     );
     let silent = tainted(json!([own, lost("NoSchedule"), lost("NoExecute")]));
@@ -45,4 +45,23 @@ fn the_condition_changes_only_with_the_verdict() {
     ready.status.get_or_insert_default().conditions =
         condition(&ready.clone(), Verdict::Alive).map(|c| vec![c]);
     assert_eq!(condition(&ready, Verdict::Alive), None);
+}
+
+#[test]
+fn a_failure_that_spreads_is_slowed_down() {
+    let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+    let lost = |at: &str| {
+        let taint = json!({"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": at});
+        Arc::new(tainted(json!([taint])))
+    };
+    let alive = || Arc::new(tainted(json!([])));
+    let nodes = |lost: Vec<Arc<Node>>, alive_too: usize| {
+        lost.into_iter().chain((0..alive_too).map(|_| alive())).collect::<Vec<_>>()
+    };
+    let recent = |count: usize| (0..count).map(|_| lost("2026-01-01T00:00:55Z")).collect();
+    assert!(!enough_for_now(&nodes(recent(2), 8), now), "a few never wait");
+    assert!(enough_for_now(&nodes(recent(3), 7), now));
+    assert!(!enough_for_now(&nodes(recent(9), 91), now), "a tenth of all");
+    let before = (0..9).map(|_| lost("2026-01-01T00:00:45Z")).collect();
+    assert!(!enough_for_now(&nodes(before, 7), now), "that was before");
 }

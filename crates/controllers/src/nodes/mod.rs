@@ -16,6 +16,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// The taint of a node that answers and says it is not ready.
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// The taint by which an administrator says that a node is off for certain.
+pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The node's condition Ready.
 pub(crate) fn ready_condition(node: &Node) -> Option<&NodeCondition> {

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use quorate_objects::{kinds, pod};
 use quorate_registry::{EventKind, ObjectEvent, Propagation};
 
-use super::ready_condition;
-use crate::context::{Context, key_of};
+use super::{OUT_OF_SERVICE, has_taint, ready_condition};
+use crate::context::{Context, controller_key, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
 use crate::queue::Key;
@@ -45,6 +45,15 @@ impl PodCollector {
         };
         self.missing.lock().remove(name);
         if !pod::is_deleting(object) {
+            return None;
+        }
+        // An administrator vouches for it: what ran there runs no more.
+        if has_taint(&node, OUT_OF_SERVICE, "NoExecute") {
+            return Some(Duration::ZERO);
+        }
+        // Its containers may still run, and there must never be two of one identity: it holds its
+        // name until its agent, or an administrator, says otherwise.
+        if controller_key(&kinds::STATEFUL_SET, &object.metadata).is_some() {
             return None;
         }
         let ready = ready_condition(&node).filter(|condition| condition.status == "Unknown")?;

@@ -1,5 +1,7 @@
 //! `quorate rollout status|history|undo|restart|pause|resume`
 
+mod progress;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,10 +13,11 @@ use tokio::time::timeout;
 
 use crate::context::{Context, list_all};
 use crate::error::{CliError, Result};
-use crate::json::{int, list, pairs, text};
+use crate::json::{list, text};
 use crate::output::{print, table};
 use crate::resource::{self, reference};
 use crate::{duration, merge};
+use progress::{Progress, progress};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const CAUSE: &str = "kubernetes.io/change-cause";
@@ -31,7 +34,7 @@ pub struct Rollout {
 enum Verb {
     /// Wait until the rollout is done
     Status {
-        /// deploy/NAME
+        /// deploy/NAME · sts/NAME · ds/NAME
         #[arg(required = true)]
         what: Vec<String>,
         /// How long; 0: as long as it takes
@@ -44,13 +47,13 @@ enum Verb {
     },
     /// Show the revisions
     History {
-        /// deploy/NAME
+        /// deploy/NAME · sts/NAME · ds/NAME
         #[arg(required = true)]
         what: Vec<String>,
     },
     /// Go back to an earlier revision
     Undo {
-        /// deploy/NAME
+        /// deploy/NAME · sts/NAME · ds/NAME
         #[arg(required = true)]
         what: Vec<String>,
         /// Which; 0: the one before
@@ -59,19 +62,19 @@ enum Verb {
     },
     /// Replace all pods, one after the other
     Restart {
-        /// deploy/NAME
+        /// deploy/NAME · sts/NAME · ds/NAME
         #[arg(required = true)]
         what: Vec<String>,
     },
     /// Leave changes of the template without effect for now
     Pause {
-        /// deploy/NAME
+        /// deploy/NAME · sts/NAME · ds/NAME
         #[arg(required = true)]
         what: Vec<String>,
     },
     /// Let changes of the template take effect again
     Resume {
-        /// deploy/NAME
+        /// deploy/NAME · sts/NAME · ds/NAME
         #[arg(required = true)]
         what: Vec<String>,
     },
@@ -88,9 +91,11 @@ impl Rollout {
         | Verb::Resume { what }) = &self.verb;
         for target in resource::parse(what)? {
             let kind = target.kind;
-            if kind.kind != "Deployment" {
-                let message = format!("no rollout for a {}, only for deployments", kind.singular);
-                return Err(CliError::local(message));
+            if !["Deployment", "StatefulSet", "DaemonSet"].contains(&kind.kind) {
+                return Err(CliError::local(format!(
+                    "no rollout for a {}, only for deployments, statefulsets and daemonsets",
+                    kind.singular
+                )));
             }
             let Some(name) = target.name else {
                 return Err(CliError::local("required resource not specified: deploy/NAME"));
@@ -110,34 +115,33 @@ impl Rollout {
     }
 }
 
-/// What a rollout still waits for; `Ok(None)`: nothing.
-fn progress(deployment: &Value) -> Result<Option<String>> {
-    let name = text(deployment, "/metadata/name");
-    if int(deployment, "/metadata/generation") > int(deployment, "/status/observedGeneration") {
-        return Ok(Some("Waiting for deployment spec update to be observed...".into()));
+/// A template that there was.
+struct Revision {
+    number: i64,
+    cause: String,
+    template: Value,
+}
+
+fn cause(keeper: &Object) -> String {
+    keeper.value["metadata"]["annotations"][CAUSE].as_str().unwrap_or("<none>").to_owned()
+}
+
+/// What a ReplicaSet of a Deployment keeps.
+fn of_set(set: &Object) -> Option<Revision> {
+    let number = set.value["metadata"]["annotations"][REVISION].as_str()?.parse().ok()?;
+    let mut template = set.value["spec"]["template"].clone();
+    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
+        labels.remove("pod-template-hash");
     }
-    let late = list(deployment, "/status/conditions").iter().any(|condition| {
-        text(condition, "/type") == "Progressing"
-            && text(condition, "/reason") == "ProgressDeadlineExceeded"
-    });
-    if late {
-        let message = format!("deployment {name:?} exceeded its progress deadline");
-        return Err(CliError::local(message));
-    }
-    let count = |field: &str| int(deployment, &format!("/status/{field}"));
-    let wanted = int(deployment, "/spec/replicas");
-    let (all, updated) = (count("replicas"), count("updatedReplicas"));
-    let available = count("availableReplicas");
-    let rest = if updated < wanted {
-        format!("{updated} out of {wanted} new replicas have been updated...")
-    } else if all > updated {
-        format!("{} old replicas are pending termination...", all - updated)
-    } else if available < updated {
-        format!("{available} of {updated} updated replicas are available...")
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(format!("Waiting for deployment {name:?} rollout to finish: {rest}")))
+    Some(Revision { number, cause: cause(set), template })
+}
+
+/// What a ControllerRevision keeps.
+fn of_revision(revision: &Object) -> Option<Revision> {
+    let number = revision.value["revision"].as_i64()?;
+    let mut template = revision.value.pointer("/data/spec/template")?.clone();
+    template.as_object_mut()?.remove("$patch");
+    Some(Revision { number, cause: cause(revision), template })
 }
 
 struct One<'a> {
@@ -148,22 +152,19 @@ struct One<'a> {
 
 impl One<'_> {
     async fn status(&self, limit: Duration, wait: bool) -> Result<()> {
-        let name = &self.object.name;
-        let done = || print::line(&format!("deployment {name:?} successfully rolled out"));
         if !wait {
-            return match progress(&self.object.value)? {
-                Some(message) => print::line(&message),
-                None => done(),
-            };
+            let (Progress::Waiting(text) | Progress::Done(text)) = progress(&self.object.value)?;
+            return print::line(&text);
         }
         let limit = if limit.is_zero() { LONGEST } else { limit };
-        timeout(limit, self.finished())
+        let done = timeout(limit, self.finished())
             .await
             .map_err(|_| CliError::local("timed out waiting for the rollout"))??;
-        done()
+        print::line(&done)
     }
 
-    async fn finished(&self) -> Result<()> {
+    /// Waits until the rollout is done; returns what there is to say about it then.
+    async fn finished(&self) -> Result<String> {
         let options = || WatchOptions {
             namespace: self.object.namespace.clone(),
             fields: format!("metadata.name={}", self.object.name),
@@ -174,7 +175,10 @@ impl One<'_> {
         loop {
             match watch.next().await {
                 Ok(Event::Added(object) | Event::Modified(object)) => {
-                    let Some(message) = progress(&object.value)? else { return Ok(()) };
+                    let message = match progress(&object.value)? {
+                        Progress::Waiting(message) => message,
+                        Progress::Done(message) => return Ok(message),
+                    };
                     if message != said {
                         print::line(&message)?;
                         said = message;
@@ -190,35 +194,29 @@ impl One<'_> {
         }
     }
 
-    /// The deployment's replica sets with their revisions, the oldest first.
-    async fn revisions(&self) -> Result<Vec<(i64, Value)>> {
-        let options = ListOptions {
-            namespace: self.object.namespace.clone(),
-            labels: pairs(&self.object.value, "/spec/selector/matchLabels", "=").join(","),
-            ..ListOptions::default()
-        };
-        let all = list_all(self.client, resource::by_name("replicasets")?, options).await?.1;
-        let owned = |set: &Object| {
-            list(&set.value, "/metadata/ownerReferences")
+    /// The templates that there were, with their numbers and causes, the oldest first.
+    async fn revisions(&self) -> Result<Vec<Revision>> {
+        let sets = self.kind.kind == "Deployment";
+        let keepers = if sets { "replicasets" } else { "controllerrevisions" };
+        let options =
+            ListOptions { namespace: self.object.namespace.clone(), ..ListOptions::default() };
+        let all = list_all(self.client, resource::by_name(keepers)?, options).await?.1;
+        let owned = |keeper: &Object| {
+            list(&keeper.value, "/metadata/ownerReferences")
                 .iter()
                 .any(|owner| text(owner, "/uid") == self.object.uid)
         };
-        let revision = |set: Object| {
-            let number = set.value["metadata"]["annotations"][REVISION].as_str()?.parse().ok()?;
-            Some((number, set.value))
-        };
-        let mut found: Vec<(i64, Value)> =
-            all.into_iter().filter(owned).filter_map(revision).collect();
-        found.sort_by_key(|(number, _)| *number);
+        let revision = |keeper: Object| if sets { of_set(&keeper) } else { of_revision(&keeper) };
+        let mut found: Vec<Revision> = all.into_iter().filter(owned).filter_map(revision).collect();
+        found.sort_by_key(|revision| revision.number);
         Ok(found)
     }
 
     async fn history(&self) -> Result<()> {
         print::line(&reference(self.kind, &self.object.name))?;
         let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
-        for (number, set) in self.revisions().await? {
-            let cause = set["metadata"]["annotations"][CAUSE].as_str().unwrap_or("<none>");
-            rows.push(vec![number.to_string(), cause.to_owned()]);
+        for revision in self.revisions().await? {
+            rows.push(vec![revision.number.to_string(), revision.cause]);
         }
         print::text(&table::render(&rows))
     }
@@ -227,18 +225,16 @@ impl One<'_> {
         let revisions = self.revisions().await?;
         let found = match to {
             0 if revisions.len() < 2 => {
-                return Err(CliError::local("no rollout history found for the deployment"));
+                let kind = self.kind.singular;
+                return Err(CliError::local(format!("no rollout history found for the {kind}")));
             }
             0 => revisions.get(revisions.len() - 2),
-            wanted => revisions.iter().find(|(number, _)| *number == wanted),
+            wanted => revisions.iter().find(|revision| revision.number == wanted),
         };
-        let (_, set) = found.ok_or_else(|| {
+        let found = found.ok_or_else(|| {
             CliError::local(format!("unable to find specified revision {to} in history"))
         })?;
-        let mut template = set["spec"]["template"].clone();
-        if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
-            labels.remove("pod-template-hash");
-        }
+        let template = found.template.clone();
         if template == self.object.value["spec"]["template"] {
             let name = reference(self.kind, &self.object.name);
             return print::line(&format!(
@@ -266,6 +262,11 @@ impl One<'_> {
 
     async fn pause(&self, paused: bool) -> Result<()> {
         let word = if paused { "paused" } else { "resumed" };
+        if self.kind.kind != "Deployment" {
+            let name = reference(self.kind, &self.object.name);
+            let what = if paused { "pausing" } else { "resuming" };
+            return Err(CliError::local(format!("{name}: {what} is not supported")));
+        }
         if (self.object.value["spec"]["paused"].as_bool() == Some(true)) == paused {
             let name = reference(self.kind, &self.object.name);
             let state = if paused { "already paused" } else { "not paused" };
@@ -279,33 +280,5 @@ impl One<'_> {
         let options = PatchOptions::default();
         self.client.patch(self.kind, namespace, name, patch_type, &patch, &options).await?;
         print::line(&format!("{} {word}", reference(self.kind, name)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn deployment(status: Value) -> Value {
-        json!({"metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 3},
-               "status": status})
-    }
-
-    #[test]
-    fn what_a_rollout_waits_for() {
-        let message = |status: Value| progress(&deployment(status)).unwrap().unwrap_or_default();
-        assert!(message(json!({"observedGeneration": 1})).contains("to be observed"));
-        let mut status = json!({"observedGeneration": 2, "replicas": 4, "updatedReplicas": 1});
-        assert!(message(status.clone()).contains("1 out of 3 new replicas"));
-        status["updatedReplicas"] = json!(3);
-        assert!(message(status.clone()).contains("1 old replicas are pending"));
-        status["replicas"] = json!(3);
-        status["availableReplicas"] = json!(2);
-        assert!(message(status.clone()).contains("2 of 3 updated replicas are available"));
-        status["availableReplicas"] = json!(3);
-        assert_eq!(message(status.clone()), "");
-        status["conditions"] =
-            json!([{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]);
-        assert!(progress(&deployment(status)).is_err());
     }
 }

@@ -1,10 +1,15 @@
-//! EndpointSlices: which pods stand behind a Service.
+//! EndpointSlices: which pods stand behind a Service. Endpoints, their older form, are written
+//! from them; those that users write for Services without a selector become slices.
+
+mod mirror;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{
+    Endpoints as Addresses, Node, ObjectReference, Pod, Service, ServicePort,
+};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -59,6 +64,23 @@ impl Endpoints {
         keys.into_iter().collect()
     }
 
+    /// The older form of the same, for the clients that read it.
+    async fn write_addresses(&self, mut wanted: Addresses) -> Result<(), ControllerError> {
+        let meta = &wanted.metadata;
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let present =
+            self.context.get::<Addresses>(namespace.unwrap_or_default(), name.unwrap_or_default());
+        match present {
+            None => self.context.create(&wanted).await?,
+            Some(old) if old.subsets == wanted.subsets && mirror::is_ours(&old) => return Ok(()),
+            Some(old) => {
+                wanted.metadata.resource_version.clone_from(&old.metadata.resource_version);
+                self.context.update(&wanted).await?
+            }
+        };
+        Ok(())
+    }
+
     async fn write(
         &self,
         wanted: Vec<EndpointSlice>,
@@ -84,6 +106,10 @@ impl Endpoints {
         }
         Ok(())
     }
+}
+
+fn is_ours(labels: Option<&BTreeMap<String, String>>) -> bool {
+    labels.and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|manager| manager == MANAGER)
 }
 
 fn same(old: &EndpointSlice, new: &EndpointSlice) -> bool {
@@ -241,11 +267,14 @@ impl Controller for Endpoints {
         if *object.kind == kinds::SERVICE {
             return vec![key_of(object)];
         }
+        if *object.kind == kinds::ENDPOINTS {
+            return vec![Key { kind: &kinds::SERVICE, ..key_of(object) }];
+        }
         if *object.kind == kinds::POD {
             return self.services_of(object.namespace(), object.name(), object.labels());
         }
         if *object.kind == kinds::ENDPOINT_SLICE {
-            let ours = object.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
+            let ours = is_ours(Some(object.labels()));
             let name = object.labels().get(SERVICE_NAME).filter(|_| ours).cloned();
             let namespace = object.namespace().to_owned();
             return name
@@ -273,8 +302,17 @@ impl Controller for Endpoints {
             self.behind.lock().remove(key);
             return Ok(Requeue::Done);
         };
-        // A Service without a selector gets its slices from somebody else.
-        let Some(selector) = selector_of(&service) else { return Ok(Requeue::Done) };
+        let uid = service.metadata.uid.as_deref().unwrap_or_default();
+        let mut present = self.context.owned::<EndpointSlice>(uid);
+        present.retain(|slice| is_ours(slice.metadata.labels.as_ref()));
+        let Some(selector) = selector_of(&service) else {
+            // Users say what is behind it: by Endpoints, or by slices of their own.
+            let given = self.context.get::<Addresses>(&key.namespace, &key.name);
+            let given = given.filter(|given| !mirror::is_ours(given));
+            let wanted = given.map(|given| mirror::slices(&service, &given)).unwrap_or_default();
+            self.write(wanted, present).await?;
+            return Ok(Requeue::Done);
+        };
         let all = self.context.registry().cache().list(&kinds::POD, Some(&key.namespace));
         let matching = all.iter().filter(|object| selector.matches(object.labels()));
         let pods: Vec<Arc<Pod>> = matching.filter_map(|object| object.typed().ok()).collect();
@@ -285,8 +323,9 @@ impl Controller for Endpoints {
             node.is_none_or(|node| has_taint(&node, UNREACHABLE, "NoExecute"))
         };
         let wanted = slices(&service, &pods, lost);
-        let uid = service.metadata.uid.as_deref().unwrap_or_default();
-        self.write(wanted, self.context.owned::<EndpointSlice>(uid)).await?;
+        let addresses = mirror::addresses(&service, &wanted);
+        self.write(wanted, present).await?;
+        self.write_addresses(addresses).await?;
         Ok(Requeue::Done)
     }
 }

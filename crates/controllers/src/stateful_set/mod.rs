@@ -1,0 +1,219 @@
+//! StatefulSets: pods with names, host names and claims that outlive them, and never two pods
+//! of one identity.
+//!
+//! Invariant: a pod of a set is made only under its own fixed name, so that the store itself
+//! refuses a second one. A pod that is being deleted holds its name until its agent has said
+//! that its containers are gone, or an administrator has removed the node.
+
+mod identity;
+mod plan;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use quorate_objects::{Selector, kinds};
+use quorate_registry::{EventType, ObjectEvent, Propagation};
+
+use crate::context::Context;
+use crate::controller::{Controller, Requeue};
+use crate::error::ControllerError;
+use crate::queue::Key;
+use crate::revisions::{self, HASH_LABEL, History};
+use crate::workload::{self, BURST, Workload};
+use plan::{Plan, State};
+
+/// The controller of StatefulSets.
+pub struct StatefulSets {
+    context: Arc<Context>,
+}
+
+impl StatefulSets {
+    /// The controller, over its context.
+    #[must_use]
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+fn selector_of(set: &StatefulSet) -> Option<Selector> {
+    Selector::from_label_selector(&set.spec.selector).ok()
+}
+
+#[async_trait]
+impl Controller for StatefulSets {
+    fn name(&self) -> &'static str {
+        "statefulset"
+    }
+
+    fn wants(&self, event: &ObjectEvent) -> Vec<Key> {
+        workload::wants::<StatefulSet>(&self.context, event, selector_of)
+    }
+
+    fn all(&self) -> Vec<Key> {
+        self.context.keys(&kinds::STATEFUL_SET)
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
+        let Some(set) = self.context.get::<StatefulSet>(&key.namespace, &key.name) else {
+            return Ok(Requeue::Done);
+        };
+        if set.metadata.deletion_timestamp.is_some() {
+            // Pods and revisions go with their owner.
+            return Ok(Requeue::Done);
+        }
+        let Some(selector) = selector_of(&set) else {
+            return Err(ControllerError::Other("the selector cannot be read".into()));
+        };
+        let workload = Workload { context: &self.context, owner: &*set, selector };
+        let number = |pod: &Pod| identity::ordinal(&set, pod.metadata.name.as_deref()?);
+        let pods = workload.claim(|pod| number(pod).is_some()).await?;
+        let pods: BTreeMap<i32, Arc<Pod>> =
+            pods.into_iter().filter_map(|pod| Some((number(&pod)?, pod))).collect();
+        let labels = set.spec.selector.match_labels.clone().unwrap_or_default();
+        let history = revisions::sync(&self.context, &*set, &set.spec.template, &labels).await?;
+        let update = revisions::name(&history.update).to_owned();
+        let current = current(&set, &history).unwrap_or(&update).to_owned();
+        let now = Timestamp::now();
+        let state = State { set: &set, pods, current: &current, update: &update, now };
+        let plan = plan::plan(&state);
+        let acted = self.carry_out(&workload, &history, &current, &plan).await;
+        let (status, wait) = plan::status(&state);
+        if set.status.as_ref() != Some(&status) {
+            let mut updated = StatefulSet::clone(&set);
+            updated.status = Some(status);
+            self.context.update_status(&updated).await?;
+        }
+        let more = acted?;
+        self.keep_claims(&set, &state.pods).await?;
+        self.clean_up(&set, &history, &state).await?;
+        Ok(match wait {
+            _ if more => Requeue::After(std::time::Duration::ZERO),
+            Some(wait) => Requeue::After(wait),
+            None => Requeue::Done,
+        })
+    }
+}
+
+/// The revision that pods below the partition have, as long as it is known.
+fn current<'a>(set: &'a StatefulSet, history: &History) -> Option<&'a str> {
+    let current = set.status.as_ref()?.current_revision.as_deref()?;
+    history.find(current).map(|_| current)
+}
+
+impl StatefulSets {
+    /// Says whether more is left to do at once.
+    async fn carry_out(
+        &self,
+        workload: &Workload<'_, StatefulSet>,
+        history: &History,
+        current: &str,
+        plan: &Plan,
+    ) -> Result<bool, ControllerError> {
+        let set = workload.owner;
+        let mut pods = Vec::new();
+        for (ordinal, stays_behind) in plan.create.iter().take(BURST) {
+            for claim in identity::claims(set, *ordinal) {
+                self.ensure_claim(workload, &claim).await?;
+            }
+            let update = revisions::name(&history.update);
+            let old = history.find(current).filter(|_| *stays_behind);
+            let old = old.and_then(|old| revisions::template_of(old));
+            pods.push(match old {
+                Some(template) => identity::new_pod(set, &template, current, *ordinal),
+                None => identity::new_pod(set, &set.spec.template, update, *ordinal),
+            });
+        }
+        workload.create(&pods).await?;
+        workload.delete(&plan.delete[..plan.delete.len().min(BURST)]).await?;
+        Ok(plan.create.len() > BURST || plan.delete.len() > BURST)
+    }
+
+    async fn ensure_claim(
+        &self,
+        workload: &Workload<'_, StatefulSet>,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<(), ControllerError> {
+        let meta = &claim.metadata;
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        match self.context.get::<PersistentVolumeClaim>(namespace, name) {
+            Some(present) if present.metadata.deletion_timestamp.is_some() => {
+                let text = format!("persistentvolumeclaim {name:?} is still being deleted");
+                return Err(ControllerError::Conflict(text));
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        match self.context.create(claim).await {
+            Ok(_) => {
+                let text = format!("Created claim: {name}");
+                workload.event(EventType::Normal, "SuccessfulCreate", &text);
+                Ok(())
+            }
+            Err(ControllerError::AlreadyExists(_)) => Ok(()),
+            Err(error) => {
+                let text = format!("Error creating claim {name}: {error}");
+                workload.event(EventType::Warning, "FailedCreate", &text);
+                Err(error)
+            }
+        }
+    }
+
+    /// Carries out the retention policy: claims refer to the set or not, and those of pods that
+    /// are too many go when the pods are gone.
+    async fn keep_claims(
+        &self,
+        set: &StatefulSet,
+        pods: &BTreeMap<i32, Arc<Pod>>,
+    ) -> Result<(), ControllerError> {
+        let templates = set.spec.volume_claim_templates.as_deref().unwrap_or_default();
+        if templates.is_empty() {
+            return Ok(());
+        }
+        let wanted = identity::ordinals(set);
+        let with_set = identity::claims_go_with_set(set);
+        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        for claim in self.context.list::<PersistentVolumeClaim>(set.metadata.namespace.as_deref()) {
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            let ours = templates.iter().find_map(|template| {
+                let prefix = format!("{}-", template.metadata.name.as_deref()?);
+                identity::ordinal(set, name.strip_prefix(&prefix)?)
+            });
+            let Some(ordinal) = ours.filter(|_| claim.metadata.deletion_timestamp.is_none()) else {
+                continue;
+            };
+            let spare = !wanted.contains(&ordinal) && !pods.contains_key(&ordinal);
+            if spare && identity::claims_go_with_pod(set) {
+                let kind = &kinds::PERSISTENT_VOLUME_CLAIM;
+                self.context.delete(kind, &claim.metadata, None, Propagation::Background).await?;
+                continue;
+            }
+            let refers = claim.metadata.owner_references.iter().flatten().any(|o| o.uid == uid);
+            if refers != with_set {
+                let mut changed = PersistentVolumeClaim::clone(&claim);
+                let owners = changed.metadata.owner_references.get_or_insert_default();
+                owners.retain(|owner| owner.uid != uid);
+                owners.extend(with_set.then(|| identity::claim_owner(set)));
+                self.context.update(&changed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_up(
+        &self,
+        set: &StatefulSet,
+        history: &History,
+        state: &State<'_>,
+    ) -> Result<(), ControllerError> {
+        let labels = state.pods.values().filter_map(|pod| pod.metadata.labels.as_ref());
+        let mut live: HashSet<String> =
+            labels.filter_map(|labels| labels.get(HASH_LABEL).cloned()).collect();
+        live.extend([state.current.to_owned(), state.update.to_owned()]);
+        revisions::clean_up(&self.context, history, set.spec.revision_history_limit, &live).await
+    }
+}

@@ -1,0 +1,213 @@
+//! Workloads under a whole leader, on nodes in memory.
+
+use std::collections::HashSet;
+
+use k8s_openapi::api::core::v1::Pod;
+use quorate_objects::{kinds, pod};
+use quorate_registry::DeleteOptions;
+use serde_json::{Value, json};
+
+use crate::fake::{Cluster, daemon_set, job, options, stateful_set};
+use crate::leader::Leader;
+
+async fn start(cluster: &Cluster) -> Leader {
+    let leader = Leader::start(cluster.registry.clone(), cluster.term(), options());
+    let ready = |node: &Value| node["status"]["conditions"][0]["status"] == json!("True");
+    let nodes = |c: &Cluster| {
+        let nodes = c.registry.cache().list(&kinds::NODE, None);
+        nodes.iter().all(|node| ready(&node.value()))
+    };
+    cluster.until("all nodes are ready", nodes).await;
+    leader
+}
+
+fn ready_names(cluster: &Cluster) -> Vec<String> {
+    let active = cluster.active();
+    let ready = active.iter().filter(|object| pod::is_ready(object));
+    ready.filter_map(|object| object.metadata.name.clone()).collect()
+}
+
+fn image(object: &Pod) -> &str {
+    object.spec.as_ref().and_then(|s| s.containers[0].image.as_deref()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stateful_set_is_made_updated_and_rolled_back() {
+    let cluster = Cluster::new(2).await;
+    let leader = start(&cluster).await;
+    cluster.create(stateful_set("db", 3, "a")).await;
+    cluster.until("three", |c| ready_names(c) == ["db-0", "db-1", "db-2"]).await;
+    assert_eq!(cluster.list(&kinds::PERSISTENT_VOLUME_CLAIM).len(), 3);
+    let set_image = |image: &'static str| {
+        cluster.change(&kinds::STATEFUL_SET, "db", move |value| {
+            value["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        })
+    };
+    let all = |c: &Cluster, wanted: &str| {
+        let status = c.get(&kinds::STATEFUL_SET, "db").unwrap()["status"].clone();
+        c.ready() == 3
+            && c.active().iter().all(|object| image(object) == wanted)
+            && status["currentRevision"] == status["updateRevision"]
+            && status["readyReplicas"] == json!(3)
+    };
+    set_image("b").await;
+    cluster.until("all are b", |c| all(c, "b")).await;
+    assert_eq!(cluster.list(&kinds::CONTROLLER_REVISION).len(), 2);
+    set_image("a").await;
+    cluster.until("all are a again", |c| all(c, "a")).await;
+    let revisions = cluster.list(&kinds::CONTROLLER_REVISION);
+    assert_eq!(revisions.len(), 2, "a template that comes back keeps its revision");
+    let numbers: HashSet<_> = revisions.iter().filter_map(|r| r["revision"].as_i64()).collect();
+    assert_eq!(numbers, HashSet::from([2, 3]));
+    cluster.change(&kinds::STATEFUL_SET, "db", |value| value["spec"]["replicas"] = json!(1)).await;
+    cluster.until("one", |c| ready_names(c) == ["db-0"]).await;
+    assert_eq!(cluster.list(&kinds::PERSISTENT_VOLUME_CLAIM).len(), 3, "claims stay");
+    leader.stop().await.unwrap();
+}
+
+/// A pod on a node that does not answer may still run: it holds its name until the node is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_two_pods_of_one_identity() {
+    let cluster = Cluster::new(2).await;
+    let mut quick = options();
+    quick.force_delete_after = std::time::Duration::ZERO;
+    let leader = Leader::start(cluster.registry.clone(), cluster.term(), quick);
+    // Without claims: those would keep its pods on their nodes.
+    let mut db = stateful_set("db", 2, "a");
+    db["spec"]["volumeClaimTemplates"].take();
+    cluster.create(db).await;
+    cluster.until("two", |c| ready_names(c).len() == 2).await;
+    let find = |c: &Cluster| c.registry.cache().get(&kinds::POD, "default", "db-0");
+    let before = find(&cluster).unwrap();
+    let node = before.field("spec.nodeName").unwrap().to_owned();
+    cluster.dead.lock().insert(node.clone());
+    cluster.until("it is being deleted", |c| find(c).unwrap().is_deleting()).await;
+    // What is not held by a name is replaced at once.
+    cluster.create(crate::fake::deployment("web", 2, "a")).await;
+    let web = |c: &Cluster| ready_names(c).iter().filter(|name| name.starts_with("web")).count();
+    cluster.until("others run", |c| web(c) == 2).await;
+    assert_eq!(find(&cluster).unwrap().uid(), before.uid(), "the name is still held");
+    cluster.dead.lock().clear();
+    let new = |c: &Cluster| find(c).is_some_and(|object| object.uid() != before.uid());
+    cluster.until("a new one", |c| new(c) && ready_names(c).contains(&"db-0".into())).await;
+    // An administrator who removes the node says that nothing runs there any more.
+    let object = find(&cluster).unwrap();
+    let node = object.field("spec.nodeName").unwrap().to_owned();
+    cluster.dead.lock().insert(node.clone());
+    cluster.until("it is being deleted", |c| find(c).is_none_or(|p| p.is_deleting())).await;
+    cluster
+        .registry
+        .modify::<k8s_openapi::api::core::v1::Node>(
+            &kinds::NODE,
+            "",
+            &node,
+            &quorate_registry::WriteOptions::default(),
+            |node| {
+                let taint = json!({"key": "node.kubernetes.io/out-of-service",
+                    "effect": "NoExecute"});
+                let taints = node.spec.get_or_insert_default().taints.get_or_insert_default();
+                taints.push(serde_json::from_value(taint).unwrap());
+                true
+            },
+        )
+        .await
+        .unwrap();
+    let other = |c: &Cluster| find(c).is_some_and(|new| new.uid() != object.uid());
+    cluster
+        .until("it runs elsewhere", |c| other(c) && ready_names(c).contains(&"db-0".into()))
+        .await;
+    leader.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_set_runs_on_every_node_also_on_new_ones() {
+    let cluster = Cluster::new(3).await;
+    let leader = start(&cluster).await;
+    cluster.create(daemon_set("log", "a")).await;
+    let nodes = |c: &Cluster| -> HashSet<String> {
+        let active = c.active();
+        let ready = active.iter().filter(|object| pod::is_ready(object));
+        ready.filter_map(|object| pod::node_name(object).map(str::to_owned)).collect()
+    };
+    cluster.until("three", |c| nodes(c).len() == 3 && c.active().len() == 3).await;
+    cluster.add_node("n4").await;
+    cluster.until("four", |c| nodes(c).len() == 4).await;
+    cluster
+        .change(&kinds::DAEMON_SET, "log", |value| {
+            value["spec"]["template"]["spec"]["containers"][0]["image"] = json!("b");
+        })
+        .await;
+    cluster
+        .until("all are b", |c| {
+            nodes(c).len() == 4 && c.active().iter().all(|object| image(object) == "b")
+        })
+        .await;
+    // It does not go away when the node is silent, and counts as there.
+    let before: HashSet<_> = cluster.active().iter().map(|p| p.metadata.uid.clone()).collect();
+    cluster.dead.lock().insert("n4".into());
+    let lost = |c: &Cluster| {
+        let node = c.registry.cache().get(&kinds::NODE, "", "n4").unwrap().value();
+        node["status"]["conditions"][0]["status"] == json!("Unknown")
+    };
+    cluster.until("n4 is lost", lost).await;
+    cluster.settle().await;
+    let after: HashSet<_> = cluster.active().iter().map(|p| p.metadata.uid.clone()).collect();
+    assert_eq!(before, after);
+    leader.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_end() {
+    let cluster = Cluster::new(2).await;
+    let leader = start(&cluster).await;
+    let ended = |c: &Cluster, name: &str, condition: &str| {
+        let job = c.get(&kinds::JOB, name).unwrap_or_default();
+        let conditions = job["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|one| one["type"] == condition && one["status"] == "True")
+    };
+    let spec = json!({"completions": 4, "parallelism": 2, "completionMode": "Indexed"});
+    cluster.create(job("sum", "exits:0", &spec)).await;
+    cluster.until("it is complete", |c| ended(c, "sum", "Complete")).await;
+    let settled = |c: &Cluster| {
+        let pods = c.list(&kinds::POD);
+        pods.len() == 4
+            && pods.iter().all(|p| p["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty))
+    };
+    cluster.until("all pods are let go", settled).await;
+    let status = cluster.get(&kinds::JOB, "sum").unwrap()["status"].clone();
+    assert_eq!((&status["succeeded"], &status["completedIndexes"]), (&json!(4), &json!("0-3")));
+    cluster.create(job("bad", "exits:3", &json!({"backoffLimit": 2}))).await;
+    cluster.until("it has failed", |c| ended(c, "bad", "Failed")).await;
+    let counted = |c: &Cluster| c.get(&kinds::JOB, "bad").unwrap()["status"]["failed"] == json!(3);
+    cluster.until("three failures are counted", counted).await;
+    // Background deletion takes the pods along, although they were held for counting.
+    for name in ["sum", "bad"] {
+        cluster.delete(&kinds::JOB, name, DeleteOptions::default()).await;
+    }
+    cluster.until("nothing is left", |c| c.list(&kinds::POD).is_empty()).await;
+    cluster.create(job("brief", "exits:0", &json!({"ttlSecondsAfterFinished": 0}))).await;
+    cluster.until("it removes itself", |c| c.list(&kinds::JOB).is_empty()).await;
+    leader.stop().await.unwrap();
+}
+
+/// A node dies with a pod of a Job: another pod takes over, and the Job is complete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_survives_its_node() {
+    let cluster = Cluster::new(2).await;
+    let leader = start(&cluster).await;
+    cluster.create(job("long", "runs", &json!({}))).await;
+    cluster.until("it runs", |c| c.ready() == 1).await;
+    let node = pod::node_name(&cluster.active()[0]).unwrap().to_owned();
+    cluster.dead.lock().insert(node.clone());
+    cluster
+        .until("it runs elsewhere", |c| {
+            let active = c.active();
+            active.len() == 1 && pod::node_name(&active[0]).is_some_and(|at| at != node)
+        })
+        .await;
+    let failed = |c: &Cluster| c.get(&kinds::JOB, "long").unwrap()["status"]["failed"] == json!(1);
+    cluster.until("the lost one is counted", failed).await;
+    cluster.change(&kinds::JOB, "long", |value| value["spec"]["suspend"] = json!(true)).await;
+    cluster.until("it is suspended", |c| c.active().is_empty()).await;
+    leader.stop().await.unwrap();
+}
