@@ -58,6 +58,10 @@ if [ ${#missing[@]} -gt 0 ]; then
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >&2
+    # Debian starts what it installs; the benchmark starts etcd itself.
+    case " ${missing[*]} " in
+        *" etcd-server "*) "${sudo[@]}" systemctl disable --now etcd >/dev/null 2>&1 || true ;;
+    esac
 fi
 
 have cargo || die "Rust is not installed; see https://rustup.rs"

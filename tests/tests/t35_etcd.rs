@@ -115,7 +115,11 @@ impl Running {
 
     async fn expect(&mut self, wanted: &[&str]) -> Result<()> {
         for wanted in wanted {
-            let line = self.line().await?;
+            let mut line = self.line().await?;
+            // An answer about all watches is printed once for each.
+            while line.starts_with("progress notify:") {
+                line = self.line().await?;
+            }
             ensure!(line == *wanted, "{line:?} instead of {wanted:?}");
         }
         Ok(())

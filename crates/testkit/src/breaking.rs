@@ -55,7 +55,7 @@ impl TestCluster {
 
     async fn wait_pid_ended(&self, name: &str, pid: i32) -> Result<()> {
         wait_for(&format!("end of {name}"), PATIENCE, async || {
-            ensure!(!self.is_alive(pid), "process {pid} is still there");
+            ensure!(self.is_gone(pid), "process {pid} is still there");
             Ok(())
         })
         .await
@@ -153,6 +153,18 @@ impl TestCluster {
     pub(crate) fn is_alive(&self, pid: i32) -> bool {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy())
+    }
+
+    /// A process that is ending loses its command line before its sockets: only a zombie has
+    /// given back everything.
+    fn is_gone(&self, pid: i32) -> bool {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if !line.is_empty() {
+            return !self.is_alive(pid);
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('Z' | 'X'))
     }
 }
 

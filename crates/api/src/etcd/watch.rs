@@ -13,7 +13,7 @@ use prost::Message as _;
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcd::etcdserverpb::watch_server::Watch;
-use quorate_store::{KeyRange, StoreError, WatchBatch, WatchRequest, Watcher};
+use quorate_store::{KeyRange, Revision, StoreError, WatchBatch, WatchRequest, Watcher};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -113,8 +113,8 @@ impl Session {
         notify.reset();
         loop {
             // Before looking, so that nothing falls between the look and the wait.
-            applied.borrow_and_update();
-            let more = self.pump().await?;
+            let now = *applied.borrow_and_update();
+            let more = self.pump(now).await?;
             if !more {
                 self.answer_progress().await?;
             }
@@ -137,8 +137,9 @@ impl Session {
         }
     }
 
-    /// Sends one batch of every watch that has something; true when there may be more.
-    async fn pump(&mut self) -> Result<bool, Ended> {
+    /// Sends one batch of every watch that has something; true when one of them has not come up
+    /// to `now` yet.
+    async fn pump(&mut self, now: Revision) -> Result<bool, Ended> {
         let mut more = false;
         let ids: Vec<i64> = self.watches.keys().copied().collect();
         for id in ids {
@@ -146,8 +147,9 @@ impl Session {
             match watched.watcher.try_next() {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
-                    more = true;
-                    let responses = watched.responses(&self.etcd, id, batch);
+                    more |= batch.revision < now;
+                    let header = self.etcd.header(batch.revision.max(now));
+                    let responses = watched.responses(header, id, batch);
                     watched.quiet &= responses.is_empty();
                     for response in responses {
                         self.send(response).await?;
@@ -314,8 +316,12 @@ fn range(key: Bytes, end: Bytes) -> KeyRange {
 impl Watched {
     /// A batch as responses of bearable size. Only the last fragment of a revision is not marked
     /// as one.
-    fn responses(&self, etcd: &Etcd, id: i64, batch: WatchBatch) -> Vec<pb::WatchResponse> {
-        let header = etcd.header(batch.revision.max(*etcd.store.applied().borrow()));
+    fn responses(
+        &self,
+        header: Option<pb::ResponseHeader>,
+        id: i64,
+        batch: WatchBatch,
+    ) -> Vec<pb::WatchResponse> {
         let mut responses: Vec<pb::WatchResponse> = Vec::new();
         let (mut size, mut last) = (usize::MAX, 0);
         for change in batch.events {

@@ -68,6 +68,8 @@ impl Published {
 /// A watcher's look into the past ends after this many changes, matching or not, so that it does
 /// not hold its thread for long.
 const LOOK: usize = 2048;
+/// Or after this many bytes of them, so that a batch has a bearable size.
+const LOOK_BYTES: usize = 4 * 1024 * 1024;
 
 /// [`History`] in a backend.
 pub(super) struct BackendHistory<B> {
@@ -98,15 +100,17 @@ impl<B: Backend> History for BackendHistory<B> {
         }
         let mut reached = to;
         let mut found: Vec<(Revision, Vec<Event>)> = Vec::new();
-        let (mut looked, mut matched, mut last) = (0, 0, from);
+        let (mut looked, mut bytes, mut matched, mut last) = (0, 0, 0, from);
         let visit = |place: &[u8], change: &[u8]| {
             let moment = Moment::decode(place)?;
-            if moment.revision != last && (matched >= limit || looked >= LOOK) {
+            let enough = matched >= limit || looked >= LOOK || bytes >= LOOK_BYTES;
+            if moment.revision != last && enough {
                 reached = moment.revision - 1;
                 return Ok(ControlFlow::Break(()));
             }
             last = moment.revision;
             looked += 1;
+            bytes += change.len();
             let change = Change::decode(change)?;
             if range.contains(change.key) {
                 matched += 1;

@@ -477,3 +477,24 @@ fn another_format_is_refused() {
     let Err(error) = StateMachine::open(backend, 0) else { panic!("opened") };
     assert!(error.to_string().contains("format 99"));
 }
+
+#[test]
+fn a_watcher_of_large_values_gets_bearable_batches() {
+    let mut rig = Rig::new();
+    let value = "x".repeat(1 << 20);
+    let mut last = 0;
+    // More than the ring holds, so that history is asked.
+    for _ in 0..24 {
+        last = rig.txn(TxnRequest::put("k", value.clone())).revision;
+    }
+    let range = KeyRange::single("k");
+    let request = crate::WatchRequest { range, start_revision: 2, ..Default::default() };
+    let mut watcher = rig.machine.hub().watch(request).unwrap();
+    let first = watcher.try_next().unwrap().unwrap();
+    assert_eq!(first.events.len(), 4, "4 MiB and no more");
+    let mut events = first.events.len();
+    while watcher.progress() < last {
+        events += watcher.try_next().unwrap().unwrap().events.len();
+    }
+    assert_eq!(events, 24);
+}
