@@ -20,6 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::AgentOptions;
 use crate::assignments::{Assignments, Shared};
+use crate::dns::{self, zone::Zone};
 use crate::error::AgentError;
 use crate::node::{Troubles, conditions};
 use crate::pods::manager::Manager;
@@ -28,7 +29,7 @@ use crate::pods::worker::{Context, Network};
 use crate::proxy::table::{self, Table};
 use crate::runtime::{Record, Runtime};
 use crate::session::{Event, Sessions};
-use crate::{background, streams};
+use crate::{background, streams, usage};
 
 /// A batch that is not acknowledged by then is sent again.
 const ACK: Duration = Duration::from_secs(10);
@@ -62,6 +63,8 @@ pub(crate) enum Internal {
     Runtime(Option<String>),
     /// All containers of the node, to find orphans.
     Records(Vec<Record>),
+    /// What the node and its containers use.
+    Usage(v1::UsageReport),
 }
 
 /// All state of the loop.
@@ -91,6 +94,7 @@ pub(crate) struct Agent {
     cidr: watch::Sender<Option<String>>,
     network: watch::Receiver<Network>,
     table: watch::Sender<Table>,
+    zone: watch::Sender<Arc<Zone>>,
     problems: watch::Receiver<Vec<String>>,
     /// Tells whoever writes assignments down.
     dirty: Arc<Notify>,
@@ -150,10 +154,14 @@ impl Agent {
             network: network.clone(),
         });
         background::events(runtime.clone(), internal.clone(), cancel.clone());
+        usage::measure(runtime.clone(), internal.clone(), cancel.clone());
         if let Some(file) = file {
             background::save(shared.clone(), dirty.clone(), file, cancel.clone());
         }
+        let (zone, zone_receiver) = watch::channel(Arc::default());
         let proxy = machine.network.then(|| {
+            // Answers pods' questions; nothing but the agent's end ends it.
+            tokio::spawn(dns::run(cidr_receiver.clone(), zone_receiver, cancel.clone()));
             background::network(runtime.clone(), cidr_receiver, network_sender, cancel.clone());
             let proxy = crate::proxy::Proxy::new(cluster, table_receiver, problems_sender);
             // Serves services; its last act is to remove routes, so its end is awaited.
@@ -181,6 +189,7 @@ impl Agent {
             cidr,
             network,
             table,
+            zone,
             problems,
             dirty,
             internal,
@@ -353,6 +362,7 @@ impl Agent {
                 let all = self.shared.read();
                 (all.services(), all.slices())
             };
+            self.zone.send_replace(Arc::new(dns::zone::build(&services, &slices)));
             self.table.send_replace(table::build(&services, &slices, self.address));
         }
         if change.node {
@@ -385,6 +395,12 @@ impl Agent {
             Internal::Resync => self.manager.wake_all(),
             Internal::Runtime(trouble) => self.troubles.runtime = trouble,
             Internal::Records(records) => self.manager.remove_orphans(&records),
+            Internal::Usage(report) => {
+                for session in self.up.values() {
+                    // A full queue: the next measurement is as good.
+                    let _ = session.control.try_send(ToMaster::Usage(report.clone()));
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@ mod agent;
 mod assignments;
 mod background;
 mod connections;
+mod dns;
 mod error;
 mod identity;
 mod network;
@@ -13,6 +14,8 @@ mod proxy;
 pub mod runtime;
 mod session;
 mod streams;
+mod tls;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

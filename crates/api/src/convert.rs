@@ -54,6 +54,29 @@ pub(crate) fn node_usage(report: v1::UsageReport) -> NodeUsage {
     }
 }
 
+pub(crate) fn usage_report(measured: &NodeUsage) -> v1::UsageReport {
+    let usage = |usage: Usage| {
+        let Usage { cpu_nanocores, memory_bytes } = usage;
+        Some(v1::Usage { cpu_nanocores, memory_bytes })
+    };
+    let pod = |pod: &PodUsage| v1::PodUsage {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        containers: pod
+            .containers
+            .iter()
+            .map(|(name, used)| v1::ContainerUsage { name: name.clone(), usage: usage(*used) })
+            .collect(),
+    };
+    v1::UsageReport {
+        time_ms: measured.time_ms,
+        window_ms: measured.window_ms,
+        node: usage(measured.node),
+        pods: measured.pods.iter().map(pod).collect(),
+    }
+}
+
 pub(crate) fn json(bytes: &[u8], what: &str) -> Result<Value, Status> {
     serde_json::from_slice(bytes).map_err(|e| bad_request(format!("{what} is not JSON: {e}")))
 }

@@ -112,6 +112,19 @@ impl Client {
             .unwrap_or_else(|_| Err(over("the master did not answer in time")))
     }
 
+    /// What nodes and pods use, as the nodes measured it last.
+    ///
+    /// # Errors
+    /// When no master answers.
+    pub async fn usage(&self) -> Result<Vec<v1::NodeUsage>, ClientError> {
+        let request = v1::GetUsageRequest {};
+        let answer =
+            call(&self.pool, &self.options, "usage", Repeat::Safe, request, |c, r| async {
+                nodes(c).get_usage(r).await
+            });
+        Ok(answer.await?.nodes)
+    }
+
     /// Reads a container's log.
     ///
     /// # Errors

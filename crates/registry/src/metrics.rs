@@ -82,6 +82,18 @@ impl Metrics {
         nodes.get(node).filter(|(at, _)| at.elapsed() < STALE).map(|(_, usage)| Arc::clone(usage))
     }
 
+    /// The last measurement of each node that is not too old, in order of their names.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, Arc<NodeUsage>)> {
+        let nodes = self.nodes.read();
+        let fresh = nodes.iter().filter(|(_, (at, _))| at.elapsed() < STALE);
+        let mut all: Vec<_> =
+            fresh.map(|(name, (_, usage))| (name.clone(), Arc::clone(usage))).collect();
+        drop(nodes);
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
     /// A pod's last measurement, unless it is too old, with that of its node.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<(PodUsage, Arc<NodeUsage>)> {

@@ -18,7 +18,7 @@ const CGI: &str = include_str!("../../../deploy/demo/cgi-bin/hello");
 /// Applets of busybox that the image offers.
 const APPLETS: &[&str] = &[
     "sh", "httpd", "hostname", "cat", "echo", "env", "ls", "nc", "printf", "sleep", "wget", "true",
-    "false", "date", "id", "ip", "nslookup", "ps", "seq", "tar", "test", "touch",
+    "false", "date", "id", "ip", "nslookup", "ps", "rm", "seq", "tar", "test", "touch", "tr",
 ];
 
 /// Builds the web image under `tag`; quick when it is there already.

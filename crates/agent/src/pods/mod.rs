@@ -6,6 +6,8 @@ pub mod env;
 pub mod manager;
 pub mod outbox;
 pub mod plan;
+pub mod probe;
+pub mod prober;
 pub mod resolve;
 pub mod status;
 pub mod volumes;

@@ -2,11 +2,13 @@
 //! of failures remembered. It names one step; when the step is done, it is asked again.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::backoff;
+use super::prober::Results;
 use crate::runtime::{Record, Role, RunState};
 
 /// Why something could not be made, and when to try again.
@@ -42,10 +44,10 @@ pub struct Memory {
     pub sandbox: Option<Failure>,
     /// Containers that could not be made, by name.
     pub containers: HashMap<String, Failure>,
-    /// Containers that a probe calls not ready.
-    pub unready: std::collections::HashSet<String>,
-    /// Ids of containers that a failed liveness probe condemned.
-    pub condemned: std::collections::HashSet<String>,
+    /// What probes say, by the id of the container.
+    pub probes: Results,
+    /// When the pod began on this node.
+    pub started_at: Option<Timestamp>,
 }
 
 /// The next step.
@@ -116,11 +118,39 @@ pub fn previous<'a>(records: &'a [Record], role: Role, name: &str) -> Option<&'a
         .max_by_key(|r| r.attempt)
 }
 
+/// Address of the running sandbox.
+#[must_use]
+pub fn sandbox_ip(records: &[Record]) -> Option<IpAddr> {
+    records
+        .iter()
+        .filter(|r| r.role == Role::Sandbox && r.state == RunState::Running)
+        .max_by_key(|r| r.attempt)
+        .and_then(|r| r.ip)
+}
+
+/// Is the container of this record one that runs beside the others?
+#[must_use]
+pub fn is_sidecar_record(pod: &Pod, record: &Record) -> bool {
+    let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let mut named = inits.filter(|container| container.name == record.container);
+    record.role == Role::Init && named.next().is_some_and(is_sidecar)
+}
+
+/// When the pod has been active for as long as it may.
+#[must_use]
+pub fn deadline(pod: &Pod, started_at: Option<Timestamp>) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    started_at?.checked_add(SignedDuration::from_secs(seconds)).ok()
+}
+
 /// Does a container that ended start again?
 #[must_use]
 pub fn restarts(pod: &Pod, role: Role, record: &Record) -> bool {
-    if pod.metadata.deletion_timestamp.is_some() {
+    if pod.metadata.deletion_timestamp.is_some() || role == Role::Ephemeral {
         return false;
+    }
+    if is_sidecar_record(pod, record) {
+        return true;
     }
     let failed = record.start_failed() || record.exit_code != 0;
     let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
@@ -143,7 +173,7 @@ pub fn restart_due(record: &Record) -> (Timestamp, u32) {
 #[must_use]
 pub fn outcome(pod: &Pod, records: &[Record]) -> Option<bool> {
     let spec = pod.spec.as_ref()?;
-    for init in spec.init_containers.iter().flatten() {
+    for init in spec.init_containers.iter().flatten().filter(|init| !is_sidecar(init)) {
         if let Some(record) = newest(records, Role::Init, &init.name)
             && record.ended()
             && (record.start_failed() || record.exit_code != 0)
@@ -167,13 +197,37 @@ pub fn outcome(pod: &Pod, records: &[Record]) -> Option<bool> {
 #[must_use]
 pub fn plan(pod: &Pod, records: &[Record], memory: &Memory, now: Timestamp) -> Plan {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) || outcome(pod, records).is_some() {
+    let deadline = deadline(pod, memory.started_at);
+    let late = deadline.is_some_and(|deadline| deadline <= now);
+    if late || matches!(phase, Some("Succeeded" | "Failed")) || outcome(pod, records).is_some() {
         // Its containers stay for their logs; its network has no more use.
-        let running = ids(records, |r| r.state == RunState::Running);
-        return Plan::now(if running.is_empty() { Step::Idle } else { Step::Stop(running) });
+        return Plan::now(next_to_stop(records).map_or(Step::Idle, Step::Stop));
     }
-    let condemned =
-        ids(records, |r| r.state == RunState::Running && memory.condemned.contains(&r.id));
+    let mut plan = plan_running(pod, records, memory, now);
+    plan.wake = plan.wake.into_iter().chain(deadline).min();
+    plan
+}
+
+/// What of a pod that has come to its end is stopped next: first the containers, then those
+/// that ran beside them, the last one first, then the network.
+fn next_to_stop(records: &[Record]) -> Option<Vec<String>> {
+    let running = |role| move |r: &&Record| r.state == RunState::Running && r.role == role;
+    let work = ids(records, |r| running(Role::App)(&r) || running(Role::Ephemeral)(&r));
+    if !work.is_empty() {
+        return Some(work);
+    }
+    let inits = records.iter().filter(running(Role::Init));
+    if let Some(last) = inits.max_by_key(|r| (r.created_at, r.attempt)) {
+        return Some(vec![last.id.clone()]);
+    }
+    let sandboxes = ids(records, |r| running(Role::Sandbox)(&r));
+    (!sandboxes.is_empty()).then_some(sandboxes)
+}
+
+/// The next step for a pod that has not come to its end.
+fn plan_running(pod: &Pod, records: &[Record], memory: &Memory, now: Timestamp) -> Plan {
+    let failed = |r: &Record| memory.probes.get(&r.id).is_some_and(|p| p.failed.is_some());
+    let condemned = ids(records, |r| r.state == RunState::Running && failed(r));
     if !condemned.is_empty() {
         return Plan::now(Step::Stop(condemned));
     }
@@ -244,26 +298,62 @@ fn containers(
 ) -> Plan {
     let Some(spec) = pod.spec.as_ref() else { return Plan::now(Step::Idle) };
     let mut wake: Option<Timestamp> = None;
+    for container in ephemeral(pod) {
+        // Each runs once, whatever the others do.
+        if newest(records, Role::Ephemeral, &container.name).is_none() {
+            match step_for(pod, &container, Role::Ephemeral, None, memory, now, sandbox) {
+                Ok(step) => return Plan::now(step),
+                Err(due) => wake = wake.into_iter().chain(due).min(),
+            }
+        }
+    }
+    // Once the work has begun, what runs beside it no longer holds it up.
+    let begun = records.iter().any(|r| r.role == Role::App);
     for init in spec.init_containers.iter().flatten() {
         let record = newest(records, Role::Init, &init.name);
-        // Init containers prepare the volumes, which outlive a sandbox: no need to repeat.
-        if record.is_some_and(|r| r.state == RunState::Exited && r.exit_code == 0) {
+        let passed = if is_sidecar(init) {
+            record.is_some_and(|r| has_started(init, r, memory))
+        } else {
+            // Init containers prepare the volumes, which outlive a sandbox: no need to repeat.
+            record.is_some_and(|r| r.state == RunState::Exited && r.exit_code == 0)
+        };
+        if passed && !is_sidecar(init) {
             continue;
         }
-        return match step_for(pod, init, Role::Init, record, memory, now, sandbox) {
-            Ok(step) => Plan::now(step),
-            Err(wake) => Plan { step: Step::Idle, wake },
-        };
+        match step_for(pod, init, Role::Init, record, memory, now, sandbox) {
+            Ok(step) => return Plan::now(step),
+            Err(due) => wake = wake.into_iter().chain(due).min(),
+        }
+        if !passed && !(begun && is_sidecar(init)) {
+            return Plan { step: Step::Idle, wake };
+        }
     }
     for container in &spec.containers {
         let record = newest(records, Role::App, &container.name);
         match step_for(pod, container, Role::App, record, memory, now, sandbox) {
             Ok(step) => return Plan::now(step),
-            Err(Some(due)) => wake = Some(wake.map_or(due, |w| w.min(due))),
-            Err(None) => {}
+            Err(due) => wake = wake.into_iter().chain(due).min(),
         }
     }
     Plan { step: Step::Idle, wake }
+}
+
+/// Does it run, and has its startup probe succeeded, if it has one?
+#[must_use]
+pub fn has_started(container: &Container, record: &Record, memory: &Memory) -> bool {
+    let probed = || memory.probes.get(&record.id).is_some_and(|probed| probed.started);
+    record.state == RunState::Running && (container.startup_probe.is_none() || probed())
+}
+
+/// The pod's ephemeral containers, in the form of the others: the fields have the same names.
+#[must_use]
+pub fn ephemeral(pod: &Pod) -> Vec<Container> {
+    let all = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    all.filter_map(|one| {
+        let value = serde_json::to_value(one).ok()?;
+        serde_json::from_value(value).ok()
+    })
+    .collect()
 }
 
 /// The step for one container, or when it will need one.
@@ -311,8 +401,10 @@ fn step_for(
 /// The next step for a pod that shall end: containers first, then their network.
 #[must_use]
 pub fn plan_end(records: &[Record]) -> Step {
-    let running = ids(records, |r| r.role != Role::Sandbox && r.state == RunState::Running);
-    if !running.is_empty() {
+    let working = |r: &Record| r.role != Role::Sandbox && r.state == RunState::Running;
+    if records.iter().any(working)
+        && let Some(running) = next_to_stop(records)
+    {
         return Step::Stop(running);
     }
     let ended = ids(records, |r| r.role != Role::Sandbox);

@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use jiff::ToSpan as _;
+use serde_json::json;
 
 use super::*;
 use crate::pods::fake::{pod, record};
+use crate::pods::prober::Probed;
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -173,4 +175,85 @@ fn the_end_goes_from_the_containers_to_the_network() {
     assert_eq!(plan_end(&[network.clone(), done.clone()]), Step::Remove(vec![done.id]));
     assert_eq!(plan_end(std::slice::from_ref(&network)), Step::Remove(vec![network.id.clone()]));
     assert_eq!(plan_end(&[]), Step::Gone);
+}
+
+fn with_inits(inits: serde_json::Value) -> Pod {
+    let mut pod = pod("p", "Never", &["a"]);
+    pod.spec.as_mut().unwrap().init_containers = serde_json::from_value(inits).unwrap();
+    pod
+}
+
+#[test]
+fn a_sidecar_runs_beside_the_work_and_ends_after_it() {
+    let pod = with_inits(json!([{"name": "s", "image": "img:1", "restartPolicy": "Always"}]));
+    assert!(matches!(step(&pod, &[sandbox()]), Step::Start { role: Role::Init, .. }));
+    let side = record("p", Role::Init, "s", 0);
+    let next = step(&pod, &[sandbox(), side.clone()]);
+    assert!(matches!(next, Step::Start { role: Role::App, .. }), "{next:?}");
+    // It crashes: the work goes on, and it comes back, whatever the pod's policy.
+    let mut crashed = side.clone();
+    (crashed.state, crashed.exit_code, crashed.finished_at) = (RunState::Exited, 1, Some(now()));
+    let working = record("p", Role::App, "a", 0);
+    let records = [sandbox(), crashed, working];
+    assert_eq!(outcome(&pod, &records), None);
+    let later = plan(&pod, &records, &Memory::default(), now() + 1.seconds());
+    assert!(matches!(later.step, Step::Start { role: Role::Init, attempt: 1, .. }), "{later:?}");
+    // The work is done: the sidecar is stopped, then the network.
+    let done = ended("a", 0, 0);
+    assert_eq!(outcome(&pod, &[sandbox(), side.clone(), done.clone()]), Some(true));
+    let records = [sandbox(), side.clone(), done.clone()];
+    assert_eq!(step(&pod, &records), Step::Stop(vec![side.id.clone()]));
+    let mut over = side;
+    over.state = RunState::Exited;
+    assert_eq!(step(&pod, &[sandbox(), over, done]), Step::Stop(vec![sandbox().id]));
+}
+
+#[test]
+fn a_sidecar_with_a_startup_probe_holds_the_work_until_that_succeeds() {
+    let pod = with_inits(json!([{"name": "s", "image": "img:1", "restartPolicy": "Always",
+        "startupProbe": {"exec": {"command": ["x"]}}}]));
+    let side = record("p", Role::Init, "s", 0);
+    let records = [sandbox(), side.clone()];
+    assert_eq!(step(&pod, &records), Step::Idle);
+    let mut memory = Memory::default();
+    memory.probes.insert(side.id, Probed { started: true, ..Probed::default() });
+    let next = plan(&pod, &records, &memory, now()).step;
+    assert!(matches!(next, Step::Start { role: Role::App, .. }), "{next:?}");
+}
+
+#[test]
+fn an_ephemeral_container_starts_once() {
+    let mut pod = pod("p", "Always", &["a"]);
+    pod.spec.as_mut().unwrap().ephemeral_containers =
+        serde_json::from_value(json!([{"name": "debug", "image": "img:1"}])).unwrap();
+    let working = record("p", Role::App, "a", 0);
+    let next = step(&pod, &[sandbox(), working.clone()]);
+    assert!(matches!(&next, Step::Start { role: Role::Ephemeral, name, .. } if name == "debug"));
+    let mut debug = record("p", Role::Ephemeral, "debug", 0);
+    assert_eq!(step(&pod, &[sandbox(), working.clone(), debug.clone()]), Step::Idle);
+    (debug.state, debug.exit_code) = (RunState::Exited, 1);
+    assert_eq!(step(&pod, &[sandbox(), working, debug]), Step::Idle);
+}
+
+#[test]
+fn what_a_probe_condemned_is_stopped() {
+    let pod = pod("p", "Always", &["a"]);
+    let running = record("p", Role::App, "a", 0);
+    let mut memory = Memory::default();
+    let failed = Probed { failed: Some("no".into()), ..Probed::default() };
+    memory.probes.insert(running.id.clone(), failed);
+    let next = plan(&pod, &[sandbox(), running.clone()], &memory, now()).step;
+    assert_eq!(next, Step::Stop(vec![running.id]));
+}
+
+#[test]
+fn a_deadline_is_waited_for_and_ends_everything() {
+    let mut pod = pod("p", "Always", &["a"]);
+    pod.spec.as_mut().unwrap().active_deadline_seconds = Some(5);
+    let memory = Memory { started_at: Some(now()), ..Memory::default() };
+    let records = [sandbox(), record("p", Role::App, "a", 0)];
+    let early = plan(&pod, &records, &memory, now());
+    assert_eq!(early, Plan { step: Step::Idle, wake: Some(now() + 5.seconds()) });
+    let late = plan(&pod, &records, &memory, now() + 5.seconds());
+    assert_eq!(late.step, Step::Stop(vec![records[1].id.clone()]));
 }

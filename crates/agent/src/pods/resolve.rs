@@ -1,15 +1,17 @@
 //! From a pod to what the runtime needs: every reference resolved, every default applied.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SecurityContext};
 use quorate_objects::quantity;
 
 use super::env::{Lookup, NodeValues, expand, variables};
 use super::{plan, volumes};
+use crate::dns::zone;
 use crate::runtime::{
-    Bind, ContainerSpec, Cpu, Dns, HostPort, PodRef, PullPolicy, Role, SandboxSpec, Security,
+    Bind, ContainerSpec, Cpu, Dns, HostPort, PidNamespace, PodRef, PullPolicy, Role, SandboxSpec,
+    Security,
 };
 
 /// Kubernetes' default.
@@ -36,9 +38,35 @@ pub fn grace(pod: &Pod) -> u32 {
     deleting.or(own).and_then(|s| u32::try_from(s).ok()).unwrap_or(DEFAULT_GRACE)
 }
 
-/// The pod's sandbox.
+/// The pod's resolver: the cluster's names first, unless the pod wants the node's resolver or
+/// none at all; then what the pod adds itself.
+fn dns(spec: &PodSpec, namespace: &str, server: Option<Ipv4Addr>) -> Dns {
+    let own = spec.dns_config.clone().unwrap_or_default();
+    let cluster = match spec.dns_policy.as_deref() {
+        Some("Default" | "None") => false,
+        Some("ClusterFirstWithHostNet") => true,
+        _ => spec.host_network != Some(true),
+    };
+    let mut dns = Dns::default();
+    if let Some(server) = server.filter(|_| cluster) {
+        dns.servers.push(server.to_string());
+        let domains = [format!("{namespace}.svc."), "svc.".to_owned(), String::new()];
+        dns.searches.extend(domains.map(|domain| format!("{domain}{}", zone::DOMAIN)));
+        dns.options.push("ndots:5".to_owned());
+    }
+    dns.servers.extend(own.nameservers.unwrap_or_default());
+    dns.searches.extend(own.searches.unwrap_or_default());
+    for option in own.options.unwrap_or_default() {
+        let Some(name) = option.name else { continue };
+        dns.options.retain(|known| known.split(':').next() != Some(&name));
+        dns.options.push(option.value.map_or_else(|| name.clone(), |v| format!("{name}:{v}")));
+    }
+    dns
+}
+
+/// The pod's sandbox. `server` is the node's name server for the cluster's names.
 #[must_use]
-pub fn sandbox(pod: &Pod, attempt: u32, host_ip: IpAddr) -> SandboxSpec {
+pub fn sandbox(pod: &Pod, attempt: u32, host_ip: IpAddr, server: Option<Ipv4Addr>) -> SandboxSpec {
     let spec = pod.spec.clone().unwrap_or_default();
     let host_network = spec.host_network == Some(true);
     let mut ports = Vec::new();
@@ -57,11 +85,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, host_ip: IpAddr) -> SandboxSpec {
     let extra_hosts = aliases
         .flat_map(|a| a.hostnames.iter().flatten().map(move |name| format!("{name}:{}", a.ip)))
         .collect();
-    let config = spec.dns_config.unwrap_or_default();
-    let options = config.options.unwrap_or_default().into_iter().filter_map(|o| {
-        let name = o.name?;
-        Some(o.value.map_or_else(|| name.clone(), |value| format!("{name}:{value}")))
-    });
+    let dns = dns(&spec, pod.metadata.namespace.as_deref().unwrap_or_default(), server);
     let mut hostname = spec.hostname.or(pod.metadata.name.clone()).unwrap_or_default();
     hostname.truncate(HOSTNAME);
     SandboxSpec {
@@ -71,11 +95,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, host_ip: IpAddr) -> SandboxSpec {
         host_network,
         ports,
         extra_hosts,
-        dns: Dns {
-            servers: config.nameservers.unwrap_or_default(),
-            searches: config.searches.unwrap_or_default(),
-            options: options.collect(),
-        },
+        dns,
         sysctls: spec
             .security_context
             .and_then(|s| s.sysctls)
@@ -159,7 +179,11 @@ pub fn container(
         failures: making.failures,
         sandbox: making.sandbox.to_owned(),
         host_network: pod_spec.host_network == Some(true),
-        host_pid: pod_spec.host_pid == Some(true),
+        pid: match (pod_spec.host_pid, pod_spec.share_process_namespace) {
+            (Some(true), _) => PidNamespace::Host,
+            (_, Some(true)) => PidNamespace::Of(making.sandbox.to_owned()),
+            _ => PidNamespace::Own,
+        },
         grace: grace(pod),
         image: container.image.clone().unwrap_or_default(),
         command: words(&container.command),

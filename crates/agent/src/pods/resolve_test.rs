@@ -45,7 +45,7 @@ fn host_ports_listen_at_the_nodes_address() {
             {"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}
         ]}]},
     }));
-    let spec = sandbox(&pod, 0, "127.0.1.1".parse().unwrap());
+    let spec = sandbox(&pod, 0, "127.0.1.1".parse().unwrap(), None);
     assert_eq!(spec.hostname, "p");
     assert_eq!(spec.ports.len(), 1);
     assert_eq!((spec.ports[0].host_ip.as_str(), spec.ports[0].host_port), ("127.0.1.1", 8080));
@@ -68,4 +68,32 @@ fn a_sub_path_stays_inside() {
     assert!(sub_path(folder.path(), "../x").is_err());
     std::os::unix::fs::symlink("/", folder.path().join("out")).unwrap();
     assert!(sub_path(folder.path(), "out/etc").is_err());
+}
+
+#[test]
+fn pods_look_up_the_clusters_names_first() {
+    let server = Some("10.1.0.1".parse().unwrap());
+    let of = |more: serde_json::Value| {
+        let mut pod = crate::pods::fake::pod("p", "Always", &["a"]);
+        let mut spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        pod.spec = serde_json::from_value(spec).unwrap();
+        sandbox(&pod, 0, "127.0.1.1".parse().unwrap(), server).dns
+    };
+    let usual = of(serde_json::json!({}));
+    assert_eq!(usual.servers, ["10.1.0.1"]);
+    let domains = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+    assert_eq!(usual.searches, domains);
+    assert_eq!(usual.options, ["ndots:5"]);
+    assert_eq!(of(serde_json::json!({"dnsPolicy": "Default"})), Dns::default());
+    assert_eq!(of(serde_json::json!({"hostNetwork": true})), Dns::default());
+    let own = of(serde_json::json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}]}}));
+    assert_eq!(
+        (own.servers, own.options),
+        (vec!["9.9.9.9".to_owned()], vec!["ndots:2".to_owned(), "rotate".to_owned()])
+    );
+    let mixed =
+        of(serde_json::json!({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}));
+    assert_eq!(mixed.options, ["ndots:2"]);
 }

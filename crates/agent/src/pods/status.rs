@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::plan::{Failure, Memory, newest, outcome, previous, restart_due, restarts};
+use super::plan::{
+    Failure, Memory, deadline, ephemeral, has_started, is_sidecar, newest, outcome, previous,
+    restart_due, restarts, sandbox_ip,
+};
 use crate::runtime::{Record, Role, RunState};
 
 /// What the status is computed from.
@@ -39,19 +42,37 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         .flatten()
         .map(|c| container_status(input, c, Role::Init, true))
         .collect();
-    let initialized = inits.iter().all(|s| s.ready);
+    let specs = spec.init_containers.iter().flatten();
+    let initialized = inits.iter().zip(specs).all(|(status, init)| {
+        if is_sidecar(init) { status.started == Some(true) } else { status.ready }
+    });
     let apps: Vec<ContainerStatus> = spec
         .containers
         .iter()
         .map(|c| container_status(input, c, Role::App, initialized))
         .collect();
+    let ephemeral: Vec<ContainerStatus> = ephemeral(input.pod)
+        .iter()
+        .map(|c| container_status(input, c, Role::Ephemeral, true))
+        .collect();
     status.phase = Some(phase(input, initialized, &apps).to_owned());
-    conditions(input, &mut status, initialized, &apps);
+    if late(input) {
+        status.phase = Some("Failed".to_owned());
+        status.reason = Some("DeadlineExceeded".to_owned());
+        status.message =
+            Some("Pod was active on the node longer than the specified deadline".to_owned());
+    }
+    let besides = spec.init_containers.iter().flatten().zip(&inits);
+    let besides = besides.filter(|(init, _)| is_sidecar(init)).map(|(_, status)| status);
+    conditions(input, &mut status, initialized, &besides.chain(&apps).collect::<Vec<_>>());
     status.init_container_statuses = (!inits.is_empty()).then_some(inits);
     status.container_statuses = Some(apps);
+    status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
+    status.qos_class.get_or_insert_with(|| qos_class(spec).to_owned());
     status.host_ip = Some(input.host_ip.to_string());
     status.host_ips = Some(vec![HostIP { ip: input.host_ip.to_string() }]);
-    let ip = if spec.host_network == Some(true) { Some(input.host_ip) } else { pod_ip(input) };
+    let own = || sandbox_ip(input.records);
+    let ip = if spec.host_network == Some(true) { Some(input.host_ip) } else { own() };
     if let Some(ip) = ip {
         status.pod_ip = Some(ip.to_string());
         status.pod_ips = Some(vec![PodIP { ip: ip.to_string() }]);
@@ -60,13 +81,31 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
     status
 }
 
-fn pod_ip(input: &Input<'_>) -> Option<IpAddr> {
-    input
-        .records
-        .iter()
-        .filter(|r| r.role == Role::Sandbox && r.state == RunState::Running)
-        .max_by_key(|r| r.attempt)
-        .and_then(|r| r.ip)
+/// Has the pod been active for longer than it may?
+fn late(input: &Input<'_>) -> bool {
+    let ended = outcome(input.pod, input.records).is_some();
+    !ended && deadline(input.pod, input.memory.started_at).is_some_and(|at| at <= input.now)
+}
+
+/// Kubernetes' class of service, by what containers request and may use.
+fn qos_class(spec: &PodSpec) -> &'static str {
+    let mut requests = false;
+    let mut guaranteed = true;
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let resources = container.resources.clone().unwrap_or_default();
+        let (limits, wanted) =
+            (resources.limits.unwrap_or_default(), resources.requests.unwrap_or_default());
+        for name in ["cpu", "memory"] {
+            let (limit, request) = (limits.get(name), wanted.get(name));
+            requests |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (requests, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
 }
 
 fn phase(input: &Input<'_>, initialized: bool, apps: &[ContainerStatus]) -> &'static str {
@@ -114,8 +153,14 @@ fn container_status(
             }),
             ..Default::default()
         });
-        status.started = Some(true);
-        status.ready = role == Role::App && !record.unready && !input.memory.unready.contains(name);
+        let started = has_started(container, record, input.memory);
+        let probed = || input.memory.probes.get(&record.id).is_some_and(|probed| probed.ready);
+        let counts = role == Role::App || (role == Role::Init && is_sidecar(container));
+        status.started = Some(started);
+        status.ready = counts
+            && started
+            && !record.unready
+            && (container.readiness_probe.is_none() || probed());
         return status;
     }
     status.started = Some(false);
@@ -204,10 +249,11 @@ fn conditions(
     input: &Input<'_>,
     status: &mut PodStatus,
     initialized: bool,
-    apps: &[ContainerStatus],
+    containers: &[&ContainerStatus],
 ) {
     let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let unready: Vec<&str> = apps.iter().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    let unready: Vec<&str> =
+        containers.iter().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
     let reason = if finished { "PodCompleted" } else { "ContainersNotReady" };
     let message = format!("containers with unready status: [{}]", unready.join(" "));
     let not_ready = (!unready.is_empty()).then_some((reason, message));
@@ -217,8 +263,20 @@ fn conditions(
     set(&mut list, "PodScheduled", None, input.now);
     set(&mut list, "Initialized", uninitialized, input.now);
     set(&mut list, "ContainersReady", not_ready.clone(), input.now);
+    let not_ready = not_ready.or_else(|| gate(input, &list));
     set(&mut list, "Ready", not_ready, input.now);
     status.conditions = Some(list);
+}
+
+/// The first readiness gate that somebody keeps closed.
+fn gate(input: &Input<'_>, list: &[PodCondition]) -> Option<(&'static str, String)> {
+    let gates = input.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let assigned = input.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let known: Vec<&PodCondition> = assigned.chain(list).collect();
+    let open = |kind: &str| known.iter().any(|c| c.type_ == kind && c.status == "True");
+    let closed = gates.map(|gate| gate.condition_type.as_str()).find(|kind| !open(kind))?;
+    let text = format!("the status of pod readiness gate \"{closed}\" is not \"True\"");
+    Some(("ReadinessGatesNotReady", text))
 }
 
 /// True, or false with reason and message. A condition that stays keeps its time.

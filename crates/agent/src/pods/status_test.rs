@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use serde_json::json;
+
 use super::*;
 use crate::pods::fake::{pod, record};
+use crate::pods::prober::Probed;
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -97,17 +100,88 @@ fn conditions_keep_their_time_until_they_change() {
     assert_eq!(serde_json::from_value::<PodStatus>(json).unwrap(), first, "as it comes back");
 }
 
-#[test]
-fn a_probe_can_make_a_running_container_unready() {
-    let object = pod("p", "Always", &["a"]);
+fn probed(started: bool, ready: bool) -> Memory {
     let mut memory = Memory::default();
-    memory.unready.insert("a".into());
+    let id = record("p", Role::App, "a", 0).id;
+    memory.probes.insert(id, Probed { started, ready, failed: None });
+    memory
+}
+
+fn with(object: &Pod, path: &str, value: serde_json::Value) -> Pod {
+    let mut json = serde_json::to_value(object).unwrap();
+    *json.pointer_mut(path).unwrap() = value;
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn probes_decide_what_is_started_and_ready() {
+    let container = json!({"name": "a", "image": "img:1",
+        "startupProbe": {"exec": {"command": ["x"]}},
+        "readinessProbe": {"exec": {"command": ["x"]}}});
+    let object = with(&pod("p", "Always", &["a"]), "/spec/containers/0", container);
     let running = [record("p", Role::Sandbox, "", 0), record("p", Role::App, "a", 0)];
-    let status = status(&object, &running, &memory, now());
-    assert_eq!(status.phase.as_deref(), Some("Running"));
-    let ready = condition(&status, "Ready");
+    for (started, ready, says) in
+        [(false, false, (false, false)), (true, false, (true, false)), (true, true, (true, true))]
+    {
+        let status = status(&object, &running, &probed(started, ready), now());
+        let container = &status.container_statuses.as_ref().unwrap()[0];
+        assert_eq!((container.started, container.ready), (Some(says.0), says.1));
+        assert_eq!(status.phase.as_deref(), Some("Running"));
+        let condition = condition(&status, "Ready");
+        assert_eq!(condition.status, if says.1 { "True" } else { "False" });
+        let reason = (!says.1).then_some("ContainersNotReady");
+        assert_eq!(condition.reason.as_deref(), reason);
+    }
+    let unknown = status(&object, &running, &Memory::default(), now());
+    assert!(!unknown.container_statuses.unwrap()[0].ready, "not probed yet");
+}
+
+#[test]
+fn a_readiness_gate_keeps_a_pod_from_being_ready() {
+    let mut object = pod("p", "Always", &["a"]);
+    object.spec.as_mut().unwrap().readiness_gates =
+        serde_json::from_value(json!([{"conditionType": "example.org/open"}])).unwrap();
+    let running = [record("p", Role::Sandbox, "", 0), record("p", Role::App, "a", 0)];
+    let closed = status(&object, &running, &Memory::default(), now());
+    let ready = condition(&closed, "Ready");
     assert_eq!(
         (ready.status.as_str(), ready.reason.as_deref()),
-        ("False", Some("ContainersNotReady"))
+        ("False", Some("ReadinessGatesNotReady"))
     );
+    assert_eq!(condition(&closed, "ContainersReady").status, "True");
+    object.status = serde_json::from_value(json!({"conditions": [
+        {"type": "example.org/open", "status": "True"}]}))
+    .unwrap();
+    let open = status(&object, &running, &Memory::default(), now());
+    assert_eq!(condition(&open, "Ready").status, "True");
+}
+
+#[test]
+fn a_pod_that_runs_for_too_long_has_failed() {
+    let mut object = pod("p", "Always", &["a"]);
+    object.spec.as_mut().unwrap().active_deadline_seconds = Some(5);
+    let running = [record("p", Role::Sandbox, "", 0), record("p", Role::App, "a", 0)];
+    let memory = Memory { started_at: Some(now()), ..Memory::default() };
+    let early = status(&object, &running, &memory, now() + SignedDuration::from_secs(4));
+    assert_eq!((early.phase.as_deref(), early.reason), (Some("Running"), None));
+    let late = status(&object, &running, &memory, now() + SignedDuration::from_secs(5));
+    assert_eq!(late.phase.as_deref(), Some("Failed"));
+    assert_eq!(late.reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[test]
+fn classes_of_service() {
+    let one = json!({"cpu": "1", "memory": "1Gi"});
+    for (resources, class) in [
+        (json!({}), "BestEffort"),
+        (json!({"requests": {"cpu": "1"}}), "Burstable"),
+        (json!({"limits": one}), "Guaranteed"),
+        (json!({"limits": one, "requests": one}), "Guaranteed"),
+        (json!({"limits": one, "requests": {"cpu": "500m"}}), "Burstable"),
+    ] {
+        let container = json!({"name": "a", "image": "img:1", "resources": resources});
+        let object = with(&pod("p", "Always", &["a"]), "/spec/containers/0", container);
+        let status = status(&object, &[], &Memory::default(), now());
+        assert_eq!(status.qos_class.as_deref(), Some(class), "{resources}");
+    }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{KeyToPath, Pod, Volume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 
 use super::env::{Lookup, NodeValues, field};
 
@@ -102,45 +102,98 @@ fn files(
     lookup: &dyn Lookup,
     node: &NodeValues,
 ) -> Result<Option<Files>, String> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let sources = Sources { pod, lookup, node };
     if let Some(source) = &volume.config_map {
-        let name = source.name.as_str();
-        let Some(found) = lookup.config_map(namespace, name) else {
-            let missing = format!("configmap \"{name}\" not found");
-            return optional(source.optional, missing);
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        let items = source.items.as_deref();
+        return sources.config_map(&source.name, items, mode, source.optional).map(Some);
+    }
+    if let Some(source) = &volume.secret {
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        return sources.secret(name, source.items.as_deref(), mode, source.optional).map(Some);
+    }
+    if let Some(source) = &volume.downward_api {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        return sources.downward(source.items.as_deref().unwrap_or_default(), mode).map(Some);
+    }
+    let Some(projected) = &volume.projected else { return Ok(None) };
+    let mode = projected.default_mode.unwrap_or(DEFAULT_MODE);
+    let mut all = Files::new();
+    for source in projected.sources.iter().flatten() {
+        if let Some(source) = &source.config_map {
+            let items = source.items.as_deref();
+            all.extend(sources.config_map(&source.name, items, mode, source.optional)?);
+        }
+        if let Some(source) = &source.secret {
+            let items = source.items.as_deref();
+            all.extend(sources.secret(&source.name, items, mode, source.optional)?);
+        }
+        if let Some(source) = &source.downward_api {
+            all.extend(sources.downward(source.items.as_deref().unwrap_or_default(), mode)?);
+        }
+        // Tokens of service accounts: nobody issues them for pods yet, so there is no file.
+    }
+    Ok(Some(all))
+}
+
+/// Where files come from.
+struct Sources<'a> {
+    pod: &'a Pod,
+    lookup: &'a dyn Lookup,
+    node: &'a NodeValues,
+}
+
+impl Sources<'_> {
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn config_map(
+        &self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        mode: i32,
+        optional: Option<bool>,
+    ) -> Result<Files, String> {
+        let Some(found) = self.lookup.config_map(self.namespace(), name) else {
+            return missing(optional, format!("configmap \"{name}\" not found"));
         };
         let mut data: BTreeMap<String, Vec<u8>> =
             found.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())).collect();
         data.extend(found.binary_data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)));
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        return select(data, source.items.as_deref(), mode, source.optional).map(Some);
+        select(data, items, mode, optional)
     }
-    if let Some(source) = &volume.secret {
-        let name = source.secret_name.as_deref().unwrap_or_default();
-        let Some(found) = lookup.secret(namespace, name) else {
-            return optional(source.optional, format!("secret \"{name}\" not found"));
+
+    fn secret(
+        &self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        mode: i32,
+        optional: Option<bool>,
+    ) -> Result<Files, String> {
+        let Some(found) = self.lookup.secret(self.namespace(), name) else {
+            return missing(optional, format!("secret \"{name}\" not found"));
         };
         let data = found.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)).collect();
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        return select(data, source.items.as_deref(), mode, source.optional).map(Some);
+        select(data, items, mode, optional)
     }
-    if let Some(source) = &volume.downward_api {
+
+    fn downward(&self, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Files, String> {
         let mut files = Files::new();
-        for item in source.items.iter().flatten() {
+        for item in items {
             let Some(reference) = &item.field_ref else {
                 return Err("downwardAPI knows only fieldRef".into());
             };
-            let text = field(pod, &reference.field_path, node)?;
-            let mode = item.mode.or(source.default_mode).unwrap_or(DEFAULT_MODE);
-            files.insert(item.path.clone(), (text.into_bytes(), mode));
+            let text = field(self.pod, &reference.field_path, self.node)?;
+            files.insert(item.path.clone(), (text.into_bytes(), item.mode.unwrap_or(mode)));
         }
-        return Ok(Some(files));
+        Ok(files)
     }
-    Ok(None)
 }
 
-fn optional(optional: Option<bool>, missing: String) -> Result<Option<Files>, String> {
-    if optional == Some(true) { Ok(Some(Files::new())) } else { Err(missing) }
+fn missing(optional: Option<bool>, message: String) -> Result<Files, String> {
+    if optional == Some(true) { Ok(Files::new()) } else { Err(message) }
 }
 
 /// All keys, or those that `items` names.

@@ -31,3 +31,27 @@ fn a_file_cannot_leave_its_volume() {
         assert!(write_files(&folder.path().join("v"), &files(&[(name, "")])).is_err(), "{name}");
     }
 }
+
+#[test]
+fn a_projected_volume_has_the_files_of_all_its_sources() {
+    let lookup = crate::assignments::SharedLookup(std::sync::Arc::default());
+    let object: Pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "p", "namespace": "default", "labels": {"app": "x"}}}))
+    .unwrap();
+    let volume = |sources: serde_json::Value| -> Volume {
+        let value = serde_json::json!({"name": "v", "projected": {"sources": sources}});
+        serde_json::from_value(value).unwrap()
+    };
+    let node = NodeValues::default();
+    let good = volume(serde_json::json!([
+        {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+        {"configMap": {"name": "none", "optional": true}},
+        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+    ]));
+    let files = super::files(&object, &good, &lookup, &node).unwrap().unwrap();
+    assert_eq!(files["name"].0, b"p");
+    assert_eq!(files["labels"].0, b"app=\"x\"");
+    let missing = volume(serde_json::json!([{"secret": {"name": "none"}}]));
+    let error = super::files(&object, &missing, &lookup, &node).unwrap_err();
+    assert!(error.contains("none"), "{error}");
+}

@@ -8,17 +8,21 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Volume};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::env::NodeValues;
 use super::outbox::Outbox;
-use super::plan::{Failure, Memory, Plan, Step, plan, plan_end};
+use super::plan::{Failure, Memory, Plan, Step, ephemeral, newest, plan, plan_end, sandbox_ip};
+use super::prober::Prober;
 use super::resolve::{self, Making};
-use super::{status, volumes};
+use super::{probe, status, volumes};
 use crate::assignments::{Shared, SharedLookup};
-use crate::runtime::{ImageError, PodRef, Record, Role, RunState, Runtime, RuntimeError};
+use crate::dns;
+use crate::runtime::{
+    ImageError, PidNamespace, PodRef, Record, Role, RunState, Runtime, RuntimeError,
+};
 
 /// Looks again even when nothing was heard: an event may have been lost.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -74,6 +78,7 @@ pub struct Worker {
     desired: watch::Receiver<Desired>,
     wake: Arc<Notify>,
     memory: Memory,
+    prober: Prober,
     /// The last known object, for its grace and its last status.
     object: Option<Arc<Pod>>,
     status: Option<PodStatus>,
@@ -89,8 +94,18 @@ impl Worker {
         desired: watch::Receiver<Desired>,
         wake: Arc<Notify>,
     ) -> Self {
-        let memory = Memory::default();
-        Self { context, pod, desired, wake, memory, object: None, status: None, gone: false }
+        let (memory, prober) = (Memory::default(), Prober::new(wake.clone()));
+        Self {
+            context,
+            pod,
+            desired,
+            wake,
+            memory,
+            prober,
+            object: None,
+            status: None,
+            gone: false,
+        }
     }
 
     /// Works until nothing of a removed pod is left. Dropping it stops nothing.
@@ -136,6 +151,7 @@ impl Worker {
             return self.end(desired, &records, now).await;
         }
         let Desired::Assigned(pod) = desired else { return Ok(None) };
+        self.probe(pod, &records);
         self.tell(pod, &records, now);
         let Plan { step, wake } = plan(pod, &records, &self.memory, now);
         if step == Step::Idle {
@@ -149,7 +165,9 @@ impl Worker {
         debug!(pod = %self.pod, ?step, "step");
         let mut interrupt = self.desired.clone();
         tokio::select! {
-            result = take(&self.context, pod, &records, &step) => self.note(&step, result),
+            result = Box::pin(take(&self.context, pod, &records, &step)) => {
+                self.note(&step, result)
+            }
             // A pull may last; a deletion does not wait for it.
             _ = until_ending(&mut interrupt) => Ok(None),
         }
@@ -185,8 +203,17 @@ impl Worker {
                 return Ok(Some(RETRY));
             }
         }
-        self.memory.condemned.clear();
         Ok(None)
+    }
+
+    /// Probes what runs, and takes in what probes have found.
+    fn probe(&mut self, pod: &Pod, records: &[Record]) {
+        let known = self.status.as_ref().or(pod.status.as_ref());
+        let (runtime, host) = (&self.context.runtime, self.context.node_address);
+        if runtime.runs_processes() {
+            self.prober.sync(runtime, pod, records, known, host);
+        }
+        self.memory.probes = self.prober.results();
     }
 
     /// Leads a pod to its end.
@@ -204,6 +231,7 @@ impl Worker {
             && records.iter().any(|r| r.role != Role::Sandbox)
         {
             // The last status with containers in it; after them there is nothing to see.
+            self.probe(pod, records);
             self.tell(pod, records, now);
         }
         match plan_end(records) {
@@ -211,9 +239,10 @@ impl Worker {
                 let grace = self.grace(assigned.as_deref(), records);
                 info!(pod = %self.pod, grace_seconds = grace.as_secs(), "stopping");
                 let mut interrupt = self.desired.clone();
-                let stops = stop_all(&self.context, &ids, grace);
+                let pod = assigned.as_deref().or(self.object.as_deref());
+                let stops = stop_all(&self.context, pod, records, &ids, grace);
                 tokio::select! {
-                    result = stops => result?,
+                    result = Box::pin(stops) => result?,
                     // Perhaps with less grace now.
                     changed = interrupt.changed() => drop(changed),
                 }
@@ -269,6 +298,10 @@ impl Worker {
             return;
         }
         let empty = PodStatus::default();
+        self.memory.started_at = self.memory.started_at.or_else(|| {
+            let told = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+            told.map(|time| time.0).or(Some(now))
+        });
         let previous = self.status.as_ref().or(pod.status.as_ref()).unwrap_or(&empty);
         let computed = status::compute(&status::Input {
             pod,
@@ -284,8 +317,12 @@ impl Worker {
 
     /// A ConfigMap may have changed: its files follow.
     async fn refresh_volumes(&self, pod: &Arc<Pod>) {
-        let files =
-            |v: &k8s_openapi::api::core::v1::Volume| v.config_map.is_some() || v.secret.is_some();
+        let files = |v: &Volume| {
+            v.config_map.is_some()
+                || v.secret.is_some()
+                || v.projected.is_some()
+                || v.downward_api.is_some()
+        };
         if !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(files) {
             return;
         }
@@ -327,9 +364,53 @@ async fn until_ending(desired: &mut watch::Receiver<Desired>) {
     }
 }
 
-async fn stop_all(context: &Context, ids: &[String], grace: Duration) -> Result<(), RuntimeError> {
-    let stops = ids.iter().map(|id| context.runtime.stop(id, grace));
+/// What is left of the grace after a preStop hook is at least this long.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// Stops containers at once, each after its preStop hook, which has the same grace.
+async fn stop_all(
+    context: &Context,
+    pod: Option<&Pod>,
+    records: &[Record],
+    ids: &[String],
+    grace: Duration,
+) -> Result<(), RuntimeError> {
+    let stops = ids.iter().map(async |id| {
+        let begun = tokio::time::Instant::now();
+        let record = records.iter().find(|record| record.id == *id);
+        let mut grace = grace;
+        if let (Some(pod), Some(record)) = (pod, record)
+            && let Some(container) = find_container(pod, record.role, &record.container)
+            && let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone())
+            && context.runtime.runs_processes()
+            && !grace.is_zero()
+        {
+            let target = target(context, container, record, records);
+            let ran = tokio::time::timeout(grace, probe::hook(&target, &hook)).await;
+            match ran {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(pod = %record.pod, error, "a preStop hook failed"),
+                Err(_) => warn!(pod = %record.pod, "a preStop hook took all of the grace"),
+            }
+            grace = grace.saturating_sub(begun.elapsed()).max(LEAST_GRACE);
+        }
+        context.runtime.stop(id, grace).await
+    });
     join_all(stops).await.into_iter().collect()
+}
+
+fn target(
+    context: &Context,
+    container: Container,
+    record: &Record,
+    records: &[Record],
+) -> probe::Target {
+    probe::Target {
+        runtime: context.runtime.clone(),
+        id: record.id.clone(),
+        ip: sandbox_ip(records).unwrap_or(context.node_address),
+        container: Arc::new(container),
+    }
 }
 
 /// Takes a step of a pod that shall run.
@@ -343,7 +424,7 @@ async fn take(
         Step::Idle | Step::Gone => Ok(()),
         Step::Stop(ids) => {
             let grace = Duration::from_secs(u64::from(resolve::grace(pod)));
-            Ok(stop_all(context, ids, grace).await?)
+            Ok(stop_all(context, Some(pod), records, ids, grace).await?)
         }
         Step::Remove(ids) => {
             for id in ids {
@@ -361,7 +442,8 @@ async fn take(
 
 async fn start_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(), StepError> {
     let failed = |message| StepError::Failed { reason: "CreatePodSandboxError", message };
-    let spec = resolve::sandbox(pod, attempt, context.node_address);
+    let server = context.objects.read().pod_cidr().and_then(|range| dns::address(&range));
+    let spec = resolve::sandbox(pod, attempt, context.node_address, server);
     if let Network::Waiting(why) = context.network.borrow().clone()
         && !spec.host_network
     {
@@ -407,6 +489,9 @@ async fn start_container(
     values.pod_ip = sandbox
         .and_then(|r| r.ip)
         .map_or_else(|| values.host_ip.clone(), |address| address.to_string());
+    let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.clone());
+    let begun = container.clone();
+    let target_container = ephemeral_target(pod, &container.name);
     let (shared, pod) = (context.clone(), pod.clone());
     let (role, attempt, failures) = (making.role, making.attempt, making.failures);
     let sandbox = making.sandbox.to_owned();
@@ -418,10 +503,15 @@ async fn start_container(
         resolve::container(folder, &pod, &container, &making, &lookup, &values)
     });
     let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };
-    let spec = resolved
+    let mut spec = resolved
         .await
         .map_err(|e| config_error(format!("cannot prepare the container: {e}")))?
         .map_err(config_error)?;
+    if let Some(name) = target_container.filter(|_| role == Role::Ephemeral) {
+        let running = newest(records, Role::App, &name).filter(|r| r.state == RunState::Running);
+        let missing = || config_error(format!("container \"{name}\" does not run"));
+        spec.pid = PidNamespace::Of(running.ok_or_else(missing)?.id.clone());
+    }
     match context.runtime.start_container(&spec).await {
         // The engine keeps what it could not start, with the reason; back-off follows from
         // that. What it could not even make leaves no trace but this.
@@ -433,16 +523,37 @@ async fn start_container(
             if traced {
                 return Ok(());
             }
-            Err(StepError::Failed { reason: "CreateContainerError", message })
+            return Err(StepError::Failed { reason: "CreateContainerError", message });
         }
-        other => Ok(other?),
+        other => other?,
     }
+    let Some(hook) = hook.filter(|_| context.runtime.runs_processes()) else { return Ok(()) };
+    let all = context.runtime.list(Some(&spec.pod.uid)).await?;
+    let record = all.iter().find(|r| {
+        r.container == spec.name && r.attempt == spec.attempt && r.state == RunState::Running
+    });
+    let Some(record) = record else { return Ok(()) };
+    let target = target(context, begun, record, &all);
+    if let Err(message) = probe::hook(&target, &hook).await {
+        // As Kubernetes does: a container whose beginning failed does not go on.
+        let grace = Duration::from_secs(u64::from(spec.grace));
+        context.runtime.stop(&record.id, grace).await?;
+        return Err(StepError::Failed { reason: "PostStartHookError", message });
+    }
+    Ok(())
+}
+
+/// The container whose processes an ephemeral one sees.
+fn ephemeral_target(pod: &Pod, name: &str) -> Option<String> {
+    let mut all = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    all.find(|one| one.name == name)?.target_container_name.clone().filter(|n| !n.is_empty())
 }
 
 fn find_container(pod: &Pod, role: Role, name: &str) -> Option<Container> {
     let spec = pod.spec.as_ref()?;
     let list = match role {
         Role::Init => spec.init_containers.as_ref()?,
+        Role::Ephemeral => return ephemeral(pod).into_iter().find(|c| c.name == name),
         _ => &spec.containers,
     };
     list.iter().find(|c| c.name == name).cloned()

@@ -225,6 +225,10 @@ fn nothing_runs<T>() -> Result<T, RuntimeError> {
 
 #[async_trait]
 impl Runtime for Hollow {
+    fn runs_processes(&self) -> bool {
+        false
+    }
+
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         Ok(RuntimeInfo { name: "hollow".into(), version: env!("CARGO_PKG_VERSION").into() })
     }

@@ -19,7 +19,7 @@ fn pod(annotations: &[(&str, &str)]) -> k8s_openapi::api::core::v1::Pod {
 
 async fn start(hollow: &Hollow, annotations: &[(&str, &str)]) {
     let pod = pod(annotations);
-    let sandbox = resolve::sandbox(&pod, 0, "127.0.0.1".parse().unwrap());
+    let sandbox = resolve::sandbox(&pod, 0, "127.0.0.1".parse().unwrap(), None);
     hollow.start_sandbox(&sandbox).await.unwrap();
     let spec: k8s_openapi::api::core::v1::Container =
         serde_json::from_value(json!({"name": "c", "image": "i:1"})).unwrap();
@@ -71,7 +71,7 @@ async fn annotations_say_when_it_is_ready_and_how_it_ends() {
 async fn wrong_annotations_are_named() {
     for (name, value) in [("run-seconds", "-1"), ("exit-code", "x"), ("cpu", "many")] {
         let pod = pod(&[(name, value)]);
-        let sandbox = resolve::sandbox(&pod, 0, "127.0.0.1".parse().unwrap());
+        let sandbox = resolve::sandbox(&pod, 0, "127.0.0.1".parse().unwrap(), None);
         let error = hollow().start_sandbox(&sandbox).await.unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(value), "{error}");
     }

@@ -270,8 +270,8 @@ pub struct ContainerSpec {
     pub sandbox: String,
     /// Share the node's network.
     pub host_network: bool,
-    /// Share the node's processes.
-    pub host_pid: bool,
+    /// Whose processes it sees.
+    pub pid: PidNamespace,
     /// Seconds to stop.
     pub grace: u32,
     /// Reference of the image.
@@ -298,6 +298,18 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Close it when the first who is attached to it has closed it.
     pub stdin_once: bool,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PidNamespace {
+    /// Its own.
+    #[default]
+    Own,
+    /// The node's.
+    Host,
+    /// Those of the container with this id.
+    Of(String),
 }
 
 /// A container's share of the processors.
@@ -418,6 +430,11 @@ pub struct Sample {
 /// containers that carry that node's labels.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// Do containers really run, so that probes and hooks have somebody to talk to?
+    fn runs_processes(&self) -> bool {
+        true
+    }
+
     /// Is it there? Cheap; used at start and to report the node's condition.
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError>;
 

@@ -107,6 +107,13 @@ impl Nodes for Service {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn get_usage(
+        &self,
+        _request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn attach(
         &self,
         _request: Request<Streaming<v1::AttachRequest>>,

@@ -18,12 +18,18 @@ use quorate_proto::v1::nodes_server::Nodes;
 use quorate_proto::v1::output::Data;
 use quorate_proto::v1::stream_request::Kind;
 use quorate_registry::Registry;
+use quorate_registry::metrics::NodeUsage;
 use quorate_store::SharedStore;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use feeds::Feeds;
 use table::Table;
+
+/// Thousands of nodes that come at once are written one after the other, nearly: each write
+/// then takes no longer than it may.
+const REGISTRATIONS: usize = 64;
 
 /// What every session needs.
 #[derive(Clone)]
@@ -34,6 +40,8 @@ pub(crate) struct Shared {
     pub heartbeat_interval: Duration,
     pub table: Arc<Table>,
     pub feeds: Arc<Feeds>,
+    /// Nodes being written at the same time.
+    pub registrations: Arc<Semaphore>,
     pub cancel: CancellationToken,
 }
 
@@ -52,8 +60,17 @@ impl NodesService {
     ) -> Self {
         let (table, cluster_id) = (Arc::default(), cluster_id.into());
         let feeds = Feeds::start(registry.clone(), cancel.clone());
-        let shared =
-            Shared { registry, store, cluster_id, heartbeat_interval, table, feeds, cancel };
+        let registrations = Arc::new(Semaphore::new(REGISTRATIONS));
+        let shared = Shared {
+            registry,
+            store,
+            cluster_id,
+            heartbeat_interval,
+            table,
+            feeds,
+            registrations,
+            cancel,
+        };
         Self { shared }
     }
 
@@ -119,6 +136,19 @@ impl Nodes for NodesService {
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_usage(
+        &self,
+        _request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let all = self.shared.registry.metrics().all();
+        let node = |(name, usage): (String, Arc<NodeUsage>)| v1::NodeUsage {
+            name,
+            report: Some(crate::convert::usage_report(&usage)),
+        };
+        let nodes = all.into_iter().map(node).collect();
+        Ok(Response::new(v1::GetUsageResponse { nodes }))
     }
 
     type PortForwardStream = BoxStream<'static, Result<v1::Output, Status>>;

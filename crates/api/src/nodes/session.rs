@@ -197,7 +197,9 @@ async fn follow(shared: &Shared, session: &Session, registration: &Registration)
         let lead = async {
             let Some(term) = now.ready else { return std::future::pending().await };
             assignments::caught_up(shared).await;
+            let permit = shared.registrations.acquire().await;
             registration.write(&shared.registry, term).await;
+            drop(permit);
             assignments::send(shared, session, term).await
         };
         tokio::select! {

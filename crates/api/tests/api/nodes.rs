@@ -369,6 +369,9 @@ async fn measurements_are_kept_until_their_node_goes() {
     soon("a measurement", until(true)).await;
     let (pod, node) = metrics.pod("default", "p").unwrap();
     assert_eq!((pod.containers[0].1.cpu_nanocores, node.node.cpu_nanocores), (5, 9));
+    let told = master.client().usage().await.unwrap();
+    assert_eq!((told[0].name.as_str(), told.len()), ("n1", 1));
+    assert_eq!(told[0].report.as_ref().unwrap().pods[0].containers[0].usage, usage(5));
     drop(session);
     soon("no measurement", until(false)).await;
 }

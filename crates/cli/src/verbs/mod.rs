@@ -23,6 +23,7 @@ mod run;
 mod scale;
 mod set;
 mod status;
+mod top;
 mod up;
 mod version;
 mod wait;
@@ -74,6 +75,8 @@ pub enum Command {
     Cp(cp::Cp),
     /// Forward local ports to a pod
     PortForward(port_forward::PortForward),
+    /// Show what nodes and pods use
+    Top(top::Top),
     /// Show events
     Events(events::Events),
     /// Look after a rollout
@@ -122,6 +125,7 @@ impl Command {
             Self::Attach(verb) => Box::pin(verb.run(context)).await,
             Self::Cp(verb) => Box::pin(verb.run(context)).await,
             Self::PortForward(verb) => Box::pin(verb.run(context)).await,
+            Self::Top(verb) => Box::pin(verb.run(context)).await,
             Self::Events(verb) => Box::pin(verb.run(context)).await,
             Self::Rollout(verb) => Box::pin(verb.run(context)).await,
             Self::Label(verb) => Box::pin(verb.run(context)).await,

@@ -8,7 +8,7 @@ use bollard::models::{
 };
 use jiff::Timestamp;
 
-use crate::runtime::{ContainerSpec, PodRef, Record, Role, RunState, SandboxSpec};
+use crate::runtime::{ContainerSpec, PidNamespace, PodRef, Record, Role, RunState, SandboxSpec};
 
 /// Labels that we write; adoption reads them.
 pub mod label {
@@ -203,7 +203,11 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
     let host = HostConfig {
         network_mode: Some(format!("container:{}", spec.sandbox)),
         ipc_mode: Some(format!("container:{}", spec.sandbox)),
-        pid_mode: spec.host_pid.then(|| "host".to_owned()),
+        pid_mode: match &spec.pid {
+            PidNamespace::Own => None,
+            PidNamespace::Host => Some("host".to_owned()),
+            PidNamespace::Of(id) => Some(format!("container:{id}")),
+        },
         binds: none_if_empty(binds.collect()),
         cpu_shares: spec.cpu.shares,
         cpu_period: spec.cpu.quota.map(|_| CPU_PERIOD),

@@ -23,7 +23,7 @@ fn container_spec() -> ContainerSpec {
         failures: 1,
         sandbox: "sb".into(),
         host_network: false,
-        host_pid: false,
+        pid: PidNamespace::Own,
         grace: 7,
         image: "img:1".into(),
         command: vec!["/run".into()],

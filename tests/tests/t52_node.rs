@@ -1,0 +1,292 @@
+//! The node: streams into pods, probes, hooks, sidecars, names, measurements, hollow nodes.
+
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use quorate_client::ListOptions;
+use quorate_testkit::cluster::is_node_ready;
+use quorate_testkit::image::{WEB_IMAGE, build_web_image};
+use quorate_testkit::{Options, TestCluster, cases, http, suite};
+
+fn main() -> ExitCode {
+    let cases = cases![
+        exec_attach_and_copy_reach_a_container,
+        a_port_is_forwarded_to_what_listens_on_loopback_only,
+        probes_drive_readiness_and_restarts,
+        hooks_sidecars_and_deadlines,
+        services_have_names_in_pods,
+        what_pods_use_is_measured,
+        hollow_nodes_carry_pods_without_containers,
+    ];
+    suite::main(Options { masters: 1, nodes: 1, insecure: false }, cases)
+}
+
+/// A pod with one container that runs a script, and more of its spec.
+fn pod(name: &str, script: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  \
+         terminationGracePeriodSeconds: 1\n{more}  containers:\n  - name: main\n    image: \
+         '{WEB_IMAGE}'\n    command: [/bin/sh, -c, {script:?}]\n"
+    )
+}
+
+async fn status(
+    cluster: &TestCluster,
+    name: &str,
+) -> Result<k8s_openapi::api::core::v1::PodStatus> {
+    let pods: Vec<Pod> = cluster.pods(&format!("app={name}")).await?;
+    pods.first().and_then(|pod| pod.status.clone()).context("no status")
+}
+
+fn is_ready(status: &k8s_openapi::api::core::v1::PodStatus) -> bool {
+    let conditions = status.conditions.iter().flatten();
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+async fn exec_attach_and_copy_reach_a_container(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let script = "while true; do echo tick; sleep 0.2; done";
+    cluster.apply(&pod("box", script, "")).await?;
+    cluster.wait_pods_ready("app=box", 1).await?;
+    let run = async |args: &[&str]| cluster.quorate(args).await;
+
+    let out = run(&["exec", "box", "--", "sh", "-c", "echo out; echo err >&2"]).await?;
+    ensure!(out.code == Some(0) && out.stdout == "out\n" && out.stderr == "err\n", "{out}");
+    let out = run(&["exec", "box", "--", "sh", "-c", "exit 7"]).await?;
+    ensure!(out.code == Some(7) && out.stderr.contains("exit code 7"), "{out}");
+    let big = "x".repeat(300_000);
+    let args = ["exec", "-i", "box", "--", "cat"];
+    let echoed = cluster.quorate_with(&args, Some(&big)).await?.ok()?;
+    ensure!(echoed == big, "{} bytes came back", echoed.len());
+    let missing = run(&["exec", "box", "--", "no-such-program"]).await?;
+    ensure!(missing.code.is_some_and(|code| code != 0), "{missing}");
+    run(&["exec", "box", "-c", "none", "--", "true"]).await?.fails_with(&["none"])?;
+    run(&["exec", "nobody", "--", "true"]).await?.fails_with(&["not found"])?;
+
+    let folder = tempfile::tempdir()?;
+    let sent = folder.path().join("sent");
+    std::fs::create_dir_all(sent.join("sub"))?;
+    std::fs::write(sent.join("sub/file"), &big)?;
+    let (sent, got) = (sent.display().to_string(), folder.path().join("got"));
+    run(&["cp", &sent, "box:/tmp"]).await?.ok()?;
+    run(&["cp", "box:/tmp/sent", &got.display().to_string()]).await?.ok()?;
+    ensure!(std::fs::read_to_string(got.join("sub/file"))? == big);
+    run(&["cp", "box:/no/such", "/tmp/nowhere"]).await?.fails_with(&["no such file"])?;
+
+    // What attach shows, until it is interrupted.
+    let dir = cluster.dir().display().to_string();
+    let mut attach = tokio::process::Command::new(cluster.binary())
+        .args(["attach", "box", "--cluster", &dir])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut shown = attach.stdout.take().context("no output")?;
+    let mut buffer = [0; 4];
+    let read = tokio::io::AsyncReadExt::read_exact(&mut shown, &mut buffer);
+    tokio::time::timeout(Duration::from_secs(20), read).await??;
+    ensure!(&buffer == b"tick", "{buffer:?}");
+    attach.kill().await?;
+    cluster.quorate(&["delete", "pod", "box"]).await?.ok().map(drop)
+}
+
+async fn a_port_is_forwarded_to_what_listens_on_loopback_only(
+    cluster: Arc<TestCluster>,
+) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let script = "exec busybox httpd -f -p 127.0.0.1:8081 -h /www";
+    cluster.apply(&pod("inner", script, "")).await?;
+    cluster.wait_pods_ready("app=inner", 1).await?;
+    let local = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let (dir, ports) = (cluster.dir().display().to_string(), format!("{}:8081", local.port()));
+    let mut forward = tokio::process::Command::new(cluster.binary())
+        .args(["port-forward", "pod/inner", &ports, "--address", "127.0.0.1", "--cluster", &dir])
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    cluster
+        .wait("the page comes through the forwarded port", async || {
+            let page = http::get(local, "/", Duration::from_secs(5)).await?;
+            ensure!(page.contains("it works"), "{page}");
+            Ok(())
+        })
+        .await?;
+    forward.kill().await?;
+    cluster.quorate(&["delete", "pod", "inner"]).await?.ok().map(drop)
+}
+
+async fn probes_drive_readiness_and_restarts(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let probes = "    readinessProbe: {exec: {command: [test, -f, /tmp/ready]}, periodSeconds: 1}\n    \
+                  livenessProbe: {exec: {command: [test, '!', -f, /tmp/dead]}, periodSeconds: 1, \
+                  failureThreshold: 2}\n    startupProbe: {httpGet: {path: /, port: 8080}, \
+                  periodSeconds: 1}\n";
+    let script = "exec busybox httpd -f -p 8080 -h /www";
+    cluster.apply(&(pod("probed", script, "") + probes)).await?;
+    cluster
+        .wait("started, and not ready", async || {
+            let status = status(&cluster, "probed").await?;
+            let container = status.container_statuses.iter().flatten().next();
+            let container = container.context("no container")?;
+            ensure!(container.started == Some(true) && !container.ready, "{container:?}");
+            ensure!(!is_ready(&status), "{status:?}");
+            Ok(())
+        })
+        .await?;
+    cluster.quorate(&["exec", "probed", "--", "touch", "/tmp/ready"]).await?.ok()?;
+    cluster.wait_pods_ready("app=probed", 1).await?;
+    cluster.quorate(&["exec", "probed", "--", "touch", "/tmp/dead"]).await?.ok()?;
+    cluster
+        .wait("the container was restarted and is not ready again", async || {
+            let status = status(&cluster, "probed").await?;
+            let container = status.container_statuses.iter().flatten().next();
+            let container = container.context("no container")?;
+            ensure!(container.restart_count == 1 && !container.ready, "{container:?}");
+            Ok(())
+        })
+        .await?;
+    cluster.quorate(&["delete", "pod", "probed"]).await?.ok().map(drop)
+}
+
+async fn hooks_sidecars_and_deadlines(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().display();
+    let more = format!(
+        "  restartPolicy: Never\n  volumes: [{{name: v, hostPath: {{path: {path}}}}}]\n  \
+         initContainers:\n  - {{name: first, image: '{WEB_IMAGE}', command: [sh, -c, 'echo first > \
+         /v/log'], volumeMounts: [{{name: v, mountPath: /v}}]}}\n  - {{name: beside, image: \
+         '{WEB_IMAGE}', restartPolicy: Always, command: [sh, -c, 'echo beside >> /v/log; exec sleep \
+         1000'], volumeMounts: [{{name: v, mountPath: /v}}], lifecycle: {{preStop: {{exec: \
+         {{command: [sh, -c, 'echo stopped >> /v/log']}}}}}}}}\n"
+    );
+    let hooks = "    volumeMounts: [{name: v, mountPath: /v}]\n    lifecycle: {postStart: {exec: \
+                 {command: [sh, -c, 'echo began >> /v/log; touch /tmp/go']}}}\n";
+    let script = "until test -f /tmp/go; do sleep 0.05; done; echo work >> /v/log";
+    cluster.apply(&(pod("life", script, &more) + hooks)).await?;
+    cluster
+        .wait("it has done its work", async || {
+            let status = status(&cluster, "life").await?;
+            ensure!(status.phase.as_deref() == Some("Succeeded"), "{status:?}");
+            Ok(())
+        })
+        .await?;
+    cluster
+        .wait("what ran beside it has ended", async || {
+            let log = std::fs::read_to_string(folder.path().join("log"))?;
+            let lines: Vec<&str> = log.lines().collect();
+            ensure!(lines == ["first", "beside", "began", "work", "stopped"], "{lines:?}");
+            Ok(())
+        })
+        .await?;
+
+    let late = "  activeDeadlineSeconds: 1\n";
+    cluster.apply(&pod("late", "exec sleep 1000", late)).await?;
+    cluster
+        .wait("the deadline ends it", async || {
+            let status = status(&cluster, "late").await?;
+            ensure!(status.reason.as_deref() == Some("DeadlineExceeded"), "{status:?}");
+            ensure!(status.phase.as_deref() == Some("Failed"), "{status:?}");
+            Ok(())
+        })
+        .await?;
+    cluster.quorate(&["delete", "pod", "life", "late"]).await?.ok().map(drop)
+}
+
+async fn services_have_names_in_pods(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: named}\nspec: {selector: {app: \
+                   named}, ports: [{port: 80, targetPort: 8080}]}\n---\n";
+    let script = "exec busybox httpd -f -p 8080 -h /www";
+    cluster.apply(&(service.to_owned() + &pod("named", script, ""))).await?;
+    cluster.wait_pods_ready("app=named", 1).await?;
+    let full = "named.default.svc.cluster.local";
+    cluster
+        .wait("the service's name is known", async || {
+            let args = ["exec", "named", "--", "nslookup", full];
+            let found = cluster.quorate(&args).await?.ok()?;
+            let service =
+                cluster.quorate(&["get", "service", "named", "-o", "json"]).await?.json()?;
+            let address = service["spec"]["clusterIP"].as_str().context("no address")?;
+            ensure!(found.contains(address), "{found}");
+            Ok(())
+        })
+        .await?;
+    let config =
+        cluster.quorate(&["exec", "named", "--", "cat", "/etc/resolv.conf"]).await?.ok()?;
+    ensure!(config.contains("default.svc.cluster.local") && config.contains("ndots:5"), "{config}");
+    cluster.quorate(&["delete", "service/named", "pod/named"]).await?.ok().map(drop)
+}
+
+async fn what_pods_use_is_measured(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    cluster.apply(&pod("busy", "while true; do true; done", "")).await?;
+    cluster.wait_pods_ready("app=busy", 1).await?;
+    cluster
+        .wait("the pod's use is known", async || {
+            let shown = cluster.quorate(&["top", "pods", "--no-headers"]).await?.ok()?;
+            let line = shown.lines().find(|line| line.starts_with("busy")).context("no line")?;
+            let cpu = line.split_whitespace().nth(1).and_then(|cpu| cpu.strip_suffix('m'));
+            ensure!(cpu.and_then(|cpu| cpu.parse::<u64>().ok()) > Some(20), "{line}");
+            let nodes = cluster.quorate(&["top", "nodes"]).await?.ok()?;
+            ensure!(nodes.contains("n1") && nodes.contains('%'), "{nodes}");
+            Ok(())
+        })
+        .await?;
+    cluster.quorate(&["delete", "pod", "busy"]).await?.ok().map(drop)
+}
+
+async fn hollow_nodes_carry_pods_without_containers(cluster: Arc<TestCluster>) -> Result<()> {
+    let dir = cluster.dir().display().to_string();
+    let file = cluster.file()?;
+    let urls: Vec<String> = file.masters.iter().map(|master| master.url.clone()).collect();
+    let mut agent = tokio::process::Command::new(cluster.binary())
+        .args(["agent", "--name", "h", "--runtime", "hollow", "--count", "50"])
+        .args(["--masters", &urls.join(","), "--tls-dir", &format!("{dir}/pki")])
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let ready = async || {
+        let nodes: Vec<Node> = cluster.client()?.list_as(&ListOptions::default()).await?;
+        let hollow = nodes.iter().filter(|node| {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            name.starts_with("h-") && is_node_ready(node)
+        });
+        Ok::<_, anyhow::Error>(hollow.count())
+    };
+    cluster
+        .wait("fifty hollow nodes are ready", async || {
+            let count = ready().await?;
+            ensure!(count == 50, "{count}");
+            Ok(())
+        })
+        .await?;
+    let manifest = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: many}\nspec:\n  \
+                    replicas: 200\n  selector: {matchLabels: {app: many}}\n  template:\n    \
+                    metadata: {labels: {app: many}, annotations: {quorate.dev/hollow-ready-after: \
+                    '0.2'}}\n    spec: {nodeSelector: {quorate.dev/hollow: 'true'}, \
+                    terminationGracePeriodSeconds: 0, containers: [{name: c, image: any}]}\n";
+    cluster.apply(manifest).await?;
+    cluster.wait_pods_ready("app=many", 200).await?;
+    let containers = cluster.containers().await?;
+    ensure!(containers.iter().all(|c| !c.name.contains("many")), "a hollow pod has a container");
+    cluster.quorate(&["delete", "deployment", "many"]).await?.ok()?;
+    cluster
+        .wait("its pods are gone", async || {
+            let left = cluster.pods("app=many").await?.len();
+            ensure!(left == 0, "{left}");
+            Ok(())
+        })
+        .await?;
+    agent.kill().await?;
+    cluster
+        .wait("with their process, the nodes are not ready", async || {
+            let count = ready().await?;
+            ensure!(count == 0, "{count}");
+            Ok(())
+        })
+        .await
+}
