@@ -10,6 +10,7 @@ pub mod probe;
 pub mod prober;
 pub mod resolve;
 pub mod status;
+pub mod steps;
 pub mod volumes;
 pub mod worker;
 

@@ -1,0 +1,250 @@
+//! The steps of a pod's worker: sandbox and containers, their beginnings and their ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use tracing::warn;
+
+use super::env::NodeValues;
+use super::plan::{Step, ephemeral, newest, sandbox_ip};
+use super::probe;
+use super::resolve::{self, Making};
+use super::worker::{CONFIG_ERROR, Context, NO_NETWORK, Network};
+use crate::assignments::SharedLookup;
+use crate::dns;
+use crate::runtime::{
+    ContainerSpec, ImageError, PidNamespace, Record, Role, RunState, RuntimeError,
+};
+
+/// Why a step failed.
+pub enum StepError {
+    /// A fault of the runtime, not of the pod.
+    Runtime(RuntimeError),
+    /// The pod's status tells it.
+    Failed { reason: &'static str, message: String },
+}
+
+impl From<RuntimeError> for StepError {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+/// What is left of the grace after a preStop hook is at least this long.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// Stops containers at once, each after its preStop hook, which has the same grace.
+///
+/// # Errors
+/// When the engine fails.
+pub async fn stop_all(
+    context: &Context,
+    pod: Option<&Pod>,
+    records: &[Record],
+    ids: &[String],
+    grace: Duration,
+) -> Result<(), RuntimeError> {
+    let stops = ids.iter().map(|id| Box::pin(stop_one(context, pod, records, id, grace)));
+    join_all(stops).await.into_iter().collect()
+}
+
+async fn stop_one(
+    context: &Context,
+    pod: Option<&Pod>,
+    records: &[Record],
+    id: &str,
+    mut grace: Duration,
+) -> Result<(), RuntimeError> {
+    let begun = tokio::time::Instant::now();
+    let record = records.iter().find(|record| record.id == *id);
+    if let (Some(pod), Some(record)) = (pod, record)
+        && let Some(container) = find_container(pod, record.role, &record.container)
+        && let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone())
+        && context.runtime.runs_processes()
+        && !grace.is_zero()
+    {
+        let target = target(context, container, record, records);
+        match tokio::time::timeout(grace, probe::hook(&target, &hook)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(pod = %record.pod, error, "a preStop hook failed"),
+            Err(_) => warn!(pod = %record.pod, "a preStop hook took all of the grace"),
+        }
+        grace = grace.saturating_sub(begun.elapsed()).max(LEAST_GRACE);
+    }
+    context.runtime.stop(id, grace).await
+}
+
+fn target(
+    context: &Context,
+    container: Container,
+    record: &Record,
+    records: &[Record],
+) -> probe::Target {
+    probe::Target {
+        runtime: context.runtime.clone(),
+        id: record.id.clone(),
+        ip: sandbox_ip(records).unwrap_or(context.node_address),
+        container: Arc::new(container),
+    }
+}
+
+/// Takes a step of a pod that shall run.
+///
+/// # Errors
+/// Why it cannot be taken now.
+pub async fn take(
+    context: &Arc<Context>,
+    pod: &Arc<Pod>,
+    records: &[Record],
+    step: &Step,
+) -> Result<(), StepError> {
+    match step {
+        Step::Idle | Step::Gone => Ok(()),
+        Step::Stop(ids) => {
+            let grace = Duration::from_secs(u64::from(resolve::grace(pod)));
+            Ok(stop_all(context, Some(pod), records, ids, grace).await?)
+        }
+        Step::Remove(ids) => {
+            for id in ids {
+                context.runtime.remove(id).await?;
+            }
+            Ok(())
+        }
+        Step::StartSandbox { attempt } => start_sandbox(context, pod, *attempt).await,
+        Step::Start { role, name, attempt, failures, sandbox } => {
+            let making = Making { role: *role, attempt: *attempt, failures: *failures, sandbox };
+            start_container(context, pod, records, name, making).await
+        }
+    }
+}
+
+async fn start_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(), StepError> {
+    let failed = |message| StepError::Failed { reason: "CreatePodSandboxError", message };
+    let server = context.objects.read().pod_cidr().and_then(|range| dns::address(&range));
+    let spec = resolve::sandbox(pod, attempt, context.node_address, server);
+    if let Network::Waiting(why) = context.network.borrow().clone()
+        && !spec.host_network
+    {
+        return Err(StepError::Failed { reason: NO_NETWORK, message: why });
+    }
+    match context.runtime.start_sandbox(&spec).await {
+        Err(RuntimeError::Failed(message) | RuntimeError::NotFound(message)) => {
+            Err(failed(message))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// What is known on the node only.
+pub fn node_values(context: &Context, status: Option<&PodStatus>) -> NodeValues {
+    NodeValues {
+        node_name: context.node_name.clone(),
+        host_ip: context.node_address.to_string(),
+        pod_ip: status.and_then(|s| s.pod_ip.clone()).unwrap_or_default(),
+    }
+}
+
+async fn start_container(
+    context: &Arc<Context>,
+    pod: &Arc<Pod>,
+    records: &[Record],
+    name: &str,
+    making: Making<'_>,
+) -> Result<(), StepError> {
+    let Some(container) = find_container(pod, making.role, name) else { return Ok(()) };
+    let image = container.image.clone().unwrap_or_default();
+    let pulled = context.runtime.ensure_image(&image, resolve::pull_policy(&container)).await;
+    pulled.map_err(|error| match error {
+        ImageError::NeverPull(_) => {
+            StepError::Failed { reason: "ErrImageNeverPull", message: error.to_string() }
+        }
+        ImageError::Pull { .. } => {
+            StepError::Failed { reason: "ErrImagePull", message: error.to_string() }
+        }
+        ImageError::Runtime(error) => StepError::Runtime(error),
+    })?;
+    let mut values = node_values(context, None);
+    let sandbox = records.iter().find(|r| r.id == making.sandbox && r.state == RunState::Running);
+    values.pod_ip = sandbox
+        .and_then(|r| r.ip)
+        .map_or_else(|| values.host_ip.clone(), |address| address.to_string());
+    let begun = container.clone();
+    let target_container = ephemeral_target(pod, &container.name);
+    let (shared, pod) = (context.clone(), pod.clone());
+    let (role, attempt, failures) = (making.role, making.attempt, making.failures);
+    let sandbox = making.sandbox.to_owned();
+    // Volumes are written here: the disk may be slow.
+    let resolved = tokio::task::spawn_blocking(move || {
+        let lookup = SharedLookup(shared.objects.clone());
+        let making = Making { role, attempt, failures, sandbox: &sandbox };
+        let folder = shared.data_dir.as_deref();
+        resolve::container(folder, &pod, &container, &making, &lookup, &values)
+    });
+    let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };
+    let mut spec = resolved
+        .await
+        .map_err(|e| config_error(format!("cannot prepare the container: {e}")))?
+        .map_err(config_error)?;
+    if let Some(name) = target_container.filter(|_| role == Role::Ephemeral) {
+        let running = newest(records, Role::App, &name).filter(|r| r.state == RunState::Running);
+        let missing = || config_error(format!("container \"{name}\" does not run"));
+        spec.pid = PidNamespace::Of(running.ok_or_else(missing)?.id.clone());
+    }
+    match context.runtime.start_container(&spec).await {
+        // The engine keeps what it could not start, with the reason; back-off follows from
+        // that. What it could not even make leaves no trace but this.
+        Err(RuntimeError::Failed(message) | RuntimeError::NotFound(message)) => {
+            let all = context.runtime.list(Some(&spec.pod.uid)).await?;
+            let traced = all
+                .iter()
+                .any(|r| r.container == spec.name && r.attempt == spec.attempt && r.start_failed());
+            if traced {
+                return Ok(());
+            }
+            return Err(StepError::Failed { reason: "CreateContainerError", message });
+        }
+        other => other?,
+    }
+    post_start(context, begun, &spec).await
+}
+
+/// Runs the hook of a container that was started just now, if it has one.
+async fn post_start(
+    context: &Context,
+    container: Container,
+    spec: &ContainerSpec,
+) -> Result<(), StepError> {
+    let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.clone());
+    let Some(hook) = hook.filter(|_| context.runtime.runs_processes()) else { return Ok(()) };
+    let all = context.runtime.list(Some(&spec.pod.uid)).await?;
+    let record = all.iter().find(|r| {
+        r.container == spec.name && r.attempt == spec.attempt && r.state == RunState::Running
+    });
+    let Some(record) = record else { return Ok(()) };
+    let target = target(context, container, record, &all);
+    if let Err(message) = probe::hook(&target, &hook).await {
+        // As Kubernetes does: a container whose beginning failed does not go on.
+        let grace = Duration::from_secs(u64::from(spec.grace));
+        context.runtime.stop(&record.id, grace).await?;
+        return Err(StepError::Failed { reason: "PostStartHookError", message });
+    }
+    Ok(())
+}
+
+/// The container whose processes an ephemeral one sees.
+fn ephemeral_target(pod: &Pod, name: &str) -> Option<String> {
+    let mut all = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    all.find(|one| one.name == name)?.target_container_name.clone().filter(|n| !n.is_empty())
+}
+
+fn find_container(pod: &Pod, role: Role, name: &str) -> Option<Container> {
+    let spec = pod.spec.as_ref()?;
+    let list = match role {
+        Role::Init => spec.init_containers.as_ref()?,
+        Role::Ephemeral => return ephemeral(pod).into_iter().find(|c| c.name == name),
+        _ => &spec.containers,
+    };
+    list.iter().find(|c| c.name == name).cloned()
+}
