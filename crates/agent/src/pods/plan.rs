@@ -324,7 +324,8 @@ fn containers(
             Ok(step) => return Plan::now(step),
             Err(due) => wake = wake.into_iter().chain(due).min(),
         }
-        if !passed && !(begun && is_sidecar(init)) {
+        let holds_up = !passed && (!begun || !is_sidecar(init));
+        if holds_up {
             return Plan { step: Step::Idle, wake };
         }
     }

@@ -34,6 +34,12 @@ impl NodeAddresses {
     }
 }
 
+/// Pods of a hollow node have no network, and thousands of them would use all addresses up.
+fn is_hollow(node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get("quorate.dev/hollow")).is_some_and(|value| value == "true")
+}
+
 /// The first part of `pods` that none of `taken` is.
 pub(crate) fn first_free(pods: &Ipv4Net, taken: &HashSet<String>) -> Option<String> {
     let parts = (0..).map_while(|index| pods.subnet(NODE_PREFIX, index));
@@ -61,21 +67,21 @@ impl Controller for NodeAddresses {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
-        let nodes = self.context.list::<Node>(None);
         let cidr = |node: &Node| {
             node.spec.as_ref().and_then(|s| s.pod_cidr.clone()).filter(|cidr| !cidr.is_empty())
         };
-        let this = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&key.name));
-        let Some(this) = this.filter(|node| cidr(node).is_none()) else {
+        let this = self.context.get::<Node>("", &key.name);
+        let Some(this) = this.filter(|node| cidr(node).is_none() && !is_hollow(node)) else {
             return Ok(Requeue::Done);
         };
+        let nodes = self.context.list::<Node>(None);
         let taken = nodes.iter().filter_map(|node| cidr(node)).collect();
         let Some(part) = first_free(&self.pods, &taken) else {
             let message = format!("no addresses are left in {}", self.pods);
-            self.context.event(&**this, EventType::Warning, "CIDRNotAvailable", &message);
+            self.context.event(&*this, EventType::Warning, "CIDRNotAvailable", &message);
             return Err(ControllerError::Other(message));
         };
-        let mut node = Node::clone(this);
+        let mut node = Node::clone(&this);
         let spec = node.spec.get_or_insert_default();
         spec.pod_cidr = Some(part.clone());
         spec.pod_cidrs = Some(vec![part]);
