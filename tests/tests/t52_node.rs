@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         what_pods_use_is_measured,
         hollow_nodes_carry_pods_without_containers,
     ];
-    suite::main(Options { masters: 1, nodes: 1, insecure: false }, cases)
+    suite::main(Options { masters: 1, nodes: 1, ..Options::default() }, cases)
 }
 
 /// A pod with one container that runs a script, and more of its spec.
