@@ -52,23 +52,31 @@ async fn a_short_run_keeps_every_promise() -> Result<()> {
     Ok(())
 }
 
+/// Runs until the harness has caught the defect: a few times at most, for some defects show only
+/// when something is on its way at the wrong moment.
 async fn is_caught(defect: &str, args: &[&str], by: &str) -> Result<()> {
-    let (output, report) = chaos(args, Some(defect)).await?;
-    let (outcome, _) = verdict(&report, by)?;
-    ensure!(output.code == Some(1), "not caught: {output}");
-    ensure!(outcome.get("violated").is_some(), "{by}: {outcome}\n{output}");
-    Ok(())
+    let mut last = String::new();
+    for seed in ["1", "2", "3"] {
+        let args = [args, &["--seed", seed]].concat();
+        let (output, report) = chaos(&args, Some(defect)).await?;
+        let (outcome, _) = verdict(&report, by)?;
+        if output.code == Some(1) && outcome.get("violated").is_some() {
+            return Ok(());
+        }
+        last = format!("{by}: {outcome}\n{output}");
+    }
+    anyhow::bail!("not caught: {last}")
 }
 
 #[tokio::test]
 async fn an_early_acknowledgement_is_caught() -> Result<()> {
     // After a power cut the log is shorter than what was applied: masters refuse to start.
-    let plan = ["--scenario", "blackout", "--seed", "1"];
+    let plan = ["--scenario", "blackout"];
     is_caught("early-acknowledgement", &plan, "bounded convergence").await
 }
 
 #[tokio::test]
 async fn an_ignored_fence_is_caught() -> Result<()> {
-    let plan = ["--scenario", "transfers", "--seed", "1", "--nodes", "1"];
+    let plan = ["--scenario", "transfers", "--nodes", "1"];
     is_caught("ignore-fence", &plan, "deposed leaders decide nothing").await
 }
