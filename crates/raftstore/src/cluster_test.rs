@@ -16,25 +16,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{InitialMember, Options, RaftStore, RaftStoreError};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Node {
-    runtime: Option<Runtime>,
-    store: Option<Arc<RaftStore>>,
+pub(super) struct Node {
+    pub runtime: Option<Runtime>,
+    pub store: Option<Arc<RaftStore>>,
 }
 
-struct Cluster {
-    dir: tempfile::TempDir,
-    members: Vec<InitialMember>,
-    nodes: Vec<Node>,
+pub(super) struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub members: Vec<InitialMember>,
+    pub nodes: Vec<Node>,
     tune: Box<dyn Fn(&mut Options) + Send + Sync>,
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = check().await {
@@ -46,11 +46,23 @@ async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 impl Cluster {
-    async fn start(tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
+    pub async fn start(tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
         Self::start_with("http", tune).await
     }
 
-    async fn start_with(scheme: &str, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
+    pub async fn start_with(
+        scheme: &str,
+        tune: impl Fn(&mut Options) + Send + Sync + 'static,
+    ) -> Self {
+        let mut cluster = Self::empty(scheme, tune);
+        for i in 0..3 {
+            cluster.restart(i).await;
+        }
+        cluster
+    }
+
+    /// Three members that do not run and have no data.
+    pub fn empty(scheme: &str, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let members = (1..)
@@ -62,19 +74,15 @@ impl Cluster {
             })
             .collect();
         let nodes = (0..3).map(|_| Node { runtime: None, store: None }).collect();
-        let mut cluster = Self { dir, members, nodes, tune: Box::new(tune) };
         drop(sockets);
-        for i in 0..3 {
-            cluster.restart(i).await;
-        }
-        cluster
+        Self { dir, members, nodes, tune: Box::new(tune) }
     }
 
-    fn data_dir(&self, i: usize) -> PathBuf {
+    pub fn data_dir(&self, i: usize) -> PathBuf {
         self.dir.path().join(format!("m{}", i + 1))
     }
 
-    fn options(&self, i: usize) -> Options {
+    pub fn options(&self, i: usize) -> Options {
         let address = self.members[i].peer_url.split_once("://").unwrap().1;
         let address: std::net::SocketAddr = address.parse().unwrap();
         let name = &self.members[i].name;
@@ -84,7 +92,7 @@ impl Cluster {
         options
     }
 
-    async fn restart(&mut self, i: usize) {
+    pub async fn restart(&mut self, i: usize) {
         assert!(self.nodes[i].store.is_none());
         let runtime = runtime();
         // What a killed member held is released when its last thread has ended.
@@ -104,22 +112,26 @@ impl Cluster {
     }
 
     /// As SIGKILL does: nothing gets a chance to say goodbye.
-    fn kill(&mut self, i: usize) {
+    pub fn kill(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         node.store = None;
         node.runtime.take().unwrap().shutdown_background();
     }
 
-    fn store(&self, i: usize) -> Arc<RaftStore> {
+    pub fn store(&self, i: usize) -> Arc<RaftStore> {
         Arc::clone(self.nodes[i].store.as_ref().unwrap())
     }
 
-    fn alive(&self) -> Vec<usize> {
-        (0..3).filter(|i| self.nodes[*i].store.is_some()).collect()
+    pub fn alive(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|i| self.nodes[*i].store.is_some()).collect()
     }
 
     /// Runs `work` where a master would: on the member's own runtime.
-    async fn on<T: Send + 'static, F>(&self, i: usize, work: impl FnOnce(Arc<RaftStore>) -> F) -> T
+    pub async fn on<T: Send + 'static, F>(
+        &self,
+        i: usize,
+        work: impl FnOnce(Arc<RaftStore>) -> F,
+    ) -> T
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -127,12 +139,12 @@ impl Cluster {
         self.nodes[i].runtime.as_ref().unwrap().spawn(work).await.unwrap()
     }
 
-    async fn put(&self, i: usize, key: &str, value: &str) -> Result<u64, StoreError> {
+    pub async fn put(&self, i: usize, key: &str, value: &str) -> Result<u64, StoreError> {
         let command = Command::from(TxnRequest::put(key.to_owned(), value.to_owned()));
         self.on(i, |store| async move { Ok(store.propose(command).await?.revision) }).await
     }
 
-    async fn get(&self, i: usize, key: &str) -> Option<String> {
+    pub async fn get(&self, i: usize, key: &str) -> Option<String> {
         let request = RangeRequest::key(key.to_owned());
         let response = self
             .on(i, |store| async move { store.range(request, Consistency::Linearizable).await })
@@ -142,7 +154,7 @@ impl Cluster {
     }
 
     /// The member that is ready to lead, with its term.
-    async fn leader(&self) -> (usize, u64) {
+    pub async fn leader(&self) -> (usize, u64) {
         until("a leader", async || {
             self.alive().into_iter().find_map(|i| {
                 let ready = self.store(i).leadership().borrow().ready;
@@ -152,12 +164,12 @@ impl Cluster {
         .await
     }
 
-    async fn follower(&self) -> usize {
+    pub async fn follower(&self) -> usize {
         let (leader, _) = self.leader().await;
         self.alive().into_iter().find(|i| *i != leader).unwrap()
     }
 
-    async fn equal_hashes(&self) {
+    pub async fn equal_hashes(&self) {
         until("equal states", async || {
             let hashes: Vec<_> =
                 self.alive().iter().map(|i| self.store(*i).hash().unwrap()).collect();
@@ -166,7 +178,7 @@ impl Cluster {
         .await;
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         for i in self.alive() {
             self.on(i, |store| async move { store.shutdown().await }).await;
             self.kill(i);
@@ -441,7 +453,7 @@ async fn wrong_starts_say_what_is_wrong() {
 
     // Another cluster's master is refused by ours and its directory by us.
     let dir = cluster.data_dir(0);
-    let peers = crate::peer::Peers::new("other", 2, None).unwrap();
+    let peers = crate::peer::Peers::new("other", None).unwrap();
     let info = crate::types::MemberInfo {
         peer_url: cluster.members[0].peer_url.clone(),
         ..Default::default()
@@ -455,7 +467,7 @@ async fn wrong_starts_say_what_is_wrong() {
     assert_eq!(foreign.data_dir, dir);
     // The temporary directory is gone with the cluster: an identity is enough here.
     std::fs::create_dir_all(&dir).unwrap();
-    let identity = r#"{"cluster_id":"test","member_id":1,"name":"m1"}"#;
+    let identity = r#"{"cluster_id":"test","member_id":1,"name":"m1","instance":1}"#;
     std::fs::write(dir.join("identity.json"), identity).unwrap();
     let error = start(foreign).await.unwrap_err();
     assert!(matches!(error, RaftStoreError::OtherCluster { .. }), "{error}");
@@ -485,7 +497,7 @@ async fn masters_speak_tls_and_refuse_strangers() {
     cluster.put(follower, "k", "v").await.unwrap();
     cluster.equal_hashes().await;
     // A certificate of another authority opens nothing.
-    let peers = crate::peer::Peers::new("test", 2, Some(certificates())).unwrap();
+    let peers = crate::peer::Peers::new("test", Some(certificates())).unwrap();
     let info = crate::types::MemberInfo {
         peer_url: cluster.members[leader].peer_url.clone(),
         ..Default::default()

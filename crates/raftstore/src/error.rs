@@ -84,16 +84,32 @@ pub enum RaftStoreError {
     },
     /// This member's data is gone while the cluster exists.
     #[error(
-        "this master has no data, but its cluster exists already (says {peer}): a master that \
-         lost its disk may have forgotten its votes; remove member {name:?} from the cluster and \
-         add it under a new name"
+        "master {name:?} has been part of its cluster, but not with this data directory: its \
+         data was lost, and with it votes and entries that it has acknowledged; remove the member \
+         and add a new one (`quorate members replace`)"
     )]
     LostData {
-        /// Who says so.
-        peer: String,
         /// This member.
         name: String,
     },
+    /// The cluster exists and does not know this master.
+    #[error(
+        "master {name:?} is not a member of its cluster; add it first (`quorate members add`), \
+         then start it with --join"
+    )]
+    NotMember {
+        /// This master.
+        name: String,
+    },
+    /// This member was removed.
+    #[error("master {name:?} was removed from its cluster; its data directory is of no use now")]
+    Removed {
+        /// This master.
+        name: String,
+    },
+    /// No other member has sent its state.
+    #[error("the state cannot be fetched from another master: {0}")]
+    Fetch(String),
     /// Raft stopped.
     #[error("raft stopped: {0}")]
     Raft(String),

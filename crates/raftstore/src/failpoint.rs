@@ -1,5 +1,6 @@
-//! Named places where a test can make an operation stop as if the process had died there, and
-//! defects that a whole master can be given, to prove that the chaos harness finds them.
+//! Named places where a test can make an operation stop as if the process had died there, or let
+//! the process really die; and defects that a whole master can be given, to prove that the chaos
+//! harness finds them.
 
 use std::sync::OnceLock;
 
@@ -11,6 +12,10 @@ thread_local! {
     static ARMED: RefCell<Option<&'static str>> = const { RefCell::new(None) };
 }
 
+/// The place at which a child process of a test dies, and at which visit: `NAME:VISIT`.
+#[cfg(test)]
+pub(crate) const DIE_AT: &str = "QUORATE_TEST_DIE_AT";
+
 /// Fails when a test has armed `name` on this thread; does nothing otherwise.
 #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "only tests make it fail"))]
 pub(crate) fn hit(name: &'static str) -> std::io::Result<()> {
@@ -18,8 +23,29 @@ pub(crate) fn hit(name: &'static str) -> std::io::Result<()> {
     if ARMED.with_borrow(|armed| *armed == Some(name)) {
         return Err(std::io::Error::other(format!("failpoint {name}")));
     }
-    let _ = name;
+    pass(name);
     Ok(())
+}
+
+/// The same where nothing can fail: only a child process dies here.
+pub(crate) fn pass(name: &'static str) {
+    #[cfg(test)]
+    die(name);
+    let _ = name;
+}
+
+#[cfg(test)]
+fn die(name: &str) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static VISITS: AtomicU64 = AtomicU64::new(0);
+    let Ok(at) = std::env::var(DIE_AT) else { return };
+    let Some((place, visit)) = at.split_once(':') else { return };
+    if place == name && VISITS.fetch_add(1, Ordering::Relaxed).to_string() == visit {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
+        loop {
+            std::thread::park();
+        }
+    }
 }
 
 /// Arms (or disarms) a failpoint on this thread.

@@ -1,6 +1,7 @@
 //! Writes: proposed here when this master leads, else passed on to the leader.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::peer::{Peer, never_sent};
 use crate::types::{Proposal, Raft};
 
@@ -46,6 +48,7 @@ pub(crate) struct Forwarded {
     pub raft: Raft,
     pub permits: Arc<Semaphore>,
     pub limit: usize,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Forwarded {
@@ -58,6 +61,14 @@ impl Forwarded {
         let Ok(_permit) = self.permits.try_acquire() else {
             return Err(Refusal::Overloaded(format!("{} proposals are in flight", self.limit)));
         };
+        let outcome = self.write(command, deadline).await;
+        if outcome.is_err() {
+            self.metrics.failed.fetch_add(1, Relaxed);
+        }
+        outcome
+    }
+
+    async fn write(&self, command: Bytes, deadline: Instant) -> Result<Applied, Refusal> {
         let write = self.raft.client_write(Proposal(stamp(&command)));
         match tokio::time::timeout_at(deadline, write).await {
             Ok(Ok(response)) => Ok((response.data, response.log_id.index)),

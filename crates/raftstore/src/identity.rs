@@ -15,6 +15,8 @@ pub(crate) struct Identity {
     pub cluster_id: String,
     pub member_id: MemberId,
     pub name: String,
+    /// Chosen when the directory was new; see [`crate::admission`].
+    pub instance: u64,
 }
 
 /// Keeps other processes out of the directory while it lives.
@@ -58,31 +60,33 @@ impl DirectoryLock {
 }
 
 impl Identity {
+    /// The directory's identity, if it has one.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>, RaftStoreError> {
+        let path = directory.join("identity.json");
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                RaftStoreError::Damaged { path: path.clone(), reason: error.to_string() }
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(RaftStoreError::io("cannot read", &path, error)),
+        }
+    }
+
     /// Checks the directory's identity against `self`, or writes it when the directory is new.
     /// Returns whether it was new. The member id on disk wins: positions in the list of initial
     /// masters count only once.
     pub(crate) fn claim(self, directory: &Path) -> Result<(Self, bool), RaftStoreError> {
         let path = directory.join("identity.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let found: Self = serde_json::from_slice(&bytes).map_err(|error| {
-                    RaftStoreError::Damaged { path: path.clone(), reason: error.to_string() }
-                })?;
-                found.check(&self, directory)?;
-                Ok((found, false))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if directory.join("log").exists() {
-                    return Err(RaftStoreError::Damaged {
-                        path,
-                        reason: "it is missing, but there is a log".into(),
-                    });
-                }
-                self.write(&path)?;
-                Ok((self, true))
-            }
-            Err(error) => Err(RaftStoreError::io("cannot read", &path, error)),
+        if let Some(found) = Self::read(directory)? {
+            found.check(&self, directory)?;
+            return Ok((found, false));
         }
+        if directory.join("log").exists() {
+            let reason = "it is missing, but there is a log".into();
+            return Err(RaftStoreError::Damaged { path, reason });
+        }
+        self.write(&path)?;
+        Ok((self, true))
     }
 
     fn check(&self, expected: &Self, directory: &Path) -> Result<(), RaftStoreError> {
@@ -101,6 +105,11 @@ impl Identity {
             });
         }
         Ok(())
+    }
+
+    /// Makes `directory` this member's.
+    pub(crate) fn write_to(&self, directory: &Path) -> Result<(), RaftStoreError> {
+        self.write(&directory.join("identity.json"))
     }
 
     fn write(&self, path: &Path) -> Result<(), RaftStoreError> {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn identity(cluster: &str, name: &str) -> Identity {
-    Identity { cluster_id: cluster.into(), member_id: 2, name: name.into() }
+    Identity { cluster_id: cluster.into(), member_id: 2, name: name.into(), instance: 5 }
 }
 
 #[test]

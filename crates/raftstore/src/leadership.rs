@@ -1,6 +1,7 @@
 //! Who leads, and whether leader work may run here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -36,12 +37,18 @@ impl LeadershipTask {
     pub(crate) async fn run(self, cancel: CancellationToken) {
         let mut metrics = self.raft.server_metrics();
         let mut applied = self.state.applied();
+        let mut seen = None;
         let mut tick = tokio::time::interval(self.quorum_patience / 4);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let server = metrics.borrow_and_update().clone();
             let current = self.current(&server, *applied.borrow_and_update());
             let ready = current.ready;
+            let leader = current.leader.as_ref().map(|leader| leader.id);
+            if leader.is_some() && leader != seen {
+                seen = leader;
+                self.state.metrics.leader_changes.fetch_add(1, Relaxed);
+            }
             self.state.machine.lessor().lead(ready);
             self.sender.send_if_modified(|published| {
                 if *published == current {

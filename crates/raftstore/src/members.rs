@@ -9,6 +9,7 @@ use openraft::{ChangeMembers, Instant as _, RaftMetrics};
 use quorate_proto::peer as pb;
 use quorate_proto::peer::admin_request::Change;
 use quorate_store::{Member, MemberId, NewMember, StoreError};
+use tokio::time::Instant;
 
 use crate::codec::{member_info_from, member_info_to};
 use crate::leadership::member;
@@ -212,8 +213,8 @@ impl Members {
             tracing::info!(id, "removed a learner");
             return Ok(());
         }
-        let left: Vec<_> = voters.iter().filter(|voter| **voter != id).collect();
-        let reachable = left.iter().filter(|voter| self.reachable(&metrics, ***voter)).count();
+        let left: Vec<_> = voters.iter().copied().filter(|voter| *voter != id).collect();
+        let reachable = self.count_reachable(&left).await;
         if reachable <= left.len() / 2 {
             let reason = format!(
                 "without member {id} there are {} voters, of which {reachable} can be reached: \
@@ -229,6 +230,19 @@ impl Members {
         self.raft.change_membership(ChangeMembers::RemoveVoters([id].into()), false).await?;
         tracing::info!(id, "removed a member");
         Ok(())
+    }
+
+    /// How many of these can be reached. A new leader has to hear from them first.
+    async fn count_reachable(&self, ids: &[MemberId]) -> usize {
+        let deadline = Instant::now() + REACHABLE;
+        loop {
+            let metrics = self.metrics();
+            let reachable = ids.iter().filter(|id| self.reachable(&metrics, **id)).count();
+            if reachable > ids.len() / 2 || Instant::now() >= deadline {
+                return reachable;
+            }
+            tokio::time::sleep(REACHABLE / 20).await;
+        }
     }
 
     fn reachable(&self, metrics: &RaftMetrics<TypeConfig>, id: MemberId) -> bool {

@@ -41,6 +41,17 @@ pub struct InitialMember {
     pub client_url: String,
 }
 
+/// When history is forgotten by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Never; somebody else sees to it.
+    Off,
+    /// So many revisions are kept.
+    Revisions(u64),
+    /// Everything younger than this is kept.
+    Age(Duration),
+}
+
 /// Options of a [`crate::RaftStore`].
 #[derive(Debug)]
 pub struct Options {
@@ -66,6 +77,18 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Most proposals in flight on this master.
     pub max_in_flight: usize,
+    /// Bytes of the state on disk at which only deletions and compaction are accepted.
+    pub size_budget: u64,
+    /// Bytes that must stay free on the file system; with fewer the same holds.
+    pub disk_reserve: u64,
+    /// When history is forgotten by itself.
+    pub auto_compaction: AutoCompaction,
+    /// How often the leader compares the members' states.
+    pub check_every: Duration,
+    /// How often a member reads its whole state and compares it with the hash that it kept.
+    pub scrub_every: Duration,
+    /// This master is new in a cluster that exists already, and has been added to its members.
+    pub join: bool,
     /// Speak TLS with the other masters (their URLs begin with `https` then); without it
     /// everything travels in the clear, which is for loopback only.
     pub tls: Option<Tls>,
@@ -92,11 +115,21 @@ impl Options {
             log_keep: 10_000,
             request_timeout: Duration::from_secs(5),
             max_in_flight: 8192,
+            size_budget: 8 << 30,
+            disk_reserve: 128 << 20,
+            auto_compaction: AutoCompaction::Age(Duration::from_secs(600)),
+            check_every: Duration::from_secs(10),
+            scrub_every: Duration::from_secs(3600),
+            join: false,
             tls: None,
         }
     }
 
     pub(crate) fn validate(&self) -> Result<(), RaftStoreError> {
+        self.validate_with(self.tls.is_some())
+    }
+
+    pub(crate) fn validate_with(&self, tls: bool) -> Result<(), RaftStoreError> {
         let invalid = |reason: String| Err(RaftStoreError::Options(reason));
         if self.cluster_id.is_empty() {
             return invalid("the cluster id is empty".into());
@@ -115,7 +148,7 @@ impl Options {
                 return invalid(format!("initial master {:?} is listed twice", member.name));
             }
         }
-        let scheme = if self.tls.is_some() { "https://" } else { "http://" };
+        let scheme = if tls { "https://" } else { "http://" };
         if let Some(member) = self.initial_members.iter().find(|m| !m.peer_url.starts_with(scheme))
         {
             return invalid(format!(

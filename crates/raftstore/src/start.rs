@@ -9,15 +9,16 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
 use quorate_proto::Tls;
-use quorate_proto::peer as pb;
 use quorate_store::{Leadership, MemberId};
 use rocksdb::Cache;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{admit, find_id, notice_removal, register};
+use crate::corrupt;
+use crate::duties::Duties;
 use crate::error::RaftStoreError;
 use crate::fatal::Fatal;
 use crate::forward::{Forwarded, Forwarder};
@@ -26,24 +27,17 @@ use crate::leadership::LeadershipTask;
 use crate::leases::{self, Leases};
 use crate::log::{LogStore, WriterThread};
 use crate::members::Members;
+use crate::metrics::Metrics;
 use crate::options::{InitialMember, Options, PeerListen};
 use crate::peer::{Handlers, LeaderWatch, NetworkFactory, PeerServer, Peers};
 use crate::reads::ReadIndex;
+use crate::space::{Room, SpaceWatch};
 use crate::state::{ReplicatedState, State};
 use crate::store::RaftStore;
 use crate::types::{MemberInfo, Raft};
 
 /// Block cache of both databases together.
 const CACHE_BYTES: usize = 16 << 20;
-/// How long the first master waits for others before it forms the cluster alone; the election
-/// then waits for them.
-const BOOTSTRAP_WAIT: Duration = Duration::from_secs(3);
-/// How often the leader looks after what is not urgent.
-const DUTIES_INTERVAL: Duration = Duration::from_millis(100);
-/// Entries per turn that move a compaction forward.
-const COMPACTION_ENTRIES: usize = 32;
-const BOOTSTRAP_PAUSE: Duration = Duration::from_millis(20);
-
 impl RaftStore {
     /// Opens the data directory, joins the other masters, and serves them. Returns before a
     /// leader is elected. When `cancel` is cancelled the store shuts down as by
@@ -62,19 +56,30 @@ impl RaftStore {
             .map_err(|error| RaftStoreError::io("cannot create", &data_dir, error))?;
         let lock = DirectoryLock::acquire(&data_dir)?;
         // Before anything is written: a taken port must leave no trace.
-        let listener = listen(options.peer_listen)?;
-        let id = position(&options.initial_members, &options.name);
+        let listener = listen(&options.peer_listen)?;
+        let tls = options.tls.clone();
+        let peers = Peers::new(&options.cluster_id, tls.clone())?;
+        let mut nodes = initial_nodes(&options.initial_members);
+        let id = match Identity::read(&data_dir)? {
+            Some(found) => found.member_id,
+            None if options.join => find_id(&peers, &options.name, &nodes).await?,
+            None => position(&options.initial_members, &options.name),
+        };
         let identity = Identity {
             cluster_id: options.cluster_id.clone(),
             member_id: id,
             name: options.name.clone(),
+            instance: rand::random_range(1..=u64::MAX),
         };
         let (identity, _) = identity.claim(&data_dir)?;
         let id = identity.member_id;
+        // The positions of the others may be wrong, but they are only asked questions.
+        nodes.retain(|_, info| info.name != options.name);
+        nodes.insert(id, own_info(&options));
+        peers.introduce(id);
         let fatal = Fatal::new();
         let storage = open_storage(&data_dir, fatal.clone()).await?;
         let pristine = storage.log.is_pristine();
-        let peers = Peers::new(&options.cluster_id, id, options.tls.clone())?;
         let network = NetworkFactory { peers: Arc::clone(&peers), id };
         let replicated = ReplicatedState(Arc::clone(&storage.state));
         let raft = Raft::new(id, config, network, storage.log, replicated)
@@ -90,6 +95,7 @@ impl RaftStore {
             raft: raft.clone(),
             permits: Arc::new(Semaphore::new(options.max_in_flight)),
             limit: options.max_in_flight,
+            metrics: Arc::clone(&storage.state.metrics),
         });
         let leadership = Leadership { term: 0, leader: None, ready: None };
         let store = Arc::new(Self {
@@ -106,6 +112,10 @@ impl RaftStore {
             leases,
             members,
             min_lease_ttl: min_lease_ttl(options.election_timeout),
+            instance: identity.instance,
+            admitted: watch::Sender::new(!pristine),
+            room: Room::default(),
+            budget: options.size_budget,
             leadership: Arc::new(watch::Sender::new(leadership)),
             fatal,
             cancel: tasks_cancel,
@@ -115,10 +125,10 @@ impl RaftStore {
             disk: Mutex::new(None),
             stopped: tokio::sync::Mutex::new(false),
         });
-        store.spawn_peer_service(options.cluster_id, options.tls, listener);
-        store.spawn_tasks(options.election_timeout);
-        if pristine && is_first(id, &options.initial_members) {
-            store.spawn_bootstrap(options.initial_members);
+        store.spawn_peer_service(options.cluster_id.clone(), tls, listener);
+        store.spawn_tasks(&options);
+        if pristine {
+            store.spawn_while_running(admit(Arc::clone(&store), nodes));
         }
         store.spawn_shutdown(cancel);
         Ok(store)
@@ -132,6 +142,8 @@ impl RaftStore {
             reads: self.reads.clone(),
             leases: self.leases.clone(),
             members: self.members.clone(),
+            process: rand::random_range(1..=u64::MAX),
+            admitted: self.admitted.subscribe(),
             cancel: self.cancel.clone(),
         };
         // The task "peer service": without it this master is cut off, so its failure is fatal.
@@ -143,10 +155,15 @@ impl RaftStore {
         });
     }
 
-    fn spawn_tasks(&self, election: Duration) {
+    fn spawn_tasks(self: &Arc<Self>, options: &Options) {
+        let election = options.election_timeout;
         // The task "leader watch": without it a dead leader is noticed by its silence.
-        let watch =
-            LeaderWatch { raft: self.raft.clone(), peers: Arc::clone(&self.peers), id: self.id };
+        let watch = LeaderWatch {
+            raft: self.raft.clone(),
+            peers: Arc::clone(&self.peers),
+            state: Arc::clone(&self.state),
+            id: self.id,
+        };
         self.tasks.spawn(watch.run(self.cancel.clone()));
         // The task "leadership": ends only with Raft, whose end is fatal.
         let leadership = LeadershipTask {
@@ -156,12 +173,30 @@ impl RaftStore {
             quorum_patience: election * 4,
         };
         self.tasks.spawn(leadership.run(self.cancel.clone()));
-        self.spawn_while_running(leases::expire(
+        let leases = leases::expire(
             Arc::clone(&self.leases.lessor),
             Arc::clone(&self.forwarded),
             self.request_timeout,
-        ));
-        self.spawn_while_running(leader_duties(self.members.clone(), Arc::clone(&self.state)));
+        );
+        self.spawn_while_running(leases);
+        let duties = Duties {
+            store: Arc::clone(self),
+            compaction: options.auto_compaction,
+            check_every: options.check_every,
+        };
+        self.spawn_while_running(duties.run());
+        let space = SpaceWatch {
+            store: Arc::clone(self),
+            data_dir: self.data_dir.clone(),
+            budget: options.size_budget,
+            reserve: options.disk_reserve,
+            raised: false,
+            rewritten: 0,
+        };
+        self.spawn_while_running(space.run());
+        self.spawn_while_running(corrupt::watch(Arc::clone(self), options.scrub_every));
+        self.spawn_while_running(register(Arc::clone(self), options.name.clone()));
+        self.spawn_while_running(notice_removal(Arc::clone(self), options.name.clone()));
         self.spawn_raft_watch();
     }
 
@@ -200,70 +235,6 @@ impl RaftStore {
         });
     }
 
-    /// The task "bootstrap": forms the cluster from the list of initial masters, once.
-    fn spawn_bootstrap(self: &Arc<Self>, members: Vec<InitialMember>) {
-        let store = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let cancel = store.cancel.clone();
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = store.bootstrap(members) => {}
-            }
-        });
-    }
-
-    async fn bootstrap(&self, members: Vec<InitialMember>) {
-        let nodes: BTreeMap<MemberId, MemberInfo> = (1..)
-            .zip(members)
-            .map(|(id, member)| {
-                let info = MemberInfo {
-                    name: member.name,
-                    peer_url: member.peer_url,
-                    client_url: member.client_url,
-                    promote: false,
-                };
-                (id, info)
-            })
-            .collect();
-        // A first election without the others would only cost an election timeout.
-        let deadline = Instant::now() + BOOTSTRAP_WAIT;
-        loop {
-            match self.ask_others(&nodes).await {
-                Others::Formed(peer) => {
-                    let name = nodes.get(&self.id).map(|info| info.name.clone());
-                    let error = RaftStoreError::LostData { peer, name: name.unwrap_or_default() };
-                    return self.fatal.signal(error.to_string());
-                }
-                Others::Reachable(count) if (count + 1) * 2 > nodes.len() => break,
-                Others::Reachable(_) if Instant::now() >= deadline => break,
-                Others::Reachable(_) => tokio::time::sleep(BOOTSTRAP_PAUSE).await,
-            }
-        }
-        match self.raft.initialize(nodes).await {
-            Ok(()) => tracing::info!("formed the cluster"),
-            Err(error) => tracing::warn!(%error, "did not form the cluster"),
-        }
-    }
-
-    async fn ask_others(&self, nodes: &BTreeMap<MemberId, MemberInfo>) -> Others {
-        let asked = nodes.iter().filter(|(id, _)| **id != self.id).map(|(id, info)| async move {
-            let peer = self.peers.get(*id, info).ok()?;
-            let mut client = peer.urgent();
-            let limit = Duration::from_millis(500);
-            let reply = tokio::time::timeout(limit, client.state(pb::StateRequest {})).await;
-            Some((reply.ok()?.ok()?.into_inner().initialized, info.name.clone()))
-        });
-        let replies = futures::future::join_all(asked).await;
-        let mut reachable = 0;
-        for (formed, name) in replies.into_iter().flatten() {
-            if formed {
-                return Others::Formed(name);
-            }
-            reachable += 1;
-        }
-        Others::Reachable(reachable)
-    }
-
     /// The task "shutdown": carries the caller's cancellation out. Not tracked, for it waits
     /// for the tracked tasks.
     fn spawn_shutdown(self: &Arc<Self>, cancel: CancellationToken) {
@@ -281,35 +252,9 @@ impl RaftStore {
     }
 }
 
-/// The task "leader duties": what a leader does now and then. What fails is tried again at the
-/// next turn.
-async fn leader_duties(members: Members, state: Arc<State>) {
-    let mut tick = tokio::time::interval(DUTIES_INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        if !members.raft.is_leader() {
-            continue;
-        }
-        members.promote_ready().await;
-        // Compaction goes on with each entry, so without writes it would stand still.
-        if state.machine.compacting() {
-            let entries = (0..COMPACTION_ENTRIES).map(|_| members.raft.write_blank());
-            futures::future::join_all(entries).await;
-        }
-    }
-}
-
 /// Half again as long as the longest election, in whole seconds, as in etcd.
 fn min_lease_ttl(election: Duration) -> i64 {
     i64::try_from((election * 3 / 2).as_secs_f64().ceil() as u64).unwrap_or(i64::MAX).max(1)
-}
-
-enum Others {
-    /// This one is already part of a cluster.
-    Formed(String),
-    /// So many answer.
-    Reachable(usize),
 }
 
 struct Storage {
@@ -323,9 +268,11 @@ async fn open_storage(data_dir: &Path, fatal: Fatal) -> Result<Storage, RaftStor
     // Recovery may read a lot.
     let open = move || {
         let cache = Cache::new_lru_cache(CACHE_BYTES);
-        let (log, writer) = LogStore::open(&data_dir.join("log"), &cache, fatal.clone())?;
-        let state =
-            State::open(&data_dir.join("state"), &data_dir.join("snapshots"), &cache, fatal)?;
+        let metrics = Arc::new(Metrics::default());
+        let (log, writer) =
+            LogStore::open(&data_dir.join("log"), &cache, Arc::clone(&metrics), fatal.clone())?;
+        let (state, snapshots) = (data_dir.join("state"), data_dir.join("snapshots"));
+        let state = State::open(&state, &snapshots, &cache, metrics, fatal)?;
         Ok(Storage { log, writer, state })
     };
     match tokio::task::spawn_blocking(open).await {
@@ -335,20 +282,32 @@ async fn open_storage(data_dir: &Path, fatal: Fatal) -> Result<Storage, RaftStor
 }
 
 /// Ids are positions in the list, from 1.
-fn position(members: &[InitialMember], name: &str) -> MemberId {
+pub(crate) fn position(members: &[InitialMember], name: &str) -> MemberId {
     let position = members.iter().position(|member| member.name == name).unwrap_or(0);
     MemberId::try_from(position).unwrap_or(0) + 1
 }
 
-fn is_first(id: MemberId, members: &[InitialMember]) -> bool {
-    id == 1 && !members.is_empty()
+pub(crate) fn initial_nodes(members: &[InitialMember]) -> BTreeMap<MemberId, MemberInfo> {
+    let infos = members.iter().map(|member| MemberInfo {
+        name: member.name.clone(),
+        peer_url: member.peer_url.clone(),
+        client_url: member.client_url.clone(),
+        promote: false,
+    });
+    (1..).zip(infos).collect()
 }
 
-fn listen(listen: PeerListen) -> Result<TcpListener, RaftStoreError> {
+/// How this master is reached, as its own options say.
+fn own_info(options: &Options) -> MemberInfo {
+    let nodes = initial_nodes(&options.initial_members).into_values();
+    nodes.into_iter().find(|info| info.name == options.name).unwrap_or_default()
+}
+
+fn listen(listen: &PeerListen) -> Result<TcpListener, RaftStoreError> {
     let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
     let (address, socket) = match listen {
-        PeerListen::Address(address) => (address, std::net::TcpListener::bind(address)),
-        PeerListen::Socket(socket) => (socket.local_addr().unwrap_or(unknown), Ok(socket)),
+        PeerListen::Address(address) => (*address, std::net::TcpListener::bind(address)),
+        PeerListen::Socket(socket) => (socket.local_addr().unwrap_or(unknown), socket.try_clone()),
     };
     socket
         .and_then(|socket| {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use quorate_store::{
     MemberStatus, NewMember, Op, RangeRequest, RangeResponse, RequestOp, Revision, Role, Snapshot,
     Store, StoreError, StoreStatus, TxnRequest, WatchRequest, Watcher, grant_lease,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,8 +31,10 @@ use crate::leadership;
 use crate::leases::Leases;
 use crate::log::WriterThread;
 use crate::members::{self, AdminError, Members};
+use crate::metrics::Now;
 use crate::peer::{Peer, Peers, never_sent};
 use crate::reads::ReadIndex;
+use crate::space::Room;
 use crate::state::State;
 use crate::types::{MemberInfo, Raft};
 
@@ -39,8 +42,6 @@ use crate::types::{MemberInfo, Raft};
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 /// How long the tasks get to end.
 const TASKS_END: Duration = Duration::from_secs(2);
-/// Chunks of a snapshot that wait for their reader.
-const SNAPSHOT_CHUNKS: usize = 4;
 /// Age at which the size on disk is measured anew.
 const DISK_AGE: Duration = Duration::from_secs(10);
 
@@ -57,6 +58,12 @@ pub struct RaftStore {
     pub(crate) reads: ReadIndex,
     pub(crate) leases: Leases,
     pub(crate) members: Members,
+    /// Chosen when the directory was new.
+    pub(crate) instance: u64,
+    /// Does this member take part? See [`crate::admission`].
+    pub(crate) admitted: watch::Sender<bool>,
+    pub(crate) room: Room,
+    pub(crate) budget: u64,
     /// Shorter leases could run out while a leader is elected.
     pub(crate) min_lease_ttl: i64,
     pub(crate) leadership: Arc<watch::Sender<Leadership>>,
@@ -95,6 +102,15 @@ impl RaftStore {
     /// When the state cannot be read.
     pub fn hash(&self) -> Result<u64, StoreError> {
         self.state.machine.hash().map_err(|error| StoreError::Internal(error.to_string()))
+    }
+
+    /// Reads the whole state and compares it with the hash that was kept while it was applied;
+    /// false when it is not what was written.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn scrub(&self) -> Result<bool, StoreError> {
+        self.blocking(|state| Ok(state.machine.scrub()?)).await
     }
 
     /// Hands leadership to whoever is furthest ahead, if this master leads.
@@ -229,6 +245,15 @@ impl RaftStore {
                 return Err(self.unavailable(None));
             }
         }
+    }
+
+    /// Fails while this member's data is known to be wrong.
+    fn sound(&self) -> Result<(), StoreError> {
+        if self.state.corrupt.load(Relaxed) {
+            let reason = "it differs from the other members' data or was changed on disk";
+            return Err(StoreError::Corrupt(reason.into()));
+        }
+        Ok(())
     }
 
     fn leader_url(&self) -> Option<String> {
@@ -397,6 +422,7 @@ impl Store for RaftStore {
         request: RangeRequest,
         consistency: Consistency,
     ) -> Result<RangeResponse, StoreError> {
+        self.sound()?;
         if consistency == Consistency::Linearizable {
             self.catch_up().await?;
         }
@@ -404,6 +430,11 @@ impl Store for RaftStore {
     }
 
     async fn propose(&self, command: Command) -> Result<CommandResult, StoreError> {
+        // A member without sound data still has something to say of itself.
+        if !matches!(command.kind, Some(CommandKind::Alarm(_))) {
+            self.sound()?;
+        }
+        self.room.check(&command)?;
         let mut result = self.propose_encoded(validate(&command)?).await?;
         match result.rejection.take() {
             Some(rejection) => Err(rejection.into()),
@@ -412,11 +443,13 @@ impl Store for RaftStore {
     }
 
     async fn read_revision(&self) -> Result<Revision, StoreError> {
+        self.sound()?;
         self.catch_up().await?;
         Ok(self.state.machine.revision())
     }
 
     fn watch(&self, request: WatchRequest) -> Result<Watcher, StoreError> {
+        self.sound()?;
         self.state.machine.hub().watch(request)
     }
 
@@ -467,7 +500,7 @@ impl Store for RaftStore {
             disk_bytes: self.disk_bytes(),
             state_bytes: self.state.backend.disk_bytes(),
             state_bytes_in_use: self.state.backend.live_bytes(),
-            budget_bytes: 0,
+            budget_bytes: self.budget,
             alarms: self.alarms().borrow().clone(),
         }
     }
@@ -541,26 +574,32 @@ impl Store for RaftStore {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let (sender, chunks) = mpsc::channel(SNAPSHOT_CHUNKS);
-        let (begin, begun) = oneshot::channel();
-        let state = Arc::clone(&self.state);
-        // The task "snapshot": whoever does not read to the end only ends it.
-        tokio::task::spawn_blocking(move || {
-            let send = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
-            let begin = |revision| {
-                let _ = begin.send(revision);
-            };
-            if let Err(error) = state.machine.image(begin, send) {
-                let _ = sender.blocking_send(Err(error.into()));
-            }
-        });
-        let failed = |_| StoreError::Internal("the state cannot be read".into());
-        let revision = begun.await.map_err(failed)?;
-        Ok(Snapshot { revision, bytes: self.state.backend.live_bytes(), chunks })
+        self.state.image().await
     }
 
     async fn defragment(&self) -> Result<(), StoreError> {
         self.blocking(|state| Ok(state.backend.compact_files()?)).await
+    }
+
+    fn write_metrics(&self, text: &mut String) {
+        let now = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            Now {
+                leads: metrics.state == ServerState::Leader,
+                has_leader: metrics.current_leader.is_some(),
+                in_flight: self.forwarded.limit - self.forwarded.permits.available_permits(),
+                committed: metrics.local_committed.map_or(0, |id| id.index),
+                applied: metrics.last_applied.map_or(0, |id| id.index),
+                db_bytes: self.state.backend.disk_bytes(),
+                db_bytes_in_use: self.state.backend.live_bytes(),
+                budget: self.budget,
+                watchers: self.state.machine.hub().watchers(),
+                leases: self.state.machine.lessor().ids().len(),
+                term: metrics.vote.leader_id.term,
+            }
+        };
+        self.state.metrics.write(text, &now);
     }
 
     fn alarms(&self) -> watch::Receiver<Vec<Alarm>> {

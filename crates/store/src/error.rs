@@ -102,6 +102,9 @@ impl From<Rejection> for StoreError {
             Rejection::KeyNotFound(key) => Self::KeyNotFound(String::from_utf8_lossy(&key).into()),
             Rejection::LeaseNotFound(lease) => Self::LeaseNotFound(lease),
             Rejection::LeaseExists(lease) => Self::LeaseExists(lease),
+            Rejection::Registered(_) => Self::Membership(
+                "this member has registered with other data: its directory was lost".into(),
+            ),
             Rejection::NoSpace(member) => {
                 Self::NoSpace(format!("member {member:x} has raised the NOSPACE alarm"))
             }

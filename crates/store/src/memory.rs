@@ -18,6 +18,7 @@ use crate::contract::{
 use crate::error::StoreError;
 use crate::lessor::{NotLeading, grant_lease};
 use crate::machine::{Entry, StateMachine, check_command};
+use crate::metrics;
 use crate::types::{
     Alarm, Command, CommandKind, CommandResult, CompactRequest, HashKv, LeaseId,
     LeaseRevokeRequest, MemberId, RangeRequest, RangeResponse, Revision, Term,
@@ -378,6 +379,11 @@ impl Store for MemoryStore {
 
     async fn defragment(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn write_metrics(&self, text: &mut String) {
+        let watchers = self.machine.hub().watchers() as f64;
+        metrics::gauge(text, metrics::WATCHERS, "Watchers", watchers);
     }
 
     fn alarms(&self) -> watch::Receiver<Vec<Alarm>> {

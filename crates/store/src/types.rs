@@ -483,6 +483,19 @@ pub struct AlarmRequest {
     pub active: bool,
 }
 
+/// A member says which data it has: a number that it chose when its directory was new. Refused
+/// when the member has registered with another number: then its directory was lost, and with it
+/// votes and entries that it has acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RegisterRequest {
+    /// The member.
+    #[prost(uint64, tag = "1")]
+    pub member: MemberId,
+    /// Its number; not 0.
+    #[prost(fixed64, tag = "2")]
+    pub instance: u64,
+}
+
 /// What a [`Command`] does.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum CommandKind {
@@ -501,6 +514,9 @@ pub enum CommandKind {
     /// An alarm.
     #[prost(message, tag = "8")]
     Alarm(AlarmRequest),
+    /// A member's data.
+    #[prost(message, tag = "9")]
+    Register(RegisterRequest),
 }
 
 /// The only thing that changes the store's state: an entry of the Raft log.
@@ -518,7 +534,7 @@ pub struct Command {
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: Bytes,
     /// What to do. `None` (from a newer master) is fatal in `apply`.
-    #[prost(oneof = "CommandKind", tags = "4, 5, 6, 7, 8")]
+    #[prost(oneof = "CommandKind", tags = "4, 5, 6, 7, 8, 9")]
     pub kind: Option<CommandKind>,
 }
 
@@ -561,6 +577,9 @@ pub enum Rejection {
     /// The NOSPACE alarm is on; this member raised it.
     #[prost(uint64, tag = "11")]
     NoSpace(MemberId),
+    /// The member has registered with this other number.
+    #[prost(fixed64, tag = "12")]
+    Registered(u64),
 }
 
 /// What came of a [`Command`].
@@ -573,7 +592,7 @@ pub struct CommandResult {
     #[prost(message, optional, tag = "2")]
     pub txn: Option<TxnResponse>,
     /// Set when the command was refused; then nothing was changed.
-    #[prost(oneof = "Rejection", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Rejection", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub rejection: Option<Rejection>,
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -61,6 +62,7 @@ pub struct WatchHub {
     capacity: usize,
     ring: RwLock<Ring>,
     applied: watch::Sender<Revision>,
+    watchers: AtomicUsize,
 }
 
 /// All events of one revision.
@@ -89,6 +91,7 @@ impl WatchHub {
             capacity: capacity_events,
             ring: RwLock::default(),
             applied: watch::Sender::new(0),
+            watchers: AtomicUsize::new(0),
         }
     }
 
@@ -124,7 +127,13 @@ impl WatchHub {
             return Err(StoreError::Compacted(compacted));
         }
         let progress = now.min(next - 1);
+        self.watchers.fetch_add(1, Relaxed);
         Ok(Watcher { hub: self.clone(), request, generation, next, progress, applied })
+    }
+
+    /// How many watchers there are.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Relaxed)
     }
 
     /// The newest applied revision; sent after the state is readable.
@@ -210,6 +219,12 @@ pub struct Watcher {
     next: Revision,
     progress: Revision,
     applied: watch::Receiver<Revision>,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.hub.watchers.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Watcher {

@@ -23,9 +23,11 @@ impl StoreBuilder<TypeConfig, LogStore, ReplicatedState, tempfile::TempDir> for 
     {
         let dir = tempfile::tempdir().unwrap();
         let fatal = Fatal::new();
-        let (log, _) = LogStore::open(&dir.path().join("log"), &cache(), fatal.clone()).unwrap();
+        let (log, _) =
+            LogStore::open(&dir.path().join("log"), &cache(), Arc::default(), fatal.clone())
+                .unwrap();
         let (state, snapshots) = (dir.path().join("state"), dir.path().join("snapshots"));
-        let state = State::open(&state, &snapshots, &cache(), fatal).unwrap();
+        let state = State::open(&state, &snapshots, &cache(), Arc::default(), fatal).unwrap();
         Ok((dir, log, ReplicatedState(state)))
     }
 }
@@ -41,7 +43,7 @@ fn entry(term: u64, index: u64) -> Entry {
 }
 
 fn open(dir: &Path) -> (LogStore, WriterThread) {
-    LogStore::open(dir, &cache(), Fatal::new()).unwrap()
+    LogStore::open(dir, &cache(), Arc::default(), Fatal::new()).unwrap()
 }
 
 async fn append(log: &mut LogStore, entries: impl IntoIterator<Item = Entry>) {
@@ -188,7 +190,7 @@ async fn damage_in_the_middle_is_an_error_and_forgets_nothing_silently() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
     std::fs::write(&wal, bytes).unwrap();
-    let opened = LogStore::open(copy.path(), &cache(), Fatal::new());
+    let opened = LogStore::open(copy.path(), &cache(), Arc::default(), Fatal::new());
     let error = opened.map(|_| ()).unwrap_err();
     assert!(matches!(error, RaftStoreError::Database { .. }), "{error}");
 }
@@ -197,7 +199,8 @@ async fn damage_in_the_middle_is_an_error_and_forgets_nothing_silently() {
 async fn a_failed_write_is_fatal_and_reported() {
     let dir = tempfile::tempdir().unwrap();
     let fatal = Fatal::new();
-    let (mut log, _writer) = LogStore::open(dir.path(), &cache(), fatal.clone()).unwrap();
+    let (mut log, _writer) =
+        LogStore::open(dir.path(), &cache(), Arc::default(), fatal.clone()).unwrap();
     append(&mut log, [entry(1, 0)]).await;
     log.shared.broken.store(true, std::sync::atomic::Ordering::Relaxed);
     let (done, durable) = TypeConfig::oneshot();

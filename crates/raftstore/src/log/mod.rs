@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::codec;
 use crate::error::RaftStoreError;
 use crate::fatal::Fatal;
+use crate::metrics::Metrics;
 use crate::rocks::{self, Sizes};
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use tail::Tail;
@@ -43,6 +44,7 @@ const SIZES: Sizes = Sizes { write_buffer: 16 << 20, write_buffers: 3, wal: 64 <
 struct Shared {
     db: DB,
     tail: Mutex<Tail>,
+    metrics: Arc<Metrics>,
     /// Makes the next write fail.
     #[cfg(test)]
     broken: std::sync::atomic::AtomicBool,
@@ -77,6 +79,7 @@ impl LogStore {
     pub(crate) fn open(
         directory: &Path,
         cache: &Cache,
+        metrics: Arc<Metrics>,
         fatal: Fatal,
     ) -> Result<(Self, WriterThread), RaftStoreError> {
         let database = |error| RaftStoreError::database(directory, error);
@@ -89,6 +92,7 @@ impl LogStore {
         let shared = Arc::new(Shared {
             db,
             tail: Mutex::new(tail),
+            metrics,
             #[cfg(test)]
             broken: std::sync::atomic::AtomicBool::new(false),
         });

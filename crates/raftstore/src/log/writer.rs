@@ -2,6 +2,8 @@
 //! batch, syncs once, and only then reports.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use prost::Message as _;
@@ -10,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Shared, keys};
 use crate::codec;
-use crate::failpoint::Defect;
+use crate::failpoint::{self, Defect};
 use crate::fatal::Fatal;
 use crate::types::TypeConfig;
 
@@ -75,12 +77,20 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal)
             group.push(job);
         }
         put_committed(shared, &mut batch);
+        let (before, after) = places(&group);
         if Defect::EarlyAcknowledgement.is_present() {
             report(shared, group.drain(..));
             std::thread::sleep(DEFECT_DELAY);
         }
+        let begin = Instant::now();
+        failpoint::pass(before);
         match write(shared, batch, &synced) {
-            Ok(()) => report(shared, group.drain(..)),
+            Ok(()) => {
+                failpoint::pass(after);
+                shared.metrics.log_sync.observe(begin.elapsed());
+                shared.metrics.log_groups.fetch_add(1, Relaxed);
+                report(shared, group.drain(..));
+            }
             Err(error) => return fail(group, jobs, fatal, &error),
         }
     }
@@ -92,9 +102,19 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal)
     }
 }
 
+/// Where a test lets the process die: by the first change of the group.
+fn places(group: &[Job]) -> (&'static str, &'static str) {
+    match group.first().map(|job| &job.change) {
+        Some(Change::Vote(_)) => ("vote-before-sync", "vote-after-sync"),
+        Some(Change::Purge { .. }) => ("purge-before-sync", "purge-after-sync"),
+        Some(Change::Truncate { .. }) => ("truncate-before-sync", "truncate-after-sync"),
+        Some(Change::Append { .. }) | None => ("append-before-sync", "append-after-sync"),
+    }
+}
+
 fn write(shared: &Shared, batch: WriteBatch, options: &WriteOptions) -> io::Result<()> {
     #[cfg(test)]
-    if shared.broken.load(std::sync::atomic::Ordering::Relaxed) {
+    if shared.broken.load(Relaxed) {
         return Err(io::Error::other("a broken disk"));
     }
     shared.db.write_opt(batch, options).map_err(io::Error::other)
@@ -113,6 +133,11 @@ fn report(shared: &Shared, group: std::vec::Drain<'_, Job>) {
         Change::Append { ticket, .. } => Some(ticket),
         _ => None,
     });
+    let entries = group.as_slice().iter().map(|job| match &job.change {
+        Change::Append { entries, .. } => entries.len() as u64,
+        _ => 0,
+    });
+    shared.metrics.log_entries.fetch_add(entries.sum(), Relaxed);
     if let Some(ticket) = ticket {
         shared.tail.lock().durable(ticket);
     }

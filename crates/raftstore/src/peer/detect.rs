@@ -3,10 +3,11 @@
 //! A killed process resets its connections, and its port refuses new ones. That is proof enough
 //! to ask for votes in spite of the leader's lease: safety never rests on leases here, and a
 //! wrong guess costs one election. Silence alone (a partition, a paused process) is left to the
-//! election timeout.
+//! election timeout. A process that is there again already gives itself away by its number.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Peer, Peers};
+use crate::state::State;
 use crate::types::{LogId, Raft, Vote};
 
 /// Pause between two attempts to watch a leader that is there but does not serve.
@@ -30,6 +32,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) struct LeaderWatch {
     pub raft: Raft,
     pub peers: Arc<Peers>,
+    pub state: Arc<State>,
     pub id: MemberId,
 }
 
@@ -78,13 +81,21 @@ impl LeaderWatch {
     /// Returns when the leader's process is gone and this master has done its part.
     async fn watch(&self, vote: Vote, leader: MemberId) {
         let Some(peer) = self.peer(leader) else { return std::future::pending().await };
+        let mut watched = None;
         loop {
+            let mut gone = false;
             if let Ok(alive) = peer.urgent().alive(pb::AliveRequest {}).await {
                 let mut alive = alive.into_inner();
                 // Ends with the connection or with the leader's orderly shutdown.
-                while let Ok(Some(_)) = alive.message().await {}
+                while let Ok(Some(pb::AliveReply { process })) = alive.message().await {
+                    // It was quick to come back, but it does not lead any more.
+                    gone = *watched.get_or_insert(process) != process;
+                    if gone {
+                        break;
+                    }
+                }
             }
-            if process_gone(&peer).await {
+            if gone || process_gone(&peer).await {
                 tracing::info!(leader, "the leader's process is gone");
                 self.stand(vote, leader).await;
                 return;
@@ -95,6 +106,9 @@ impl LeaderWatch {
 
     /// Stands for election, unless another follower has a better claim and uses it.
     async fn stand(&self, vote: Vote, leader: MemberId) {
+        if self.state.corrupt.load(Relaxed) {
+            return;
+        }
         let Ok(last) = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await
         else {
             return;

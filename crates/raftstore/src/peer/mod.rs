@@ -46,13 +46,15 @@ pub(crate) type Client = PeerClient<InterceptedService<Channel, Identify>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Identify {
     cluster: MetadataValue<Ascii>,
-    member: MetadataValue<Ascii>,
+    /// 0 while this master does not know its id yet.
+    member: Arc<AtomicU64>,
 }
 
 impl Interceptor for Identify {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         request.metadata_mut().insert(CLUSTER_HEADER, self.cluster.clone());
-        request.metadata_mut().insert(MEMBER_HEADER, self.member.clone());
+        let member = MetadataValue::from(self.member.load(Ordering::Relaxed));
+        request.metadata_mut().insert(MEMBER_HEADER, member);
         Ok(request)
     }
 }
@@ -118,21 +120,22 @@ impl Peers {
         gone != 0 && term == gone + 1
     }
 
-    pub(crate) fn new(
-        cluster_id: &str,
-        member: MemberId,
-        tls: Option<Tls>,
-    ) -> Result<Arc<Self>, RaftStoreError> {
+    pub(crate) fn new(cluster_id: &str, tls: Option<Tls>) -> Result<Arc<Self>, RaftStoreError> {
         let cluster = MetadataValue::try_from(cluster_id).map_err(|_| {
             RaftStoreError::Options(format!("cluster id {cluster_id:?} has unusual characters"))
         })?;
-        let identify = Identify { cluster, member: MetadataValue::from(member) };
+        let identify = Identify { cluster, member: Arc::default() };
         Ok(Arc::new(Self {
             identify,
             tls,
             peers: Mutex::new(HashMap::new()),
             gone_term: AtomicU64::new(0),
         }))
+    }
+
+    /// This master knows its id.
+    pub(crate) fn introduce(&self, id: MemberId) {
+        self.identify.member.store(id, Ordering::Relaxed);
     }
 
     /// The connections to a member; new ones when its address has changed.

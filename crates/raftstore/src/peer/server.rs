@@ -11,7 +11,8 @@ use quorate_proto::Tls;
 use quorate_proto::peer as pb;
 use quorate_proto::peer::peer_server::{Peer, PeerServer as Service};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::watch;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,6 +40,10 @@ pub(crate) struct Handlers {
     pub reads: ReadIndex,
     pub leases: Leases,
     pub members: Members,
+    /// See `AliveReply`.
+    pub process: u64,
+    /// Does this master take part yet? See [`crate::admission`].
+    pub admitted: watch::Receiver<bool>,
     pub cancel: CancellationToken,
 }
 
@@ -98,11 +103,13 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 impl Peer for Handlers {
     type AppendStream = BoxStream<pb::AppendReply>;
     type AliveStream = BoxStream<pb::AliveReply>;
+    type ImageStream = BoxStream<pb::ImageChunk>;
 
     async fn append(
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
+        self.admitted()?;
         let requests = request.into_inner().scan((), |(), request| {
             std::future::ready(match request {
                 Ok(request) => match codec::append_request_from(request) {
@@ -129,6 +136,7 @@ impl Peer for Handlers {
         &self,
         request: Request<pb::AppendRequest>,
     ) -> Result<Response<pb::AppendReply>, Status> {
+        self.admitted()?;
         use openraft::raft::{AppendEntriesResponse as R, StreamAppendError as E};
         let request = codec::append_request_from(request.into_inner())?;
         let previous = request.prev_log_id;
@@ -150,6 +158,7 @@ impl Peer for Handlers {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
+        self.admitted()?;
         let request = codec::vote_request_from(request.into_inner())?;
         let response = self.raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(codec::vote_reply_to(&response)))
@@ -159,6 +168,7 @@ impl Peer for Handlers {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
+        self.admitted()?;
         let request = codec::vote_request_from(request.into_inner())?;
         let response = self.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(codec::vote_reply_to(&response)))
@@ -168,6 +178,7 @@ impl Peer for Handlers {
         &self,
         request: Request<pb::TransferRequest>,
     ) -> Result<Response<pb::TransferReply>, Status> {
+        self.admitted()?;
         use openraft::raft::{TransferLeaderError as E, TransferLeaderRequest};
         let request = request.into_inner();
         let from = codec::vote_from(request.from)?;
@@ -197,6 +208,7 @@ impl Peer for Handlers {
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
+        self.admitted()?;
         let (vote, snapshot) = self.receive_snapshot(request.into_inner()).await?;
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(Response::new(pb::SnapshotReply { vote: Some(codec::vote_to(&response.vote)) }))
@@ -241,26 +253,52 @@ impl Peer for Handlers {
         &self,
         _request: Request<pb::StateRequest>,
     ) -> Result<Response<pb::StateReply>, Status> {
-        let reply = self
+        let (vote, last) = self
             .raft
-            .with_raft_state(|state| pb::StateReply {
-                member: 0,
-                vote: Some(codec::vote_to(state.vote_ref())),
-                last: state.log_ids.last().copied().map(codec::log_id_to),
-                initialized: false,
-            })
+            .with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied()))
             .await
             .map_err(stopped)?;
-        let initialized = self.raft.is_initialized().await.map_err(stopped)?;
-        Ok(Response::new(pb::StateReply { member: *self.raft.node_id(), initialized, ..reply }))
+        let broken = |error| Status::internal(format!("cannot read the state: {error}"));
+        let instances = self.state.machine.instances().map_err(broken)?.into_iter();
+        let (revision, content) = self.state.machine.content();
+        Ok(Response::new(pb::StateReply {
+            member: *self.raft.node_id(),
+            vote: Some(codec::vote_to(&vote)),
+            last: last.map(codec::log_id_to),
+            initialized: self.raft.is_initialized().await.map_err(stopped)?,
+            instances: instances
+                .map(|(member, instance)| pb::Instance { member, instance })
+                .collect(),
+            membership: Some(codec::membership_to(&self.state.membership())),
+            membership_index: self.state.membership_index(),
+            revision,
+            content,
+        }))
+    }
+
+    async fn image(
+        &self,
+        _request: Request<pb::ImageRequest>,
+    ) -> Result<Response<Self::ImageStream>, Status> {
+        let snapshot = self
+            .state
+            .image()
+            .await
+            .map_err(|error| Status::internal(format!("cannot read the state: {error}")))?;
+        let chunks = ReceiverStream::new(snapshot.chunks).map(|chunk| match chunk {
+            Ok(data) => Ok(pb::ImageChunk { data }),
+            Err(error) => Err(Status::internal(error.to_string())),
+        });
+        Ok(Response::new(Box::pin(chunks.take_until(self.cancel.clone().cancelled_owned()))))
     }
 
     async fn alive(
         &self,
         _request: Request<pb::AliveRequest>,
     ) -> Result<Response<Self::AliveStream>, Status> {
-        // Never an item: only its end says something.
-        let silence = futures::stream::pending();
+        // After the first item only its end says something.
+        let first = futures::stream::iter([Ok(pb::AliveReply { process: self.process })]);
+        let silence = first.chain(futures::stream::pending());
         Ok(Response::new(Box::pin(silence.take_until(self.cancel.clone().cancelled_owned()))))
     }
 }
@@ -268,6 +306,13 @@ impl Peer for Handlers {
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 impl Handlers {
+    fn admitted(&self) -> Result<(), Status> {
+        if *self.admitted.borrow() {
+            return Ok(());
+        }
+        Err(Status::unavailable("this master does not know yet whether it has lost its data"))
+    }
+
     /// Stores the stream in a file; nothing of the state is touched before it is complete.
     async fn receive_snapshot(
         &self,

@@ -5,6 +5,7 @@
 //! key: the only step that counts is one synced write. Whatever a crash leaves of the other
 //! generation is dropped at the next start.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,12 +34,8 @@ const INSTALL_BATCH: usize = 1 << 20;
 
 const SIZES: Sizes = Sizes { write_buffer: 8 << 20, write_buffers: 3, wal: 64 << 20 };
 
-/// One record of a snapshot.
-pub(crate) struct Record {
-    pub space: Space,
-    pub key: Bytes,
-    pub value: Bytes,
-}
+/// Takes the records of a snapshot: space, key, value.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Space, &[u8], &[u8]) -> io::Result<()>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Generation {
@@ -144,11 +141,11 @@ impl RocksBackend {
         families(&self.db, generation)
     }
 
-    /// Replaces the whole content by `records`. `check` sees the new content before it becomes
-    /// visible and may refuse it; then the old content stays.
+    /// Replaces the whole content by what `source` hands over. `check` sees the new content before
+    /// it becomes visible and may refuse it; then the old content stays.
     pub(crate) fn install(
         &self,
-        records: impl Iterator<Item = std::io::Result<Record>>,
+        source: impl FnOnce(Sink<'_>) -> io::Result<()>,
         check: impl FnOnce(&RocksView<'_>) -> Result<(), BackendError>,
     ) -> Result<(), BackendError> {
         let old = *self.live.read();
@@ -157,7 +154,8 @@ impl RocksBackend {
         for name in new.families() {
             self.db.create_cf(name, &family_options(name, &self.cache)).map_err(failed)?;
         }
-        self.fill(new, records)?;
+        self.fill(new, source)?;
+        crate::failpoint::pass("install-after-fill");
         check(&self.view_of(new)?)?;
         crate::failpoint::hit("state-install-before-flip")
             .map_err(|error| BackendError::new(error.to_string()))?;
@@ -175,20 +173,22 @@ impl RocksBackend {
     fn fill(
         &self,
         generation: Generation,
-        records: impl Iterator<Item = std::io::Result<Record>>,
+        source: impl FnOnce(Sink<'_>) -> io::Result<()>,
     ) -> Result<(), BackendError> {
         let families = self.families(generation)?;
         // Flushed below, before the flip.
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
         let mut batch = WriteBatch::default();
-        for record in records {
-            let record = record.map_err(|error| BackendError::new(error.to_string()))?;
-            batch.put_cf(&families[slot(record.space)], &record.key, &record.value);
+        let mut put = |space, key: &[u8], value: &[u8]| {
+            batch.put_cf(&families[slot(space)], key, value);
             if batch.size_in_bytes() >= INSTALL_BATCH {
-                self.db.write_opt(std::mem::take(&mut batch), &no_wal).map_err(failed)?;
+                let full = std::mem::take(&mut batch);
+                self.db.write_opt(full, &no_wal).map_err(io::Error::other)?;
             }
-        }
+            Ok(())
+        };
+        source(&mut put).map_err(|error| BackendError::new(error.to_string()))?;
         self.db.write_opt(batch, &no_wal).map_err(failed)?;
         self.flush_families(&families)
     }

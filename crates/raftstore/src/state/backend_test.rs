@@ -27,11 +27,10 @@ fn keys(view: &RocksView<'_>, start: &str, end: Option<&str>, direction: Directi
     keys.join("")
 }
 
-fn records() -> Vec<std::io::Result<Record>> {
-    let record = |space, key: &'static str| {
-        Ok(Record { space, key: Bytes::from_static(key.as_bytes()), value: "new".into() })
-    };
-    vec![record(Space::Latest, "n"), record(Space::Meta, "m")]
+/// A small new content.
+fn records(sink: Sink<'_>) -> io::Result<()> {
+    sink(Space::Latest, b"n", b"new")?;
+    sink(Space::Meta, b"m", b"new")
 }
 
 #[test]
@@ -56,7 +55,7 @@ fn a_view_stays_what_it_was_even_over_an_installation() {
     put(&backend, Space::Latest, "a", "1");
     let view = backend.view();
     put(&backend, Space::Latest, "a", "2");
-    backend.install(records().into_iter(), |_| Ok(())).unwrap();
+    backend.install(records, |_| Ok(())).unwrap();
     assert_eq!(view.get(Space::Latest, b"a").unwrap().unwrap(), "1");
     assert_eq!(get(&backend, "a"), None);
     assert_eq!(get(&backend, "n").unwrap(), "new");
@@ -74,14 +73,14 @@ fn a_crash_during_installation_leaves_the_old_or_the_new_content() {
         let backend = open(dir.path());
         put(&backend, Space::Latest, "n", "old");
         crate::failpoint::arm(Some(failpoint));
-        let result = backend.install(records().into_iter(), |_| Ok(()));
+        let result = backend.install(records, |_| Ok(()));
         crate::failpoint::arm(None);
         assert!(result.is_err(), "{failpoint}");
         drop(backend);
         let backend = open(dir.path());
         assert_eq!(get(&backend, "n").unwrap(), expected, "{failpoint}");
         // And the leftovers are in nobody's way.
-        backend.install(records().into_iter(), |_| Ok(())).unwrap();
+        backend.install(records, |_| Ok(())).unwrap();
         assert_eq!(get(&backend, "n").unwrap(), "new", "{failpoint}");
     }
 }
@@ -91,10 +90,13 @@ fn a_cut_or_refused_snapshot_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let backend = open(dir.path());
     put(&backend, Space::Latest, "n", "old");
-    let cut = records().into_iter().chain([Err(std::io::ErrorKind::UnexpectedEof.into())]);
+    let cut = |sink: Sink<'_>| {
+        records(sink)?;
+        Err(io::ErrorKind::UnexpectedEof.into())
+    };
     assert!(backend.install(cut, |_| Ok(())).is_err());
     assert_eq!(get(&backend, "n").unwrap(), "old");
-    let refused = backend.install(records().into_iter(), |_| Err(BackendError::new("no")));
+    let refused = backend.install(records, |_| Err(BackendError::new("no")));
     assert!(refused.is_err());
     assert_eq!(get(&backend, "n").unwrap(), "old");
 }

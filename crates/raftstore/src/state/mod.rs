@@ -7,23 +7,26 @@ mod snapshot;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use prost::Message as _;
-use quorate_store::{Backend as _, Command, CommandResult, StateMachine};
+use quorate_store::{Backend as _, BackendError, Command, CommandResult, StateMachine, StoreError};
 use rocksdb::Cache;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::codec::Malformed;
 use crate::error::RaftStoreError;
-use crate::failpoint::Defect;
+use crate::failpoint::{self, Defect};
 use crate::fatal::Fatal;
-use crate::types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
-pub(crate) use backend::RocksBackend;
-use meta::StateMeta;
+use crate::metrics::Metrics;
+use crate::types::{Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership, TypeConfig};
+pub(crate) use backend::{RocksBackend, Sink};
+pub(crate) use meta::StateMeta;
 pub(crate) use snapshot::{Digest, ReceivedFile, SnapshotData, Snapshots, snapshot_meta};
 
 /// Most entries applied in one batch.
@@ -32,6 +35,8 @@ const GROUP_ENTRIES: usize = 512;
 const GROUP_BYTES: usize = 4 << 20;
 /// Events kept in memory for watchers.
 const RING_EVENTS: usize = 16_384;
+/// Chunks of an image that wait for their reader.
+const IMAGE_CHUNKS: usize = 4;
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
@@ -59,6 +64,9 @@ pub(crate) struct State {
     pub snapshots: Snapshots,
     applied: watch::Sender<Applied>,
     meta: Mutex<StateMeta>,
+    pub metrics: Arc<Metrics>,
+    /// Is this member's CORRUPT alarm on? Then it serves nobody and does not lead.
+    pub corrupt: AtomicBool,
     fatal: Fatal,
 }
 
@@ -68,6 +76,7 @@ impl State {
         directory: &Path,
         snapshots: &Path,
         cache: &Cache,
+        metrics: Arc<Metrics>,
         fatal: Fatal,
     ) -> Result<Arc<Self>, RaftStoreError> {
         let backend = Arc::new(RocksBackend::open(directory, cache)?);
@@ -81,8 +90,40 @@ impl State {
             applied: watch::Sender::new(meta.applied.into()),
             meta: Mutex::new(meta),
             backend,
+            metrics,
+            corrupt: AtomicBool::new(false),
             fatal,
         }))
+    }
+
+    /// The membership applied.
+    pub(crate) fn membership(&self) -> Membership {
+        self.meta.lock().membership.membership().clone()
+    }
+
+    /// The index of the entry of that membership.
+    pub(crate) fn membership_index(&self) -> u64 {
+        self.meta.lock().membership.log_id().map_or(0, |id| id.index)
+    }
+
+    /// A complete image of what is applied.
+    pub(crate) async fn image(self: &Arc<Self>) -> Result<quorate_store::Snapshot, StoreError> {
+        let (sender, chunks) = mpsc::channel(IMAGE_CHUNKS);
+        let (begin, begun) = oneshot::channel();
+        let state = Arc::clone(self);
+        // The task "image": whoever does not read to the end only ends it.
+        tokio::task::spawn_blocking(move || {
+            let send = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
+            let begin = |revision| {
+                let _ = begin.send(revision);
+            };
+            if let Err(error) = state.machine.image(begin, send) {
+                let _ = sender.blocking_send(Err(error.into()));
+            }
+        });
+        let failed = |_| StoreError::Internal("the state cannot be read".into());
+        let revision = begun.await.map_err(failed)?;
+        Ok(quorate_store::Snapshot { revision, bytes: self.backend.live_bytes(), chunks })
     }
 
     pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
@@ -115,7 +156,11 @@ impl State {
             entries.iter_mut().filter_map(|e| e.command.as_mut()).for_each(|c| c.fence = 0);
         }
         let before = self.machine.revision();
+        let begin = Instant::now();
+        failpoint::pass("apply-before-commit");
         let results = self.machine.apply(&entries, changes).map_err(io::Error::other)?;
+        failpoint::pass("apply-after-commit");
+        self.metrics.apply.observe(begin.elapsed());
         trace_fences(&entries, &fences, &results, before);
         *self.meta.lock() = meta.clone();
         self.applied.send_replace(meta.applied.into());
@@ -128,8 +173,13 @@ impl State {
     }
 
     fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotData) -> io::Result<()> {
-        snapshot.install(&self.backend, meta)?;
-        self.machine.reload().map_err(io::Error::other)?;
+        let begin = Instant::now();
+        let swap = || {
+            let installed = snapshot.install(&self.backend, meta);
+            installed.map_err(|error| BackendError::new(error.to_string()))
+        };
+        self.machine.replace(swap).map_err(io::Error::other)?;
+        self.metrics.snapshot_install.observe(begin.elapsed());
         let loaded = StateMeta::load(&self.backend.view())?;
         self.applied.send_replace(loaded.applied.into());
         *self.meta.lock() = loaded;
@@ -269,7 +319,13 @@ impl RaftSnapshotBuilder<TypeConfig> for ReplicatedState {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let state = Arc::clone(&self.0);
-        let (meta, dir) = blocking(move || state.snapshots.build(&state.backend))
+        let build = move || {
+            let begin = Instant::now();
+            let built = state.snapshots.build(&state.backend)?;
+            state.metrics.snapshot_build.observe(begin.elapsed());
+            Ok(built)
+        };
+        let (meta, dir) = blocking(build)
             .await
             .map_err(|error| self.0.fatal("building a snapshot failed", error))?;
         Ok(Snapshot { meta, snapshot: SnapshotData::Checkpoint(dir) })

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use prost::Message as _;
 use quorate_proto::peer as pb;
+use quorate_store::Space;
 
-use super::backend::{Checkpoint, Record, RocksBackend, space_from_number, space_number};
+use super::backend::{Checkpoint, RocksBackend, Sink, space_from_number, space_number};
 use super::meta::StateMeta;
 use crate::codec;
 use crate::error::RaftStoreError;
+use crate::failpoint;
 use crate::identity::write_atomically;
 use crate::types::SnapshotMeta;
 
@@ -133,6 +136,7 @@ impl Snapshots {
             last: meta.last_log_id.map(codec::log_id_to),
             membership: Some(codec::stored_membership_to(&meta.last_membership)),
         };
+        failpoint::pass("snapshot-before-meta");
         write_atomically(&building.join(META_FILE), &header.encode_to_vec())?;
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
         let mut current = self.current.lock();
@@ -143,7 +147,9 @@ impl Snapshots {
             return Ok((present.meta.clone(), Arc::clone(present)));
         }
         let path = self.directory.join(format!("{term}-{index}"));
+        failpoint::pass("snapshot-before-rename");
         std::fs::rename(&building, &path)?;
+        failpoint::pass("snapshot-after-rename");
         File::open(&self.directory)?.sync_all()?;
         let built = Arc::new(CheckpointDir {
             path,
@@ -220,11 +226,7 @@ impl SnapshotData {
                     digest.update(&chunk);
                     open = send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_BYTES)));
                 }
-                if open {
-                    std::ops::ControlFlow::Continue(())
-                } else {
-                    std::ops::ControlFlow::Break(())
-                }
+                if open { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })
             .map_err(io::Error::other)?;
         if open && !chunk.is_empty() {
@@ -251,22 +253,29 @@ impl SnapshotData {
         let result = match self {
             Self::Received(file) => {
                 let file = File::open(&file.path)?;
-                backend.install(RecordReader(BufReader::with_capacity(CHUNK_BYTES, file)), check)
+                let mut records = RecordReader(BufReader::with_capacity(CHUNK_BYTES, file));
+                let source = |sink: Sink<'_>| {
+                    while let Some((space, key, value)) = records.record()? {
+                        sink(space, &key, &value)?;
+                    }
+                    Ok(())
+                };
+                backend.install(source, check)
             }
             Self::Checkpoint(dir) => {
                 let checkpoint = Checkpoint::open(&dir.path).map_err(io::Error::other)?;
-                let mut records = Vec::new();
-                checkpoint
-                    .read(|space, key, value| {
-                        records.push(Ok(Record {
-                            space,
-                            key: bytes::Bytes::copy_from_slice(key),
-                            value: bytes::Bytes::copy_from_slice(value),
-                        }));
-                        std::ops::ControlFlow::Continue(())
-                    })
-                    .map_err(io::Error::other)?;
-                backend.install(records.into_iter(), check)
+                let source = |sink: Sink<'_>| {
+                    let mut taken = Ok(());
+                    let read = checkpoint.read(|space, key, value| {
+                        taken = sink(space, key, value);
+                        match taken {
+                            Ok(()) => ControlFlow::Continue(()),
+                            Err(_) => ControlFlow::Break(()),
+                        }
+                    });
+                    read.map_err(io::Error::other).and(taken)
+                };
+                backend.install(source, check)
             }
         };
         result.map_err(io::Error::other)
@@ -286,7 +295,7 @@ fn encode_record(chunk: &mut Vec<u8>, space: u8, key: &[u8], value: &[u8]) {
 struct RecordReader<R>(R);
 
 impl<R: io::Read> RecordReader<R> {
-    fn record(&mut self) -> io::Result<Option<Record>> {
+    fn record(&mut self) -> io::Result<Option<(Space, Vec<u8>, Vec<u8>)>> {
         let mut header = [0_u8; 9];
         let first = self.0.read(&mut header[..1])?;
         if first == 0 {
@@ -298,24 +307,16 @@ impl<R: io::Read> RecordReader<R> {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown key space"))?;
         let key = self.bytes(u32::from_le_bytes([k0, k1, k2, k3]))?;
         let value = self.bytes(u32::from_le_bytes([v0, v1, v2, v3]))?;
-        Ok(Some(Record { space, key, value }))
+        Ok(Some((space, key, value)))
     }
 
-    fn bytes(&mut self, length: u32) -> io::Result<bytes::Bytes> {
+    fn bytes(&mut self, length: u32) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // `take` bounds the allocation by what is really there.
         let read = self.0.by_ref().take(u64::from(length)).read_to_end(&mut bytes)?;
         if read < length as usize {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(bytes.into())
-    }
-}
-
-impl<R: io::Read> Iterator for RecordReader<R> {
-    type Item = io::Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.record().transpose()
+        Ok(bytes)
     }
 }

@@ -50,7 +50,10 @@ pub(super) fn known(command: &Command) -> Result<(), BackendError> {
             Err(_) => Err(unknown("alarm")),
         },
         Some(
-            CommandKind::Compact(_) | CommandKind::LeaseGrant(_) | CommandKind::LeaseRevoke(_),
+            CommandKind::Compact(_)
+            | CommandKind::LeaseGrant(_)
+            | CommandKind::LeaseRevoke(_)
+            | CommandKind::Register(_),
         ) => Ok(()),
         None => Err(unknown("command")),
     }
@@ -105,7 +108,8 @@ fn check_grant(grant: LeaseGrantRequest) -> Result<(), Rejection> {
 }
 
 /// Does the command store something new? Such commands are refused while space is short.
-pub(super) fn needs_space(command: &Command) -> bool {
+#[must_use]
+pub fn needs_space(command: &Command) -> bool {
     fn puts(ops: &[RequestOp]) -> bool {
         ops.iter().any(|op| match &op.op {
             Some(Op::Put(_)) => true,

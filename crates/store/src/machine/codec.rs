@@ -223,7 +223,7 @@ pub(super) fn corrupt(what: &str) -> BackendError {
 }
 
 /// The layout of the spaces that this version reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const COUNTERS_KEY: &[u8] = b"machine/counters";
 
 /// What the state machine knows besides keys and history.
@@ -252,6 +252,9 @@ pub(super) struct Counters {
     /// The alarms that are on, in order.
     #[prost(message, repeated, tag = "9")]
     pub alarms: Vec<Alarm>,
+    /// The sum of the hashes of all records in [`Space::Latest`].
+    #[prost(fixed64, tag = "10")]
+    pub content: u64,
 }
 
 impl Counters {

@@ -21,8 +21,18 @@ pub(super) fn present(view: &impl View) -> Result<u64, BackendError> {
     Ok(hash.digest())
 }
 
-/// Of one key with its record.
-fn record_hash(key: &[u8], record: &[u8]) -> u64 {
+/// The sum of all records' hashes, to be compared with the one that was kept while applying.
+pub(super) fn content(view: &impl View) -> Result<u64, BackendError> {
+    let mut sum = 0u64;
+    view.scan(Space::Latest, &[], None, Direction::Forward, &mut |key, record| {
+        sum = sum.wrapping_add(record_hash(key, record));
+        ControlFlow::Continue(())
+    })?;
+    Ok(sum)
+}
+
+/// Of one key with its record. A sum of these can be kept up to date record by record.
+pub(super) fn record_hash(key: &[u8], record: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&(key.len() as u64).to_be_bytes());
     hash.update(key);

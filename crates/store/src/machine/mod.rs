@@ -8,12 +8,14 @@ mod codec;
 mod compact;
 mod hash;
 mod history;
+mod instances;
 mod leases;
 mod overlay;
 mod range;
 mod requests;
 mod txn;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,14 +28,15 @@ use crate::image::write_image;
 use crate::lessor::{LeaseChange, Lessor};
 use crate::types::{
     Alarm, Command, CommandKind, CommandResult, Event, HashKv, LeaseGrantRequest, LeaseId,
-    RangeRequest, RangeResponse, Rejection, Revision, Term, TxnResponse,
+    MemberId, RangeRequest, RangeResponse, Rejection, Revision, Term, TxnResponse,
 };
 use crate::watch::WatchHub;
 
-pub use check::check_command;
+pub use check::{check_command, needs_space};
 use codec::Counters;
 use history::{BackendHistory, Published};
 use overlay::Overlay;
+use txn::Changes;
 
 /// One entry of the log, as the state machine sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +57,7 @@ pub struct StateMachine<B: Backend> {
     hub: Arc<WatchHub>,
     lessor: Arc<Lessor>,
     alarms: watch::Sender<Vec<Alarm>>,
+    contents: Mutex<Contents>,
     /// The counters as committed; locked while a group is applied.
     counters: Mutex<Counters>,
 }
@@ -95,6 +99,7 @@ impl<B: Backend> StateMachine<B> {
             hub,
             lessor: Arc::default(),
             alarms: watch::Sender::default(),
+            contents: Mutex::default(),
             counters: Mutex::default(),
         };
         machine.reload()?;
@@ -120,17 +125,19 @@ impl<B: Backend> StateMachine<B> {
                 counters: counters.clone(),
                 events: Vec::new(),
                 leases: Vec::new(),
+                contents: Vec::new(),
             };
             let results =
                 entries.iter().map(|entry| group.apply(entry)).collect::<Result<Vec<_>, _>>()?;
             (group.finish(), results)
         };
-        let Applied { mut ops, counters: after, events, leases } = group;
+        let Applied { mut ops, counters: after, events, leases, contents } = group;
         ops.extend(extra);
         self.published.replace(|| {
             self.backend.commit(Batch { ops })?;
             Ok(after.read_point())
         })?;
+        self.contents.lock().push(after.revision, contents);
         self.lessor.change(leases);
         self.publish_alarms(&after.alarms);
         *counters = after;
@@ -170,6 +177,14 @@ impl<B: Backend> StateMachine<B> {
     /// The leases, and on the leader the time they have left.
     pub fn lessor(&self) -> &Arc<Lessor> {
         &self.lessor
+    }
+
+    /// Which instance of each member's data has registered.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn instances(&self) -> Result<Vec<(MemberId, u64)>, BackendError> {
+        instances::all(&self.backend.view())
     }
 
     /// The keys attached to a lease, in order.
@@ -230,6 +245,7 @@ impl<B: Backend> StateMachine<B> {
             self.lessor.reset(leases::all(&view)?);
             Ok(counters.read_point())
         })?;
+        self.contents.lock().reset(counters.revision, counters.content);
         self.publish_alarms(&counters.alarms);
         self.hub.reset(counters.revision);
         Ok(())
@@ -259,6 +275,48 @@ impl<B: Backend> StateMachine<B> {
         hash::present(&self.backend.view())
     }
 
+    /// The present revision and the hash of the content at it, kept up to date while applying:
+    /// replicas at one revision have the same one.
+    pub fn content(&self) -> (Revision, u64) {
+        self.contents.lock().last()
+    }
+
+    /// The same at a revision that was not long ago; `None` when that is forgotten or to come.
+    pub fn content_at(&self, revision: Revision) -> Option<u64> {
+        self.contents.lock().at(revision)
+    }
+
+    /// Turns the state into that of a new cluster: alarms and registrations of members are
+    /// forgotten, and `extra` is written with it.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn forget_members(&self, extra: Vec<Write>) -> Result<(), BackendError> {
+        let mut counters = self.counters.lock();
+        let mut ops = {
+            let view = self.backend.view();
+            let mut state = Overlay::new(&view);
+            counters.alarms.clear();
+            counters.save(&mut state);
+            instances::forget(&mut state)?;
+            state.into_ops()
+        };
+        ops.extend(extra);
+        self.backend.commit(Batch { ops })?;
+        self.publish_alarms(&counters.alarms);
+        Ok(())
+    }
+
+    /// Reads everything that is there now and compares it with the hash that was kept while it
+    /// was applied: what differs was changed behind our back.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn scrub(&self) -> Result<bool, BackendError> {
+        let view = self.backend.view();
+        Ok(Counters::load(&view)?.content == hash::content(&view)?)
+    }
+
     /// A hash of everything that can be read or watched at `revision` (0: the present one),
     /// equal on all replicas with the same compaction revision, however far each has come with
     /// removing what is compacted. Reads the whole history: for checks, not for requests.
@@ -274,12 +332,49 @@ impl<B: Backend> StateMachine<B> {
     }
 }
 
+/// Revisions whose content's hash is remembered, at 8 bytes each.
+const CONTENTS: usize = 32_768;
+
+/// The hash of the content at the last revisions, without gaps.
+#[derive(Default)]
+struct Contents {
+    newest: Revision,
+    hashes: VecDeque<u64>,
+}
+
+impl Contents {
+    /// Takes the hashes of the revisions that end with `newest`.
+    fn push(&mut self, newest: Revision, hashes: Vec<u64>) {
+        self.newest = newest;
+        self.hashes.extend(hashes);
+        let excess = self.hashes.len().saturating_sub(CONTENTS);
+        self.hashes.drain(..excess);
+    }
+
+    fn reset(&mut self, revision: Revision, hash: u64) {
+        self.newest = revision;
+        self.hashes.clear();
+        self.hashes.push_back(hash);
+    }
+
+    fn last(&self) -> (Revision, u64) {
+        (self.newest, self.hashes.back().copied().unwrap_or(0))
+    }
+
+    fn at(&self, revision: Revision) -> Option<u64> {
+        let back = usize::try_from(self.newest.checked_sub(revision)?).ok()?;
+        self.hashes.get(self.hashes.len().checked_sub(back + 1)?).copied()
+    }
+}
+
 /// A group of entries on its way: each sees the effects of those before it.
 struct Group<'v, V: View> {
     state: Overlay<'v, V>,
     counters: Counters,
     events: Vec<(Revision, Vec<Event>)>,
     leases: Vec<LeaseChange>,
+    /// The content's hash after each of the revisions in `events`.
+    contents: Vec<u64>,
 }
 
 /// What a group comes to.
@@ -288,6 +383,7 @@ struct Applied {
     counters: Counters,
     events: Vec<(Revision, Vec<Event>)>,
     leases: Vec<LeaseChange>,
+    contents: Vec<u64>,
 }
 
 impl<V: View> Group<'_, V> {
@@ -330,7 +426,7 @@ impl<V: View> Group<'_, V> {
         }
         check::check(command)?;
         if let Some(member) = self.counters.no_space()
-            && check::needs_space(command)
+            && needs_space(command)
         {
             return Err(Rejection::NoSpace(member).into());
         }
@@ -338,7 +434,7 @@ impl<V: View> Group<'_, V> {
         match &command.kind {
             Some(CommandKind::Txn(request)) => {
                 let done = txn::execute(&mut self.state, request, at)?;
-                self.changed(done.events);
+                self.changed(done.changes);
                 Ok(Some(done.response))
             }
             Some(CommandKind::LeaseGrant(request)) => {
@@ -348,9 +444,13 @@ impl<V: View> Group<'_, V> {
                 Ok(None)
             }
             Some(CommandKind::LeaseRevoke(request)) => {
-                let events = txn::revoke(&mut self.state, request.id, at)?;
-                self.changed(events);
+                let changes = txn::revoke(&mut self.state, request.id, at)?;
+                self.changed(changes);
                 self.leases.push(LeaseChange::Revoked { id: request.id });
+                Ok(None)
+            }
+            Some(CommandKind::Register(request)) => {
+                instances::register(&mut self.state, *request)?;
                 Ok(None)
             }
             Some(CommandKind::Alarm(request)) => {
@@ -366,10 +466,13 @@ impl<V: View> Group<'_, V> {
     }
 
     /// Takes note of what one command changed; nothing leaves the revision as it is.
-    fn changed(&mut self, events: Vec<Event>) {
+    fn changed(&mut self, changes: Changes) {
+        let Changes { events, content } = changes;
         if !events.is_empty() {
             self.counters.revision += 1;
+            self.counters.content = self.counters.content.wrapping_add(content);
             self.events.push((self.counters.revision, events));
+            self.contents.push(self.counters.content);
         }
     }
 
@@ -379,8 +482,8 @@ impl<V: View> Group<'_, V> {
 
     fn finish(mut self) -> Applied {
         self.counters.save(&mut self.state);
-        let Self { state, counters, events, leases } = self;
-        Applied { ops: state.into_ops(), counters, events, leases }
+        let Self { state, counters, events, leases, contents } = self;
+        Applied { ops: state.into_ops(), counters, events, leases, contents }
     }
 }
 

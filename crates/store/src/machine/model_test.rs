@@ -97,6 +97,7 @@ impl Model {
                 }
                 Ok(None)
             }
+            CommandKind::Register(_) => Ok(None),
             CommandKind::Alarm(AlarmRequest { alarm, active }) => {
                 self.full = active.then_some(alarm.member);
                 Ok(None)
@@ -493,6 +494,7 @@ proptest! {
         }
         let ids: Vec<_> = model.leases.iter().copied().collect();
         prop_assert_eq!(machine.lessor().ids(), ids);
+        prop_assert!(machine.scrub().unwrap(), "the hash of the content");
         // A restart changes nothing.
         let reopened = StateMachine::open(machine.backend().clone(), 0).unwrap();
         prop_assert_eq!(reopened.hash(), machine.hash());
@@ -520,6 +522,10 @@ proptest! {
         prop_assert_eq!(&apart.backend().dump(), &dump);
         prop_assert_eq!(&grouped.backend().dump(), &dump);
         prop_assert_eq!(apart.hash(), together.hash());
+        for revision in 1..=together.revision() {
+            prop_assert_eq!(apart.content_at(revision), together.content_at(revision));
+            prop_assert!(apart.content_at(revision).is_some());
+        }
         prop_assert_eq!(grouped.hash(), together.hash());
     }
 }

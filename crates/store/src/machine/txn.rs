@@ -9,6 +9,7 @@ use super::check::unknown;
 use super::codec::{
     Change, Moment, copy_record, decode_record, encode_record, index_key, mark, tombstone,
 };
+use super::hash::record_hash;
 use super::leases;
 use super::overlay::{Overlay, try_scan};
 use super::range::{ReadPoint, range};
@@ -22,8 +23,16 @@ use crate::types::{
 /// What a transaction did.
 pub(super) struct Done {
     pub response: TxnResponse,
-    /// Empty when nothing changed; then the revision did not move.
+    pub changes: Changes,
+}
+
+/// What a command changed.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Empty when nothing changed; then the revision does not move.
     pub events: Vec<Event>,
+    /// What is to be added to the content's hash, wrapping.
+    pub content: u64,
 }
 
 /// Carries out a transaction that [`super::check`] found sensible. After the first write only
@@ -35,9 +44,10 @@ pub(super) fn execute<V: View>(
 ) -> Result<Done, Refusal> {
     let plan = Plan::new(state, request)?;
     plan.check(state, at)?;
-    let mut txn = Txn { state, at, events: Vec::new() };
+    let mut txn = Txn { state, at, events: Vec::new(), content: 0 };
     let response = txn.run(&plan)?;
-    Ok(Done { response, events: txn.events })
+    let changes = Changes { events: txn.events, content: txn.content };
+    Ok(Done { response, changes })
 }
 
 /// Ends a lease: its keys are deleted at one revision, which is a new one if there were any.
@@ -45,17 +55,17 @@ pub(super) fn revoke<V: View>(
     state: &mut Overlay<'_, V>,
     lease: LeaseId,
     at: ReadPoint,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Changes, Refusal> {
     if leases::ttl(state, lease)?.is_none() {
         return Err(Rejection::LeaseNotFound(lease).into());
     }
-    let mut txn = Txn { state, at, events: Vec::new() };
+    let mut txn = Txn { state, at, events: Vec::new(), content: 0 };
     for key in leases::keys(txn.state, lease)? {
         txn.delete(&DeleteRangeRequest { range: KeyRange::single(key), prev_kv: false })?;
     }
-    let events = txn.events;
+    let changes = Changes { events: txn.events, content: txn.content };
     leases::remove(state, lease);
-    Ok(events)
+    Ok(changes)
 }
 
 /// The branches that a transaction takes. All comparisons, nested ones too, look at the state
@@ -162,6 +172,7 @@ struct Txn<'t, 'v, V: View> {
     /// The state before the transaction.
     at: ReadPoint,
     events: Vec<Event>,
+    content: u64,
 }
 
 impl<V: View> Txn<'_, '_, V> {
@@ -189,7 +200,10 @@ impl<V: View> Txn<'_, '_, V> {
 
     fn put(&mut self, request: &PutRequest) -> Result<PutResponse, BackendError> {
         let previous = match self.state.get(Space::Latest, &request.key)? {
-            Some(record) => Some(decode_record(request.key.clone(), &record)?),
+            Some(record) => {
+                self.content = self.content.wrapping_sub(record_hash(&request.key, &record));
+                Some(decode_record(request.key.clone(), &record)?)
+            }
             None => None,
         };
         let revision = self.at.revision + 1;
@@ -214,6 +228,7 @@ impl<V: View> Txn<'_, '_, V> {
         let before = previous.as_ref().map_or(0, |previous| previous.lease);
         leases::attach(self.state, &kv.key, before, kv.lease);
         let record = encode_record(&kv);
+        self.content = self.content.wrapping_add(record_hash(&kv.key, &record));
         self.record_change(Change { kind: EventType::Put, key: &kv.key, record: &record });
         self.state.put(Space::Latest, kv.key.clone(), record);
         let prev_kv = previous.clone().filter(|_| request.prev_kv);
@@ -229,6 +244,8 @@ impl<V: View> Txn<'_, '_, V> {
         let prev_kvs = if request.prev_kv { doomed.clone() } else { Vec::new() };
         for previous in doomed {
             let key = previous.key.clone();
+            let record = encode_record(&previous);
+            self.content = self.content.wrapping_sub(record_hash(&key, &record));
             self.record_change(Change { kind: EventType::Delete, key: &key, record: &[] });
             self.state.delete(Space::Latest, key.clone());
             leases::attach(self.state, &key, previous.lease, 0);

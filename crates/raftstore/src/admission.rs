@@ -1,0 +1,240 @@
+//! A master with an empty directory: is it new, or has it lost its disk?
+//!
+//! A member that has lost its disk has forgotten its votes and entries that it acknowledged; if
+//! it took part again under its old id, a term could get two leaders, and acknowledged writes
+//! could be lost. So every member registers, in the replicated state, a number that it chose
+//! when its directory was new. A master with an empty directory neither votes nor takes entries
+//! before it has heard from enough others that no data of its id has ever registered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use openraft::async_runtime::WatchReceiver as _;
+use quorate_proto::peer as pb;
+use quorate_store::{Command, CommandKind, MemberId, RegisterRequest, Store as _, StoreError};
+use tokio::time::Instant;
+
+use crate::codec::membership_from;
+use crate::error::RaftStoreError;
+use crate::peer::Peers;
+use crate::store::RaftStore;
+use crate::types::MemberInfo;
+
+/// Pause between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The same once it takes long.
+const LONG_PAUSE: Duration = Duration::from_millis(500);
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the first master waits for others before it forms the cluster alone; the election
+/// then waits for them.
+const FORM_WAIT: Duration = Duration::from_secs(3);
+/// How long a master that is to join looks for somebody who knows it.
+const JOIN_WAIT: Duration = Duration::from_secs(30);
+/// How often a member that does not lead asks whether it still is one.
+const REMOVED_CHECK: Duration = Duration::from_secs(3);
+
+/// What the others say of a master with an empty directory.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Too few have answered to be sure.
+    Open,
+    /// No member has ever registered: there is no cluster yet.
+    NoCluster,
+    /// The cluster exists, and this member is new in it.
+    New,
+    /// The cluster exists, and this member has been part of it.
+    Lost,
+    /// The cluster exists, and this master does not belong to it.
+    Stranger,
+}
+
+/// What one other master has answered.
+struct Answer {
+    instances: Vec<pb::Instance>,
+    /// The ids of the voters, and of all members.
+    voters: Vec<MemberId>,
+    members: Vec<MemberId>,
+}
+
+impl Answer {
+    fn new(reply: pb::StateReply) -> Self {
+        let membership = membership_from(reply.membership.unwrap_or_default()).unwrap_or_default();
+        Self {
+            instances: reply.instances,
+            voters: membership.voter_ids().collect(),
+            members: membership.nodes().map(|(id, _)| *id).collect(),
+        }
+    }
+}
+
+/// Judges by the answers; `members` is the size of the first membership.
+fn judge(id: MemberId, members: usize, answers: &[Answer]) -> Verdict {
+    // Whoever registers knows a leader, so its log holds a vote at least.
+    if answers.iter().flat_map(|answer| &answer.instances).any(|known| known.member == id) {
+        return Verdict::Lost;
+    }
+    // The newest membership that somebody has applied, as far as one can tell.
+    let formed: Vec<_> = answers.iter().filter(|answer| !answer.instances.is_empty()).collect();
+    if formed.is_empty() {
+        return if (answers.len() + 1) * 2 > members { Verdict::NoCluster } else { Verdict::Open };
+    }
+    // A registration is on a quorum; enough answers see at least one member of every quorum,
+    // even if this member itself belonged to it.
+    let voters = formed.iter().map(|answer| answer.voters.len()).max().unwrap_or(members);
+    let others = formed.iter().flat_map(|a| &a.voters).any(|voter| *voter == id);
+    let quorum = voters / 2 + 1;
+    let needed = if others { voters - quorum + 1 } else { quorum };
+    if answers.len() < needed.min(voters.saturating_sub(1)).max(1) {
+        return Verdict::Open;
+    }
+    match formed.iter().any(|answer| answer.members.contains(&id)) {
+        true => Verdict::New,
+        false => Verdict::Stranger,
+    }
+}
+
+async fn ask(
+    peers: &Peers,
+    id: MemberId,
+    nodes: &BTreeMap<MemberId, MemberInfo>,
+) -> Vec<pb::StateReply> {
+    let asked = nodes.iter().filter(|(other, _)| **other != id).map(|(other, info)| async move {
+        let mut client = peers.get(*other, info).ok()?.urgent();
+        let reply = tokio::time::timeout(ASK_TIMEOUT, client.state(pb::StateRequest {})).await;
+        Some(reply.ok()?.ok()?.into_inner())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// The id under which the members know a master that is to join them.
+///
+/// # Errors
+/// When nobody knows it in time.
+pub(crate) async fn find_id(
+    peers: &Peers,
+    name: &str,
+    nodes: &BTreeMap<MemberId, MemberInfo>,
+) -> Result<MemberId, RaftStoreError> {
+    let deadline = Instant::now() + JOIN_WAIT;
+    let own = nodes.values().find(|info| info.name == name);
+    let own_url = own.map(|info| info.peer_url.clone()).unwrap_or_default();
+    loop {
+        for reply in ask(peers, 0, nodes).await {
+            let members = reply.membership.map(|membership| membership.members).unwrap_or_default();
+            let ours = |member: &&pb::Member| member.name == name || member.peer_url == own_url;
+            if let Some(found) = members.iter().find(ours) {
+                return Ok(found.id);
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(RaftStoreError::NotMember { name: name.into() });
+        }
+        tokio::time::sleep(LONG_PAUSE).await;
+    }
+}
+
+/// The task "admission" of a master with an empty directory: lets it take part once that is
+/// safe, and forms the cluster if there is none and this is its first member.
+pub(crate) async fn admit(store: Arc<RaftStore>, nodes: BTreeMap<MemberId, MemberInfo>) {
+    let begin = Instant::now();
+    let first = nodes.first_key_value().is_some_and(|(id, _)| *id == store.id);
+    let name = nodes.get(&store.id).map(|info| info.name.clone()).unwrap_or_default();
+    let mut told = false;
+    loop {
+        let replies = ask(&store.peers, store.id, &nodes).await;
+        let answers: Vec<_> = replies.into_iter().map(Answer::new).collect();
+        let late = begin.elapsed() >= FORM_WAIT;
+        match judge(store.id, nodes.len(), &answers) {
+            Verdict::NoCluster => return form(&store, first.then_some(nodes)).await,
+            Verdict::Open if first && late && answers.iter().all(|a| a.instances.is_empty()) => {
+                return form(&store, Some(nodes)).await;
+            }
+            Verdict::New => {
+                tracing::info!("joining the cluster as a new member");
+                store.admitted.send_replace(true);
+                return;
+            }
+            Verdict::Lost => {
+                return store.fatal.signal(RaftStoreError::LostData { name }.to_string());
+            }
+            Verdict::Stranger => {
+                return store.fatal.signal(RaftStoreError::NotMember { name }.to_string());
+            }
+            Verdict::Open if late && !told => {
+                told = true;
+                tracing::warn!(
+                    answers = answers.len(),
+                    "this master has no data; it waits for more of the others, to make sure that \
+                     it has not lost any"
+                );
+            }
+            Verdict::Open => {}
+        }
+        tokio::time::sleep(if late { LONG_PAUSE } else { PAUSE }).await;
+    }
+}
+
+async fn form(store: &RaftStore, nodes: Option<BTreeMap<MemberId, MemberInfo>>) {
+    store.admitted.send_replace(true);
+    let Some(nodes) = nodes else { return };
+    match store.raft.initialize(nodes).await {
+        Ok(()) => tracing::info!("formed the cluster"),
+        Err(error) => tracing::warn!(%error, "did not form the cluster"),
+    }
+}
+
+/// The task "registration": registers this member's data, once per process, which also finds
+/// out whether the directory was exchanged behind our back.
+pub(crate) async fn register(store: Arc<RaftStore>, name: String) {
+    let request = RegisterRequest { member: store.id, instance: store.instance };
+    loop {
+        let mut leadership = store.leadership.subscribe();
+        // The sender lives in the store.
+        let _ = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
+        match store.propose(Command::from(CommandKind::Register(request))).await {
+            Ok(_) => return,
+            Err(StoreError::Membership(_)) => {
+                return store.fatal.signal(RaftStoreError::LostData { name }.to_string());
+            }
+            Err(error) => tracing::debug!(%error, "not registered yet"),
+        }
+        tokio::time::sleep(LONG_PAUSE).await;
+    }
+}
+
+/// The task "removal": a member to which nobody sends anything any more would never learn why, so
+/// it asks from time to time whether it was removed.
+pub(crate) async fn notice_removal(store: Arc<RaftStore>, name: String) {
+    let mut missed = 0;
+    loop {
+        tokio::time::sleep(REMOVED_CHECK).await;
+        if store.raft.is_leader() {
+            continue;
+        }
+        let nodes: BTreeMap<_, _> = {
+            let metrics = store.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            membership.nodes().map(|(id, info)| (*id, info.clone())).collect()
+        };
+        let applied = store.state.membership_index();
+        let replies = ask(&store.peers, store.id, &nodes).await;
+        let newer = replies.into_iter().filter(|reply| reply.membership_index >= applied);
+        let answers: Vec<_> = newer.map(Answer::new).collect();
+        let without =
+            |answer: &&Answer| !answer.members.is_empty() && !answer.members.contains(&store.id);
+        // A majority, twice: one that lags may not have applied yet that this member was added.
+        let removed = answers.iter().filter(without).count();
+        let voters = answers.iter().map(|answer| answer.voters.len()).max().unwrap_or(0);
+        missed = if removed > 0 && removed * 2 > voters { missed + 1 } else { 0 };
+        if missed == 2 {
+            return store.fatal.signal(RaftStoreError::Removed { name }.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "admission_test.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! Faults that need a look inside.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_store::{
+    AlarmKind, Backend as _, Batch, Consistency, RangeRequest, Space, Store, StoreError, View as _,
+};
+use rocksdb::Cache;
+
+use crate::cluster_test::{Cluster, until};
+use crate::options::PeerListen;
+use crate::state::RocksBackend;
+
+/// Each member's port is held open by the test, so it never refuses: what tells a new process
+/// from the old one is its number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_back_at_once_is_replaced_at_once() {
+    let sockets: Arc<Mutex<Vec<(String, TcpListener)>>> = Arc::default();
+    let held = Arc::clone(&sockets);
+    let mut cluster = Cluster::start(move |options| {
+        options.election_timeout = Duration::from_secs(20);
+        let PeerListen::Address(address) = options.peer_listen else { return };
+        let mut held = held.lock();
+        if !held.iter().any(|(name, _)| *name == options.name) {
+            held.push((options.name.clone(), TcpListener::bind(address).unwrap()));
+        }
+        let (_, socket) = held.iter().find(|(name, _)| *name == options.name).unwrap();
+        options.peer_listen = socket.try_clone().unwrap().into();
+    })
+    .await;
+    let (leader, term) = cluster.leader().await;
+    cluster.put(leader, "k", "v").await.unwrap();
+    let follower = cluster.follower().await;
+    cluster.kill(leader);
+    cluster.restart(leader).await;
+    let gone_term = until("an election by the restarted leader's number", async || {
+        let (_, new) = cluster.leader().await;
+        (new > term).then(|| cluster.store(follower).peers.ignores_lease(term + 1))
+    })
+    .await;
+    let other = cluster.alive().into_iter().find(|i| *i != leader && *i != follower).unwrap();
+    assert!(
+        gone_term || cluster.store(other).peers.ignores_lease(term + 1),
+        "nobody has noticed, only the election timeout has"
+    );
+    assert_eq!(cluster.get(leader, "k").await.as_deref(), Some("v"));
+    cluster.stop().await;
+}
+
+/// Changes a value behind the back of a member that does not run.
+async fn tamper(cluster: &Cluster, i: usize, key: &str) {
+    let path = cluster.data_dir(i).join("state");
+    let backend = until("the database is free", async || {
+        RocksBackend::open(&path, &Cache::new_lru_cache(1 << 20)).ok()
+    })
+    .await;
+    let record = backend.view().get(Space::Latest, key.as_bytes()).unwrap().unwrap();
+    let mut changed = record.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    let op = (Space::Latest, Bytes::copy_from_slice(key.as_bytes()), Some(changed.into()));
+    backend.commit(Batch { ops: vec![op] }).unwrap();
+    backend.flush().unwrap();
+}
+
+async fn is_corrupt(cluster: &Cluster, i: usize) {
+    let id = cluster.store(i).id();
+    until("the alarm is raised", async || {
+        let alarms = cluster.store(i).alarms().borrow().clone();
+        let ours =
+            |alarm: &quorate_store::Alarm| alarm.member == id && alarm.kind() == AlarmKind::Corrupt;
+        alarms.iter().any(ours).then_some(())
+    })
+    .await;
+    until("it serves nobody", async || {
+        let read = RangeRequest::key("k");
+        let read = move |store: Arc<crate::RaftStore>| async move {
+            store.range(read, Consistency::Serializable).await
+        };
+        matches!(cluster.on(i, read).await, Err(StoreError::Corrupt(_))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_data_was_changed_finds_out_and_is_rebuilt() {
+    let mut cluster =
+        Cluster::start(|options| options.scrub_every = Duration::from_millis(200)).await;
+    let (leader, _) = cluster.leader().await;
+    cluster.put(leader, "k", "v").await.unwrap();
+    cluster.equal_hashes().await;
+    let victim = cluster.follower().await;
+    cluster.kill(victim);
+    tamper(&cluster, victim, "k").await;
+    cluster.restart(victim).await;
+    is_corrupt(&cluster, victim).await;
+    // The others go on.
+    let (leader, _) = cluster.leader().await;
+    assert_ne!(leader, victim);
+    cluster.put(leader, "k2", "v").await.unwrap();
+    // A restart alone does not make it sound.
+    cluster.kill(victim);
+    cluster.restart(victim).await;
+    is_corrupt(&cluster, victim).await;
+    cluster.kill(victim);
+    let restored =
+        until("rebuilt", async || match crate::rebuild(&cluster.options(victim)).await {
+            Ok(restored) => Some(restored),
+            Err(error) => {
+                eprintln!("{error}");
+                None
+            }
+        })
+        .await;
+    assert!(restored.index > 0);
+    cluster.restart(victim).await;
+    until("it serves again", async || {
+        let read = RangeRequest::key("k2");
+        let read = move |store: Arc<crate::RaftStore>| async move {
+            store.range(read, Consistency::Linearizable).await
+        };
+        cluster.on(victim, read).await.ok().filter(|response| response.count == 1)
+    })
+    .await;
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_differs_from_the_others_is_found_by_the_leader() {
+    let mut cluster =
+        Cluster::start(|options| options.check_every = Duration::from_millis(200)).await;
+    let (leader, _) = cluster.leader().await;
+    cluster.put(leader, "k", "v").await.unwrap();
+    cluster.equal_hashes().await;
+    let victim = cluster.follower().await;
+    cluster.kill(victim);
+    tamper(&cluster, victim, "k").await;
+    cluster.restart(victim).await;
+    // The next change of the key tells.
+    cluster.put(leader, "k", "w").await.unwrap();
+    is_corrupt(&cluster, victim).await;
+    cluster.stop().await;
+}
