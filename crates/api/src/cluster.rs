@@ -1,14 +1,18 @@
 //! `quorate.v1.Cluster`: the answering master's view of the cluster.
 
+use std::pin::Pin;
+
 use k8s_openapi::api::core::v1::Node;
 use quorate_objects::kinds;
 use quorate_proto::v1;
 use quorate_proto::v1::cluster_server::Cluster;
 use quorate_registry::{Object, Registry, RegistryError};
-use quorate_store::{MemberStatus, Role, SharedStore, StoreError, StoreStatus};
+use quorate_store::{MemberStatus, NewMember, Role, SharedStore, StoreError, StoreStatus};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 
-use crate::error::{registry_status, status, unavailable};
+use crate::error::{bad_request, registry_status, status, unavailable};
 use crate::limits::{Effect, within};
 
 /// The leader has a quorum when a majority has answered within this time.
@@ -23,8 +27,70 @@ pub(crate) struct ClusterService {
     pub version: String,
 }
 
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl Cluster for ClusterService {
+    type SnapshotStream = BoxStream<v1::SnapshotChunk>;
+
+    async fn add_member(
+        &self,
+        request: Request<v1::AddMemberRequest>,
+    ) -> Result<Response<v1::AddMemberResponse>, Status> {
+        let (metadata, _, r) = request.into_parts();
+        let v1::AddMemberRequest { name, peer_url, client_url, learner } = r;
+        if name.is_empty() {
+            return Err(bad_request("name: a new master needs one"));
+        }
+        let add = async {
+            let new = NewMember { name, peer_url, client_url, learner };
+            let added = self.store.member_add(new).await.map_err(store_status)?;
+            let member = MemberStatus { member: added, matched_index: None, last_contact_ms: None };
+            let member = Some(describe_member(&self.store.status(), &member));
+            Ok(v1::AddMemberResponse { member })
+        };
+        within(&metadata, Effect::Write, add).await.map(Response::new)
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<v1::PromoteMemberRequest>,
+    ) -> Result<Response<v1::PromoteMemberResponse>, Status> {
+        let (metadata, _, r) = request.into_parts();
+        let promote = async {
+            let id = self.member_id(&r.name)?;
+            self.store.member_promote(id).await.map_err(store_status)?;
+            Ok(v1::PromoteMemberResponse {})
+        };
+        within(&metadata, Effect::Write, promote).await.map(Response::new)
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        let (metadata, _, r) = request.into_parts();
+        let remove = async {
+            let id = self.member_id(&r.name)?;
+            self.store.member_remove(id).await.map_err(store_status)?;
+            Ok(v1::RemoveMemberResponse {})
+        };
+        within(&metadata, Effect::Write, remove).await.map(Response::new)
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<v1::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let snapshot = self.store.snapshot().await.map_err(store_status)?;
+        let first = v1::SnapshotChunk { revision: snapshot.revision, ..Default::default() };
+        let chunks = ReceiverStream::new(snapshot.chunks).map(|chunk| match chunk {
+            Ok(data) => Ok(v1::SnapshotChunk { data, revision: 0 }),
+            Err(error) => Err(store_status(error)),
+        });
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)).chain(chunks))))
+    }
+
     async fn status(
         &self,
         _: Request<v1::StatusRequest>,
@@ -74,6 +140,14 @@ impl ClusterService {
         }
     }
 
+    fn member_id(&self, name: &str) -> Result<u64, Status> {
+        let members = self.store.status().members;
+        let named = members.iter().find(|m| m.member.name == name);
+        named.map(|m| m.member.id).ok_or_else(|| {
+            status(Code::NotFound, "NotFound", format!("there is no master {name:?}"))
+        })
+    }
+
     async fn hand_over(&self, to: String) -> Result<v1::TransferLeaderResponse, Status> {
         let mut leadership = self.store.leadership();
         let now = leadership.borrow().clone();
@@ -84,24 +158,9 @@ impl ClusterService {
             }));
         }
         let wanted = Some(to).filter(|to| !to.is_empty());
-        let to = match &wanted {
-            None => None,
-            Some(name) => {
-                let members = self.store.status().members;
-                let named = members.iter().find(|m| m.member.name == *name).ok_or_else(|| {
-                    status(Code::NotFound, "NotFound", format!("there is no master {name:?}"))
-                })?;
-                Some(named.member.id)
-            }
-        };
+        let to = wanted.as_deref().map(|name| self.member_id(name)).transpose()?;
         let before = leadership.borrow().leader.as_ref().map(|m| m.name.clone());
-        let handed_over = self.store.transfer_leadership(to).await;
-        handed_over.map_err(|error| match error {
-            StoreError::Unsupported(_) => {
-                status(Code::Unimplemented, "NotImplemented", error.to_string())
-            }
-            error => registry_status(error.into()),
-        })?;
+        self.store.transfer_leadership(to).await.map_err(store_status)?;
         let done = leadership.wait_for(|now| match (&now.leader, &wanted) {
             (Some(leader), Some(wanted)) => leader.name == *wanted,
             (Some(leader), None) => Some(&leader.name) != before.as_ref(),
@@ -113,9 +172,29 @@ impl ClusterService {
     }
 }
 
+fn store_status(error: StoreError) -> Status {
+    match error {
+        StoreError::Unsupported(_) => {
+            status(Code::Unimplemented, "NotImplemented", error.to_string())
+        }
+        StoreError::MemberNotFound(_) => status(Code::NotFound, "NotFound", error.to_string()),
+        StoreError::MemberExists(_) => {
+            status(Code::AlreadyExists, "AlreadyExists", error.to_string())
+        }
+        StoreError::Membership(_) => {
+            status(Code::FailedPrecondition, "Membership", error.to_string())
+        }
+        error => registry_status(error.into()),
+    }
+}
+
 fn members(s: &StoreStatus) -> Vec<v1::Member> {
+    s.members.iter().map(|member| describe_member(s, member)).collect()
+}
+
+fn describe_member(s: &StoreStatus, m: &MemberStatus) -> v1::Member {
     let leader = s.leadership.leader.as_ref().map(|m| m.id);
-    let member = |m: &MemberStatus| v1::Member {
+    v1::Member {
         id: m.member.id,
         name: m.member.name.clone(),
         peer_url: m.member.peer_url.clone(),
@@ -124,8 +203,7 @@ fn members(s: &StoreStatus) -> Vec<v1::Member> {
         leader: Some(m.member.id) == leader,
         lag: m.matched_index.map(|index| s.last_index.saturating_sub(index)),
         last_contact_ms: m.last_contact_ms,
-    };
-    s.members.iter().map(member).collect()
+    }
 }
 
 fn role(role: Role) -> &'static str {

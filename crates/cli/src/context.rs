@@ -42,8 +42,43 @@ pub type Purge = Box<
         + Sync,
 >;
 
+/// Checks a snapshot file, and says what it holds; only the binary knows the store.
+pub type VerifySnapshot = Box<
+    dyn Fn(PathBuf) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync,
+>;
+
+/// Makes a master's data directory from a snapshot file, and says what it holds.
+pub type RestoreSnapshot = Box<
+    dyn Fn(RestoreRequest) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Which data directory is to be made from which file.
+#[derive(Args, Clone, Debug)]
+pub struct RestoreRequest {
+    /// The snapshot
+    pub file: PathBuf,
+    /// The directory; it must be empty
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// Name of the master, as --initial-masters has it
+    #[arg(long)]
+    pub name: String,
+    /// Identity of the new cluster; not that of the old one
+    #[arg(long)]
+    pub cluster_id: String,
+    /// All masters of the new cluster: NAME=CLIENT_URL,PEER_URL;NAME=…  (the same on each)
+    #[arg(long, value_delimiter = ';', required = true)]
+    pub initial_masters: Vec<String>,
+}
+
 /// What the binary provides.
 pub struct Host {
+    /// See [`VerifySnapshot`].
+    pub verify_snapshot: VerifySnapshot,
+    /// See [`RestoreSnapshot`].
+    pub restore_snapshot: RestoreSnapshot,
     /// See [`Purge`].
     pub purge: Purge,
     /// Version of the binary.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-pub use context::{Globals, Host, Purge, Purged};
+pub use context::{Globals, Host, Purge, Purged, RestoreRequest, RestoreSnapshot, VerifySnapshot};
 pub use error::CliError;
 pub use verbs::Command;
 

@@ -71,4 +71,58 @@ impl Client {
         })
         .await
     }
+
+    /// Adds a member of the store.
+    ///
+    /// # Errors
+    /// What every call can meet.
+    pub async fn add_member(
+        &self,
+        request: v1::AddMemberRequest,
+    ) -> Result<v1::Member, ClientError> {
+        let what = "add a master";
+        let added = call(&self.pool, &self.options, what, Repeat::Unsafe, request, |c, r| async {
+            ClusterClient::new(c).add_member(r).await
+        });
+        Ok(added.await?.member.unwrap_or_default())
+    }
+
+    /// Gives a learner its vote.
+    ///
+    /// # Errors
+    /// What every call can meet.
+    pub async fn promote_member(&self, name: &str) -> Result<(), ClientError> {
+        let request = v1::PromoteMemberRequest { name: name.to_owned() };
+        let what = "promote a master";
+        let done = call(&self.pool, &self.options, what, Repeat::Unsafe, request, |c, r| async {
+            ClusterClient::new(c).promote_member(r).await
+        });
+        done.await.map(drop)
+    }
+
+    /// Removes a member of the store for good.
+    ///
+    /// # Errors
+    /// What every call can meet.
+    pub async fn remove_member(&self, name: &str) -> Result<(), ClientError> {
+        let request = v1::RemoveMemberRequest { name: name.to_owned() };
+        let what = "remove a master";
+        let done = call(&self.pool, &self.options, what, Repeat::Unsafe, request, |c, r| async {
+            ClusterClient::new(c).remove_member(r).await
+        });
+        done.await.map(drop)
+    }
+
+    /// A complete image of what one master has applied; its first chunk holds the revision.
+    ///
+    /// # Errors
+    /// What every call can meet; the stream itself can break, too.
+    pub async fn snapshot(&self) -> Result<tonic::Streaming<v1::SnapshotChunk>, ClientError> {
+        let request = v1::SnapshotRequest {};
+        let what = "take a snapshot";
+        call(&self.pool, &self.options, what, Repeat::Safe, request, |c, r| async {
+            ClusterClient::new(c).snapshot(r).await
+        })
+        .await
+    }
 }

@@ -8,6 +8,7 @@ mod logging;
 mod master;
 mod members;
 mod shutdown;
+mod snapshot;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,8 @@ async fn daemon(run: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
 
 fn host() -> Host {
     Host {
+        verify_snapshot: Box::new(|file| Box::pin(snapshot::verify(file))),
+        restore_snapshot: Box::new(|request| Box::pin(snapshot::restore(request))),
         version: env!("CARGO_PKG_VERSION"),
         purge: Box::new(|docker, cluster| {
             Box::pin(async move {

@@ -10,7 +10,7 @@ use quorate_api::{ApiOptions, Server};
 use quorate_controllers::{LeaderOptions, RebalanceOptions, lead};
 use quorate_objects::net::Ipv4Net;
 use quorate_proto::Tls;
-use quorate_raftstore::{InitialMember, Options, RaftStore};
+use quorate_raftstore::{AutoCompaction, InitialMember, Options, RaftStore};
 use quorate_registry::{Registry, RegistryOptions};
 use quorate_scheduler::{Explainer, SchedulerOptions};
 use quorate_store::SharedStore;
@@ -43,6 +43,20 @@ pub struct MasterArgs {
     /// All masters of a new cluster: NAME=CLIENT_URL,PEER_URL;NAME=…  (the same on each)
     #[arg(long, value_delimiter = ';', required = true)]
     initial_masters: Vec<InitialMaster>,
+    /// This master is new in a cluster that exists already (`quorate members add`);
+    /// --initial-masters lists masters that are there, and this one
+    #[arg(long)]
+    join: bool,
+    /// Replace this master's state by that of another one before it starts, when its own is known
+    /// to be wrong (CORRUPT alarm)
+    #[arg(long, conflicts_with = "join")]
+    rebuild: bool,
+    /// Size of the state in MiB at which only deletions and compaction are accepted
+    #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u64).range(16..))]
+    size_budget_mb: u64,
+    /// Minutes of history that are kept for watches and old reads; 0: everything
+    #[arg(long, default_value_t = 10)]
+    history_minutes: u64,
     /// Addresses of pods, cut into one /24 per node
     #[arg(long, default_value = "10.144.0.0/16")]
     pod_cidr: Ipv4Net,
@@ -96,9 +110,13 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let peer_listener = bind("--peer-listen", args.peer_listen)?;
 
     let parts = CancellationToken::new();
-    let store = RaftStore::start(store_options(&args, peer_listener, tls.clone()), parts.clone())
-        .await
-        .context("cannot start the store")?;
+    let options = store_options(&args, peer_listener, tls.clone());
+    if args.rebuild {
+        let rebuilt = quorate_raftstore::rebuild(&options).await;
+        let rebuilt = rebuilt.context("cannot rebuild the state")?;
+        tracing::info!(rebuilt.revision, "the state is that of another master now");
+    }
+    let store = RaftStore::start(options, parts.clone()).await.context("cannot start the store")?;
     let shared: SharedStore = store.clone();
     let registry = Registry::start(shared.clone(), registry_options(&args), parts.clone());
     let explainer = Explainer::default();
@@ -156,6 +174,12 @@ fn store_options(args: &MasterArgs, peer_listener: TcpListener, tls: Option<Tls>
         request_timeout: STORE_REQUEST,
         heartbeat: Duration::from_millis(args.heartbeat_ms),
         election_timeout: Duration::from_millis(args.election_ms),
+        join: args.join,
+        size_budget: args.size_budget_mb << 20,
+        auto_compaction: match args.history_minutes {
+            0 => AutoCompaction::Off,
+            minutes => AutoCompaction::Age(Duration::from_secs(minutes * 60)),
+        },
         tls,
         ..Options::new(
             &args.data_dir,

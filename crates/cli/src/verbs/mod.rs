@@ -17,11 +17,13 @@ mod get;
 mod kubeconfig;
 mod label;
 mod logs;
+mod members;
 mod port_forward;
 mod rollout;
 mod run;
 mod scale;
 mod set;
+mod snapshot;
 mod status;
 mod top;
 mod up;
@@ -45,6 +47,10 @@ pub enum Command {
     Down(down::Down),
     /// Show masters, leader, nodes, and how much may still fail
     Status(status::Status),
+    /// Look after the masters
+    Members(members::Members),
+    /// Save the cluster's state, and make a new cluster from it
+    Snapshot(snapshot::Snapshot),
     /// Show objects
     Get(get::Get),
     /// Show objects in detail
@@ -110,6 +116,8 @@ impl Command {
             Self::Up(verb) => Box::pin(verb.run(context)).await,
             Self::Down(verb) => Box::pin(verb.run(context)).await,
             Self::Status(verb) => Box::pin(verb.run(context)).await,
+            Self::Members(verb) => Box::pin(verb.run(context)).await,
+            Self::Snapshot(verb) => Box::pin(verb.run(context)).await,
             Self::Get(verb) => Box::pin(verb.run(context)).await,
             Self::Describe(verb) => Box::pin(verb.run(context)).await,
             Self::Create(verb) => Box::pin(verb.run(context)).await,
