@@ -21,7 +21,8 @@ const TICKS: f64 = 100.0;
 /// Adds the route.
 pub(crate) fn route(router: Router, store: SharedStore, metrics: Arc<Metrics>) -> Router {
     let answer = move || {
-        let text = render(&store.status(), &metrics);
+        let mut text = render(&store.status(), &metrics);
+        store.write_metrics(&mut text);
         std::future::ready(([(CONTENT_TYPE, FORMAT)], text).into_response())
     };
     router.route("/metrics", get(answer))

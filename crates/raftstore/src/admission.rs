@@ -56,12 +56,15 @@ struct Answer {
     /// The ids of the voters, and of all members.
     voters: Vec<MemberId>,
     members: Vec<MemberId>,
+    /// Does it vote?
+    admitted: bool,
 }
 
 impl Answer {
     fn new(reply: pb::StateReply) -> Self {
         let membership = membership_from(reply.membership.unwrap_or_default()).unwrap_or_default();
         Self {
+            admitted: reply.admitted,
             instances: reply.instances,
             voters: membership.voter_ids().collect(),
             members: membership.nodes().map(|(id, _)| *id).collect(),
@@ -147,6 +150,8 @@ pub(crate) async fn admit(store: Arc<RaftStore>, nodes: BTreeMap<MemberId, Membe
         let answers: Vec<_> = replies.into_iter().map(Answer::new).collect();
         let late = begin.elapsed() >= FORM_WAIT;
         match judge(store.id, nodes.len(), &answers) {
+            // A first election without voters would only cost an election timeout.
+            Verdict::NoCluster if first && !late && !majority_votes(&answers, nodes.len()) => {}
             Verdict::NoCluster => return form(&store, first.then_some(nodes)).await,
             Verdict::Open if first && late && answers.iter().all(|a| a.instances.is_empty()) => {
                 return form(&store, Some(nodes)).await;
@@ -174,6 +179,10 @@ pub(crate) async fn admit(store: Arc<RaftStore>, nodes: BTreeMap<MemberId, Membe
         }
         tokio::time::sleep(if late { LONG_PAUSE } else { PAUSE }).await;
     }
+}
+
+fn majority_votes(answers: &[Answer], members: usize) -> bool {
+    (answers.iter().filter(|answer| answer.admitted).count() + 1) * 2 > members
 }
 
 async fn form(store: &RaftStore, nodes: Option<BTreeMap<MemberId, MemberInfo>>) {

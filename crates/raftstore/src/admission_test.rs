@@ -11,6 +11,7 @@ fn answer(instances: &[(MemberId, u64)], voters: &[MemberId]) -> Answer {
         instances: instances.iter().map(instance).collect(),
         voters: voters.to_vec(),
         members: voters.to_vec(),
+        admitted: true,
     }
 }
 

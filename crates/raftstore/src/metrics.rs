@@ -25,43 +25,24 @@ pub(crate) struct Metrics {
     pub snapshot_install: Histogram,
 }
 
-/// What is known at the moment of asking.
+/// What is known at the moment of asking, and is not in the store's status.
 pub(crate) struct Now {
-    pub leads: bool,
-    pub has_leader: bool,
     pub in_flight: usize,
     pub committed: u64,
-    pub applied: u64,
-    pub db_bytes: u64,
-    pub db_bytes_in_use: u64,
-    pub budget: u64,
     pub watchers: usize,
     pub leases: usize,
-    pub term: u64,
 }
 
 impl Metrics {
-    /// Appends everything. Names are etcd's where the meaning is.
+    /// Appends everything that the status does not say. Names are etcd's where the meaning is.
     pub(crate) fn write(&self, text: &mut String, now: &Now) {
-        let flag = |on: bool| if on { 1.0 } else { 0.0 };
         for (name, help, value) in [
-            ("etcd_server_has_leader", "Is a leader known? 1 or 0.", flag(now.has_leader)),
-            ("etcd_server_is_leader", "Does this member lead? 1 or 0.", flag(now.leads)),
-            ("quorate_raft_term", "The newest term.", now.term as f64),
             ("etcd_server_proposals_pending", "Proposals in flight.", now.in_flight as f64),
             (
                 "etcd_server_proposals_committed_total",
-                "Last index committed.",
+                "Last index known to be committed.",
                 now.committed as f64,
             ),
-            ("etcd_server_proposals_applied_total", "Last index applied.", now.applied as f64),
-            ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the state.", now.db_bytes as f64),
-            (
-                "etcd_mvcc_db_total_size_in_use_in_bytes",
-                "Bytes of the state that hold living data, about.",
-                now.db_bytes_in_use as f64,
-            ),
-            ("etcd_server_quota_backend_bytes", "The size budget.", now.budget as f64),
             (quorate_store::metrics::WATCHERS, "Watchers.", now.watchers as f64),
             ("quorate_leases", "Leases.", now.leases as f64),
         ] {

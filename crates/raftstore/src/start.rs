@@ -59,23 +59,8 @@ impl RaftStore {
         let listener = listen(&options.peer_listen)?;
         let tls = options.tls.clone();
         let peers = Peers::new(&options.cluster_id, tls.clone())?;
-        let mut nodes = initial_nodes(&options.initial_members);
-        let id = match Identity::read(&data_dir)? {
-            Some(found) => found.member_id,
-            None if options.join => find_id(&peers, &options.name, &nodes).await?,
-            None => position(&options.initial_members, &options.name),
-        };
-        let identity = Identity {
-            cluster_id: options.cluster_id.clone(),
-            member_id: id,
-            name: options.name.clone(),
-            instance: rand::random_range(1..=u64::MAX),
-        };
-        let (identity, _) = identity.claim(&data_dir)?;
+        let identity = identify(&options, &peers).await?;
         let id = identity.member_id;
-        // The positions of the others may be wrong, but they are only asked questions.
-        nodes.retain(|_, info| info.name != options.name);
-        nodes.insert(id, own_info(&options));
         peers.introduce(id);
         let fatal = Fatal::new();
         let storage = open_storage(&data_dir, fatal.clone()).await?;
@@ -128,6 +113,7 @@ impl RaftStore {
         store.spawn_peer_service(options.cluster_id.clone(), tls, listener);
         store.spawn_tasks(&options);
         if pristine {
+            let nodes = nodes_around(id, &options);
             store.spawn_while_running(admit(Arc::clone(&store), nodes));
         }
         store.spawn_shutdown(cancel);
@@ -297,10 +283,32 @@ pub(crate) fn initial_nodes(members: &[InitialMember]) -> BTreeMap<MemberId, Mem
     (1..).zip(infos).collect()
 }
 
-/// How this master is reached, as its own options say.
-fn own_info(options: &Options) -> MemberInfo {
-    let nodes = initial_nodes(&options.initial_members).into_values();
-    nodes.into_iter().find(|info| info.name == options.name).unwrap_or_default()
+/// Whose directory it is; a new one becomes this master's.
+async fn identify(options: &Options, peers: &Peers) -> Result<Identity, RaftStoreError> {
+    let member_id = match Identity::read(&options.data_dir)? {
+        Some(found) => found.member_id,
+        None if options.join => {
+            find_id(peers, &options.name, &initial_nodes(&options.initial_members)).await?
+        }
+        None => position(&options.initial_members, &options.name),
+    };
+    let identity = Identity {
+        cluster_id: options.cluster_id.clone(),
+        member_id,
+        name: options.name.clone(),
+        instance: rand::random_range(1..=u64::MAX),
+    };
+    Ok(identity.claim(&options.data_dir)?.0)
+}
+
+/// This master under its id, and the others: their positions may be wrong in a cluster that has
+/// changed, but they are only asked questions.
+fn nodes_around(id: MemberId, options: &Options) -> BTreeMap<MemberId, MemberInfo> {
+    let nodes = initial_nodes(&options.initial_members);
+    let (own, mut others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        nodes.into_iter().partition(|(_, info)| info.name == options.name);
+    others.extend(own.into_values().map(|info| (id, info)));
+    others
 }
 
 fn listen(listen: &PeerListen) -> Result<TcpListener, RaftStoreError> {

@@ -582,22 +582,12 @@ impl Store for RaftStore {
     }
 
     fn write_metrics(&self, text: &mut String) {
-        let now = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            Now {
-                leads: metrics.state == ServerState::Leader,
-                has_leader: metrics.current_leader.is_some(),
-                in_flight: self.forwarded.limit - self.forwarded.permits.available_permits(),
-                committed: metrics.local_committed.map_or(0, |id| id.index),
-                applied: metrics.last_applied.map_or(0, |id| id.index),
-                db_bytes: self.state.backend.disk_bytes(),
-                db_bytes_in_use: self.state.backend.live_bytes(),
-                budget: self.budget,
-                watchers: self.state.machine.hub().watchers(),
-                leases: self.state.machine.lessor().ids().len(),
-                term: metrics.vote.leader_id.term,
-            }
+        let committed = self.raft.metrics().borrow_watched().local_committed;
+        let now = Now {
+            in_flight: self.forwarded.limit - self.forwarded.permits.available_permits(),
+            committed: committed.map_or(0, |id| id.index),
+            watchers: self.state.machine.hub().watchers(),
+            leases: self.state.machine.lessor().ids().len(),
         };
         self.state.metrics.write(text, &now);
     }

@@ -312,8 +312,8 @@ pub trait Store: Send + Sync + 'static {
     /// When the storage fails.
     async fn defragment(&self) -> Result<(), StoreError>;
 
-    /// Appends this store's metrics in Prometheus' text format, under etcd's names where the
-    /// meaning is the same.
+    /// Appends what the status does not say, in Prometheus' text format, under etcd's names where
+    /// the meaning is the same.
     fn write_metrics(&self, text: &mut String);
 
     /// The alarms that are on.

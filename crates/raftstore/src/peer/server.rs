@@ -271,6 +271,7 @@ impl Peer for Handlers {
                 .collect(),
             membership: Some(codec::membership_to(&self.state.membership())),
             membership_index: self.state.membership_index(),
+            admitted: *self.admitted.borrow(),
             revision,
             content,
         }))

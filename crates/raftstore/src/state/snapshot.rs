@@ -292,10 +292,13 @@ fn encode_record(chunk: &mut Vec<u8>, space: u8, key: &[u8], value: &[u8]) {
     chunk.extend_from_slice(value);
 }
 
+/// Space, key and value.
+type Record = (Space, Vec<u8>, Vec<u8>);
+
 struct RecordReader<R>(R);
 
 impl<R: io::Read> RecordReader<R> {
-    fn record(&mut self) -> io::Result<Option<(Space, Vec<u8>, Vec<u8>)>> {
+    fn record(&mut self) -> io::Result<Option<Record>> {
         let mut header = [0_u8; 9];
         let first = self.0.read(&mut header[..1])?;
         if first == 0 {
