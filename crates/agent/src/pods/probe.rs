@@ -279,13 +279,14 @@ async fn request(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| e.to_string())?;
-    let answer = async {
-        tokio::select! {
-            answer = sender.send_request(request) => answer.map_err(|e| e.to_string()),
-            ended = connection => Err(format!("the connection ended: {ended:?}")),
-        }
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // The server closed it, perhaps just after its answer, which is there then.
+        _ = connection => answer.await,
     };
-    let status = answer.await?.status();
+    let status = answer.map_err(|e| e.to_string())?.status();
     if (200..400).contains(&status.as_u16()) {
         Ok(())
     } else {
