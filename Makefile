@@ -65,7 +65,7 @@ bench: ## Three masters against three members of Debian's etcd; BENCH=... for it
 	$(BIN)/quorate-bench --out $(CARGO_TARGET_DIR)/bench $(BENCH)
 
 bench-scheduler: ## Pods decided about per second, by size of the cluster (about a minute)
-	cargo bench --workspace --bench scheduler --bench binding -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json
+	cargo bench --profile dev --workspace --bench scheduler --bench binding -- --json $(CARGO_TARGET_DIR)/bench-scheduler.json
 
 bench-scale: ## Three masters, many hollow nodes, 30 pods each; SCALE="--nodes 5000" for the largest step
 	$(CARGO_BUILD)

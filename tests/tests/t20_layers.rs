@@ -6,6 +6,8 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Crates of ours, and the crates of ours that each may depend on directly.
 const LAYERS: &[(&str, &[&str])] = &[
+    // Put in the place of openraft's histograms; nobody of ours uses it.
+    ("base2histogram", &[]),
     ("quorate-objects", &[]),
     ("quorate-proto", &[]),
     ("quorate-store", &[]),
@@ -51,7 +53,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("bollard", &["quorate-agent"]),
     ("axum", &["quorate-api"]),
     ("tonic-reflection", &["quorate-api"]),
-    ("tonic-health", &["quorate-api"]),
+    // The service in api; its client in the agent, for gRPC probes.
+    ("tonic-health", &["quorate-api", "quorate-agent"]),
     // Servers in api and raftstore, clients in raftstore, client, agent, and testkit's bench.
     (
         "tonic",

@@ -34,9 +34,14 @@ impl<T> Histogram<T> {
 
     /// Counts one value.
     pub fn record(&mut self, value: u64) {
+        self.record_n(value, 1);
+    }
+
+    /// Counts a value several times.
+    pub fn record_n(&mut self, value: u64, times: u64) {
         let bucket = u64::BITS - value.leading_zeros();
         if let Some(count) = self.buckets.get_mut(bucket as usize) {
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(times);
         }
     }
 
@@ -126,9 +131,9 @@ impl<T> AsciiChart<T> {
 
 impl<T> fmt::Display for AsciiChart<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.series
-            .iter()
-            .try_for_each(|(name, histogram)| writeln!(f, "{name}: {}", histogram.percentile_stats()))
+        self.series.iter().try_for_each(|(name, histogram)| {
+            writeln!(f, "{name}: {}", histogram.percentile_stats())
+        })
     }
 }
 

@@ -85,7 +85,9 @@ impl LeadershipTask {
             .current_leader
             .and_then(|id| Some(member(id, membership.get_node(&id)?, membership)));
         let leads = server.state == ServerState::Leader && server.current_leader == Some(server.id);
-        let ready = (leads && applied.term == term && self.in_office()).then_some(term);
+        // The only voter is its own quorum: openraft counts no acknowledgements for it.
+        let alone = membership.voter_ids().all(|voter| voter == server.id);
+        let ready = (leads && applied.term == term && (alone || self.in_office())).then_some(term);
         Leadership { term, leader, ready }
     }
 

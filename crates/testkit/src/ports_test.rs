@@ -15,6 +15,9 @@ fn two_reservations_differ_and_a_taken_port_is_passed_over() {
 }
 
 #[test]
-fn a_cluster_has_an_endpoint_and_a_client_and_a_peer_port_for_each_master() {
-    assert_eq!(ports(7000, 2).collect::<Vec<_>>(), [7000, 7001, 7101, 7002, 7102]);
+fn a_cluster_has_an_endpoint_and_ports_for_each_master_and_the_proxy_before_it() {
+    assert_eq!(
+        ports(7000, 2).collect::<Vec<_>>(),
+        [7000, 7001, 7051, 7101, 7151, 7002, 7052, 7102, 7152]
+    );
 }
