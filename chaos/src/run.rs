@@ -31,6 +31,8 @@ use crate::workload::{Book, Load, Running, deployment};
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the cluster may take, once everything is mended, for each of its goals.
 const CONVERGENCE: Duration = Duration::from_secs(30);
+/// The same for every goal after one that was missed.
+const AFTER_A_MISS: Duration = Duration::from_secs(2);
 /// Pods that nobody changes while the run goes on.
 const STEADY: (&str, u32) = ("steady", 2);
 /// Pods whose number changes all the time.
@@ -297,12 +299,15 @@ impl Run {
     /// Waits for something that must come about, and records how long it took.
     async fn goal(&mut self, what: &str, look: impl AsyncFnMut() -> Result<()>) {
         let start = Instant::now();
-        let reached = wait_for(what, CONVERGENCE, look).await;
+        // The verdict is clear after one miss, and what follows depends on what is missing.
+        let missed = self.evidence.convergence.iter().any(|goal| goal.took_ms.is_none());
+        let limit = if missed { AFTER_A_MISS } else { CONVERGENCE };
+        let reached = wait_for(what, limit, look).await;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.evidence.convergence.push(Convergence {
             what: what.to_owned(),
             took_ms: reached.is_ok().then(|| millis(start.elapsed())),
-            limit_ms: millis(CONVERGENCE),
+            limit_ms: millis(limit),
             missing: reached.err().map(|error| format!("{error:#}")).unwrap_or_default(),
         });
     }
