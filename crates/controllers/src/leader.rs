@@ -166,7 +166,8 @@ async fn prepare(registry: &Registry, term: Term, cancel: &CancellationToken) ->
             let everything = ListOptions { limit: 1, ..ListOptions::default() };
             let kind = &quorate_objects::kinds::NAMESPACE;
             registry.list(kind, None, &everything, Consistency::Linearizable).await?;
-            registry.ensure_system_objects(Some(term)).await
+            registry.ensure_system_objects(Some(term)).await?;
+            registry.ensure_system_roles(Some(term)).await
         };
         let result: Result<(), RegistryError> = tokio::select! {
             () = cancel.cancelled() => return false,

@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use super::failure::{Failure, Result};
 use super::query::Query;
+use crate::auth::Attributes;
 
 /// A request for a resource, in the words in which it is authorised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,21 @@ pub(crate) struct ResourceRequest {
     pub name: String,
     /// `""`, `status`, `log`, …
     pub subresource: String,
+}
+
+impl ResourceRequest {
+    /// What is asked for, for the authoriser.
+    pub fn attributes(&self) -> Attributes {
+        Attributes {
+            verb: self.verb.to_owned(),
+            group: self.group.clone(),
+            resource: self.resource.clone(),
+            subresource: self.subresource.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            path: String::new(),
+        }
+    }
 }
 
 /// A path below `/api` or `/apis`.

@@ -109,6 +109,12 @@ impl ClusterSpec {
             .map_err(|e| CliError::local(format!("{} is not a cluster file: {e}", path.display())))
     }
 
+    /// The names of all nodes.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.name.as_str()).collect()
+    }
+
     /// Replaces the file atomically: readers see the old or the new one.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ fn fields_at(value: &Value, place: Place<'_>, path: &str) -> Result<FieldSet, Me
                     return Err(wrong(format!("duplicate entries for key {name}")));
                 }
                 let mut below = match shape {
-                    Shape::Keys(_) => fields_at(item, place.item(), &format!("{path}[]"))?,
+                    Shape::Keys(_) => fields_at(item, place, &format!("{path}[]"))?,
                     _ => FieldSet::default(),
                 };
                 below.own = true;
@@ -81,27 +81,31 @@ pub(crate) fn merge(live: &Value, applied: &Value, place: Place<'_>) -> Value {
     }
 }
 
-/// Items in the order of the applied list; those that are only in the live one stay before the
-/// item that they were before.
+/// Items in the order of the applied list, as Kubernetes orders them: what is only in the live
+/// list comes where the live list has it, as soon as everything before it is there.
 fn merge_lists(old: &[Value], new: &[Value], place: Place<'_>, shape: &Shape) -> Vec<Value> {
     // An item without a key is an error that `fields_of` has reported; here it is only itself.
     let name = |item: &Value| element(shape, item).unwrap_or(Element::Item(item.to_string()));
     let wanted: BTreeSet<Element> = new.iter().map(name).collect();
+    let mut done = BTreeSet::new();
     let mut rest = old.iter().peekable();
     let mut out = Vec::with_capacity(old.len() + new.len());
     for item in new {
-        while let Some(other) = rest.peek().filter(|other| !wanted.contains(&name(other))) {
-            out.push((*other).clone());
+        while let Some(other) = rest.peek() {
+            let id = name(other);
+            if !wanted.contains(&id) {
+                out.push((*other).clone());
+            } else if !done.contains(&id) {
+                break;
+            }
             rest.next();
         }
         let id = name(item);
-        if rest.peek().is_some_and(|other| wanted.contains(&name(other))) {
-            rest.next();
-        }
         match old.iter().find(|other| name(other) == id) {
-            Some(live) if *shape != Shape::Set => out.push(merge(live, item, place.item())),
+            Some(live) if *shape != Shape::Set => out.push(merge(live, item, place)),
             _ => out.push(item.clone()),
         }
+        done.insert(id);
     }
     out.extend(rest.filter(|other| !wanted.contains(&name(other))).cloned());
     out
@@ -186,7 +190,7 @@ fn compare_lists(
     let (Some(before), Some(after)) = (named(before), named(after)) else { return false };
     let item_fields = |item: &Value| {
         let mut set = match shape {
-            Shape::Keys(_) => fields_of(item, place.item()).unwrap_or_else(|_| FieldSet::leaf()),
+            Shape::Keys(_) => fields_of(item, place).unwrap_or_else(|_| FieldSet::leaf()),
             _ => FieldSet::default(),
         };
         set.own = true;
@@ -195,7 +199,7 @@ fn compare_lists(
     for (element, item) in &after {
         match before.iter().find(|(other, _)| other == element) {
             Some((_, old)) => {
-                let below = compare(old, item, place.item());
+                let below = compare(old, item, place);
                 out.changed.insert(element.clone(), below.changed);
                 out.removed.insert(element.clone(), below.removed);
             }
@@ -245,7 +249,7 @@ pub(crate) fn prune(value: &mut Value, gone: &FieldSet, kept: &FieldSet, place: 
                     for key in keys {
                         below.children.remove(&Element::field(&key.name));
                     }
-                    prune(item, &below, theirs, place.item());
+                    prune(item, &below, theirs, place);
                 }
                 true
             });

@@ -54,12 +54,6 @@ pub struct Applied {
     pub created: bool,
 }
 
-/// Where merging begins in objects of a kind.
-fn top(kind: &Kind) -> Place<'_> {
-    let _ = kind;
-    Place::TOP
-}
-
 /// Checks the name of a field manager.
 ///
 /// # Errors
@@ -94,7 +88,7 @@ pub(crate) fn record(
             api_version: &api_version,
             subresource,
             has_status: kind.has_status,
-            place: top(kind),
+            place: Place::TOP,
             now: &now,
         },
     );
@@ -197,7 +191,7 @@ fn merged(
         api_version: &api_version,
         subresource,
         has_status: kind.has_status,
-        place: top(kind),
+        place: Place::TOP,
         now: &now,
     };
     let failed = |error: ApplyError| match error {
