@@ -222,6 +222,7 @@ pub(crate) fn controllers(
     add("node-address-controller", &|c| Arc::new(NodeAddresses::new(c, options.pod_cidr)));
     add("endpoints-controller", &|c| Arc::new(Endpoints::new(c)));
     add("namespace-controller", &|c| Arc::new(Namespaces::new(c)));
+    add("custom-resource-controller", &|c| Arc::new(CustomResources::new(c)));
     add("garbage-collector", &|c| Arc::new(GarbageCollector::new(c)));
     all
 }

@@ -333,7 +333,7 @@ impl Cache {
         namespace: Option<&str>,
     ) -> (Vec<Arc<Object>>, u64, u64) {
         let state = self.state.read();
-        let wanted = kinds().iter().copied().filter(|k| kind.is_none_or(|kind| kind == *k));
+        let wanted = kinds().into_iter().filter(|k| kind.is_none_or(|kind| kind == *k));
         let list = wanted.flat_map(|k| state.view.iter(k, namespace)).cloned().collect();
         (list, state.view.revision, state.seq)
     }

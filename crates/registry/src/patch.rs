@@ -28,6 +28,8 @@ impl Registry {
         subresource: Subresource,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, RegistryError> {
+        let asked = kind;
+        let kind = crate::write::stored_kind(kind);
         let key = ObjectKey::new(kind, namespace, name);
         let body: Value = serde_json::from_slice(body)
             .map_err(|error| RegistryError::BadRequest(format!("the patch is no JSON: {error}")))?;
@@ -36,6 +38,7 @@ impl Registry {
         let options = WriteOptions { revision: options.revision.or(given), ..options.clone() };
         self.edit(&key, subresource, &options, &mut |old| {
             let patched = apply(&key, patch_kind, &body, old.value())?;
+            let (kind, patched) = crate::write::in_storage(asked, patched);
             Ok(Some(decode_with(patched, kind, options.field_validation)?))
         })
         .await

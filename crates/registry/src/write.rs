@@ -33,7 +33,7 @@ impl Registry {
         value: Value,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, RegistryError> {
-        let kind = kind_of(&value)?;
+        let (kind, value) = in_storage(kind_of(&value)?, value);
         check_size(&value)?;
         let mut value = decode_with(value, kind, options.field_validation)?;
         let generated = prepare_create(kind, &mut value);
@@ -181,7 +181,7 @@ impl Registry {
         subresource: Subresource,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, RegistryError> {
-        let kind = kind_of(&value)?;
+        let (kind, value) = in_storage(kind_of(&value)?, value);
         check_size(&value)?;
         let value = decode_with(value, kind, options.field_validation)?;
         let metadata = &value["metadata"];
@@ -368,6 +368,25 @@ pub(crate) fn kind_of(value: &Value) -> Result<&'static Kind, RegistryError> {
             format!("no matches for kind \"{kind}\" in version \"{api_version}\"")
         })
     })
+}
+
+/// Versions of a custom kind differ in their name only: an object is written in the version in
+/// which its kind is stored.
+pub(crate) fn in_storage(kind: &'static Kind, mut value: Value) -> (&'static Kind, Value) {
+    let stored = stored_kind(kind);
+    if stored.version != kind.version {
+        value["apiVersion"] = stored.api_version().into();
+    }
+    (stored, value)
+}
+
+/// The kind in the version in which its objects are stored.
+pub(crate) fn stored_kind(kind: &'static Kind) -> &'static Kind {
+    if kind.version == kind.storage_version() {
+        return kind;
+    }
+    let found = kinds::find(|other| other == kind && other.version == kind.storage_version());
+    found.unwrap_or(kind)
 }
 
 /// Before anything is done with a request that is too large anyway.

@@ -12,7 +12,7 @@ const TRIES: usize = 4;
 
 /// A kind by its name, when it is served.
 pub(crate) fn served(name: &str) -> Option<&'static Kind> {
-    quorate_objects::kinds().iter().copied().find(|kind| kind.kind == name)
+    quorate_objects::kinds::builtin().iter().copied().find(|kind| kind.kind == name)
 }
 
 /// Writes the node to the claims of the pod that have none.

@@ -275,8 +275,7 @@ impl Call {
 
 /// The kind of a resource.
 fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    let mut all = kinds().iter().copied();
-    all.find(|kind| kind.plural == plural && kind.group == group && kind.version == version)
+    kinds::find(|kind| kind.plural == plural && kind.group == group && kind.version == version)
 }
 
 /// Where one can begin.

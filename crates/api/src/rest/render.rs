@@ -1,6 +1,7 @@
 //! Objects, lists and events as clients want to see them. Stored JSON is copied, not parsed
 //! again.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use axum::body::Body;
@@ -100,6 +101,16 @@ impl Renderer {
                 self.table(&meta, std::iter::once(object), true)
             }
         }
+    }
+
+    /// The object in the version that was asked for: those of a custom kind differ in their name.
+    fn json<'a>(&self, object: &'a Object) -> Cow<'a, [u8]> {
+        if !self.kind.is_custom() || self.kind.version == object.kind.version {
+            return Cow::Borrowed(&object.json);
+        }
+        let mut value = object.value();
+        value["apiVersion"] = self.kind.api_version().into();
+        Cow::Owned(value.to_string().into_bytes())
     }
 
     /// A list.
@@ -206,7 +217,8 @@ impl Renderer {
                     let _ = write!(text, ",\"object\":{}", partial(object)?);
                 }
                 IncludeObject::Object => {
-                    let _ = write!(text, ",\"object\":{}", String::from_utf8_lossy(&object.json));
+                    let _ =
+                        write!(text, ",\"object\":{}", String::from_utf8_lossy(&self.json(object)));
                 }
             }
             text.push('}');

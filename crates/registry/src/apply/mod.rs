@@ -78,7 +78,7 @@ pub(crate) fn record(
     manager: &str,
     subresource: Subresource,
 ) {
-    let (now, api_version) = (now_text(), kind.api_version());
+    let (now, api_version, schema) = (now_text(), kind.api_version(), kind.schema());
     managed::record_update(
         new,
         old,
@@ -110,6 +110,8 @@ impl Registry {
         subresource: Subresource,
         options: &ApplyOptions,
     ) -> Result<Applied, RegistryError> {
+        let (kind, applied) = crate::write::in_storage(kind, applied.clone());
+        let applied = &applied;
         let key = ObjectKey::new(kind, namespace, name);
         let applied = check(&key, applied, options)?;
         // Names what is wrong in the user's own words; the merged object is checked again below.
@@ -184,7 +186,7 @@ fn merged(
     options: &ApplyOptions,
 ) -> Result<Value, RegistryError> {
     let kind = key.kind;
-    let (now, api_version) = (now_text(), kind.api_version());
+    let (now, api_version, schema) = (now_text(), kind.api_version(), kind.schema());
     let writer = Writer {
         manager: &options.manager,
         apply: true,

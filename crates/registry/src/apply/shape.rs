@@ -1,6 +1,8 @@
 //! Which lists are sets, which are maps by key, and which values are one whole: what merging
-//! needs to know. The tables are made of the merge keys and list types in Kubernetes' API
-//! reference.
+//! needs to know about a kind.
+//!
+//! Built-in kinds: the tables here, from the merge keys and list types in Kubernetes' API
+//! reference. Custom kinds: the `x-kubernetes-list-type` and its like in their schemas.
 
 use serde_json::{Map, Value};
 
@@ -102,44 +104,102 @@ pub(crate) fn list_rule(parent: &str, field: &str) -> Option<&'static ListRule> 
     LISTS.iter().find(|rule| rule.field == field && ["", parent].contains(&rule.parent))
 }
 
-/// A place in objects: a field, and the field that contains it.
+/// A place in objects of a kind.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    parent: &'a str,
-    field: &'a str,
+pub(crate) enum Place<'a> {
+    /// In a built-in kind: the field, and the field that contains it.
+    Builtin { parent: &'a str, field: &'a str },
+    /// The top of a custom kind, with its schema.
+    CustomTop(&'a Value),
+    /// In a custom kind: the schema of the place, when it has one.
+    Custom(Option<&'a Value>),
 }
 
 impl<'a> Place<'a> {
-    /// The object itself.
-    pub(crate) const TOP: Place<'static> = Place { parent: "", field: "" };
+    /// The top of a built-in kind.
+    pub(crate) const TOP: Place<'static> = Place::Builtin { parent: "", field: "" };
 
-    /// A field of the object at this place. Fields of items have their list as their parent.
+    /// A field of the object at this place.
     pub(crate) fn child<'b>(self, name: &'b str) -> Place<'b>
     where
         'a: 'b,
     {
-        Place { parent: self.field, field: name }
+        match self {
+            Self::Builtin { field, .. } => Place::Builtin { parent: field, field: name },
+            // Metadata is the same in every kind, and schemas say nothing of it.
+            Self::CustomTop(_) if name == "metadata" => Place::Builtin { parent: "", field: name },
+            Self::CustomTop(schema) => Place::Custom(Some(schema)).child(name),
+            Self::Custom(schema) => Place::Custom(schema.and_then(|schema| {
+                let own = schema.get("properties").and_then(|all| all.get(name));
+                own.or_else(|| schema.get("additionalProperties").filter(|more| more.is_object()))
+            })),
+        }
+    }
+
+    /// An item of the list at this place.
+    pub(crate) fn item(self) -> Self {
+        match self {
+            // Fields within items have the list as their parent.
+            Self::Builtin { .. } => self,
+            Self::CustomTop(_) => self,
+            Self::Custom(schema) => Self::Custom(schema.and_then(|schema| schema.get("items"))),
+        }
     }
 
     /// How the value at this place is merged.
     pub(crate) fn shape(self, value: &Value) -> Shape {
-        match value {
-            Value::Object(_) if ATOMIC.contains(&self.field) => Shape::Atomic,
-            Value::Object(_) => Shape::Granular,
-            Value::Array(_) => match list_rule(self.parent, self.field) {
+        match (self, value) {
+            (Self::Builtin { field, .. }, Value::Object(_)) => {
+                if ATOMIC.contains(&field) {
+                    Shape::Atomic
+                } else {
+                    Shape::Granular
+                }
+            }
+            (Self::Builtin { parent, field }, Value::Array(_)) => match list_rule(parent, field) {
                 Some(rule) if !rule.apply.is_empty() => {
-                    Shape::Keys(rule.apply.iter().map(|name| Key::new(name)).collect())
+                    Shape::Keys(rule.apply.iter().map(|name| Key::builtin(name)).collect())
                 }
                 Some(rule) if rule.strategic.is_empty() => Shape::Set,
                 _ => Shape::Atomic,
             },
+            (Self::CustomTop(_), Value::Object(_)) => Shape::Granular,
+            (Self::Custom(schema), Value::Object(_)) => {
+                match text(schema, "x-kubernetes-map-type") {
+                    "atomic" => Shape::Atomic,
+                    _ => Shape::Granular,
+                }
+            }
+            (Self::Custom(schema), Value::Array(_)) => {
+                match text(schema, "x-kubernetes-list-type") {
+                    "set" => Shape::Set,
+                    "map" => Shape::Keys(custom_keys(schema)),
+                    _ => Shape::Atomic,
+                }
+            }
             _ => Shape::Atomic,
         }
     }
 }
 
+fn text<'a>(schema: Option<&'a Value>, field: &str) -> &'a str {
+    schema.and_then(|schema| schema.get(field)).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn custom_keys(schema: Option<&Value>) -> Vec<Key> {
+    let Some(schema) = schema else { return Vec::new() };
+    let names = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
+    names
+        .filter_map(Value::as_str)
+        .map(|name| Key {
+            name: name.to_owned(),
+            default: schema["items"]["properties"][name].get("default").cloned(),
+        })
+        .collect()
+}
+
 impl Key {
-    fn new(name: &str) -> Self {
+    fn builtin(name: &str) -> Self {
         let default = (name == "protocol").then(|| "TCP".into());
         Self { name: name.to_owned(), default }
     }
