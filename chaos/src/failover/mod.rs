@@ -136,14 +136,15 @@ async fn series(
             *figures.failed_writes.entry(system.name().to_owned()).or_default() += failed;
         }
         eprintln!(
-            "{} {} {number}/{}: write {:.0} ms, event {:.0} ms{}, gap {:.0} ms, {failed} failed",
+            "{} {} {number}/{}: write {:.0} ms, event {:.0} ms{}, gap {:.0} ms, {failed} failed{}",
             system.name(),
             how.name(),
             options.kills,
             millis(seen.write),
             millis(seen.event),
             seen.bound.map(|b| format!(", bound pod {:.0} ms", millis(b))).unwrap_or_default(),
-            millis(gap)
+            millis(gap),
+            if failed == 0 { String::new() } else { format!(" ({})", probe.failure()) }
         );
         system.mend(&leader, how).await?;
     }

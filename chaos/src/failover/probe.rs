@@ -34,6 +34,8 @@ struct Write {
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     writes: Vec<Write>,
+    /// What the last write that failed was told.
+    failure: String,
     /// Sent and seen.
     events: Vec<(Nanos, Nanos)>,
     /// Created and bound.
@@ -124,6 +126,11 @@ impl Probe {
         (gaps.max().unwrap_or(0), failed.count() as u64)
     }
 
+    /// What the last write that failed was told.
+    pub(super) fn failure(&self) -> String {
+        lock(&self.notes).failure.clone()
+    }
+
     pub(super) async fn stop(mut self) {
         self.cancel.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -141,8 +148,16 @@ async fn write(
     while !cancel.is_cancelled() {
         let sent = clock.now();
         let answer = client.put(&key, &sent.to_string()).await;
-        let acknowledged = matches!(answer, Ended::Done(_));
-        lock(&notes).writes.push(Write { sent, ended: clock.now(), acknowledged });
+        let mut notes = lock(&notes);
+        let acknowledged = match answer {
+            Ended::Done(_) => true,
+            Ended::Refused(text) | Ended::Unknown(text) => {
+                notes.failure = text;
+                false
+            }
+        };
+        notes.writes.push(Write { sent, ended: clock.now(), acknowledged });
+        drop(notes);
         sleep(PAUSE).await;
     }
 }

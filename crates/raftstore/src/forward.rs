@@ -1,6 +1,7 @@
 //! Writes: proposed here when this master leads, else passed on to the leader.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -25,6 +26,11 @@ const FORWARD_COMMANDS: usize = 128;
 /// How much longer than the leader its caller waits.
 const FORWARD_GRACE: Duration = Duration::from_millis(100);
 
+/// Longest wait for proposals in flight before leadership is handed over, and the pause between
+/// two looks.
+const DRAIN: Duration = Duration::from_millis(200);
+const DRAIN_LOOK: Duration = Duration::from_millis(1);
+
 /// What came of a proposal that was not applied.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -46,9 +52,32 @@ pub(crate) struct Forwarded {
     pub raft: Raft,
     pub permits: Arc<Semaphore>,
     pub limit: usize,
+    /// Is leadership being handed over? Then nothing new is proposed.
+    pub paused: AtomicBool,
+}
+
+/// While it lives, nothing is proposed on this master.
+pub(crate) struct Pause<'a>(&'a AtomicBool);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Forwarded {
+    /// Stops proposing, and waits (a moment at most) until what is in flight has its answer: a
+    /// write that is cut by a change of the leader would have an unknown outcome.
+    pub(crate) async fn pause(&self) -> Pause<'_> {
+        self.paused.store(true, Ordering::SeqCst);
+        let pause = Pause(&self.paused);
+        let until = Instant::now() + DRAIN;
+        while self.permits.available_permits() < self.limit && Instant::now() < until {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        pause
+    }
+
     /// Proposes an encoded command here.
     pub(crate) async fn propose(
         &self,
@@ -58,6 +87,10 @@ impl Forwarded {
         let Ok(_permit) = self.permits.try_acquire() else {
             return Err(Refusal::Overloaded(format!("{} proposals are in flight", self.limit)));
         };
+        // After the permit: whoever pauses sees this proposal, or it sees the pause.
+        if self.paused.load(Ordering::SeqCst) {
+            return Err(Refusal::NotLeader);
+        }
         let write = self.raft.client_write(Proposal(stamp(&command)));
         match tokio::time::timeout_at(deadline, write).await {
             Ok(Ok(response)) => Ok((response.data, response.log_id.index)),

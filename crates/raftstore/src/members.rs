@@ -23,6 +23,8 @@ const CAUGHT_UP: u64 = 256;
 const REACHABLE: Duration = Duration::from_secs(2);
 /// How long a leader waits for its successor.
 const HANDOVER: Duration = Duration::from_secs(2);
+/// How long writes wait for that.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the members were not changed.
 #[derive(Debug)]
@@ -255,6 +257,8 @@ impl Members {
                 best.ok_or_else(none)?
             }
         };
+        // Until another master leads; those who want to write meanwhile wait for that.
+        let pause = self.forwarded.pause().await;
         let mut metrics = self.raft.server_metrics();
         let trigger = self.raft.trigger().transfer_leader(target).await;
         trigger.map_err(|error| AdminError::Unavailable(error.to_string()))?;
@@ -268,6 +272,12 @@ impl Members {
                 }
             }
         };
+        tokio::pin!(changed);
+        if tokio::time::timeout(PAUSE, &mut changed).await.is_ok() {
+            return Ok(());
+        }
+        // It does not go as it should: writes do not wait for it any longer.
+        drop(pause);
         let late = |_| AdminError::Unavailable("no other master has taken over in time".into());
         tokio::time::timeout(HANDOVER, changed).await.map_err(late)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -90,6 +91,7 @@ impl RaftStore {
             raft: raft.clone(),
             permits: Arc::new(Semaphore::new(options.max_in_flight)),
             limit: options.max_in_flight,
+            paused: AtomicBool::new(false),
         });
         let leadership = Leadership { term: 0, leader: None, ready: None };
         let store = Arc::new(Self {
