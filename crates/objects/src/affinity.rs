@@ -41,8 +41,7 @@ pub fn matches_term(
 }
 
 /// Does a value, when there is one, satisfy the requirement?
-#[must_use]
-pub fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let values = requirement.values.as_deref().unwrap_or_default();
     let listed = |value: &str| values.iter().any(|v| v == value);
     let compare = |greater: bool| {

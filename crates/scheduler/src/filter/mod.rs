@@ -3,9 +3,8 @@
 mod pods;
 mod reason;
 
-use k8s_openapi::api::core::v1::{
-    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration,
-};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, Taint, Toleration};
+use quorate_objects::affinity;
 use quorate_objects::pod::{Resources, tolerates};
 
 pub(crate) use self::pods::{PodRules, staying};
@@ -164,44 +163,9 @@ fn matches_selector(selector: &NodeSelector, node: &NodeInfo) -> bool {
     selector.node_selector_terms.iter().any(|term| matches_term(term, node))
 }
 
-/// Does the node match the term? A term without requirements matches nothing.
+/// Does the node match the term?
 pub(crate) fn matches_term(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let by_label = |r: &NodeSelectorRequirement| {
-        matches_requirement(r, node.labels.get(&r.key).map(String::as_str))
-    };
-    // metadata.name is the only field there is.
-    let by_field = |r: &NodeSelectorRequirement| {
-        matches_requirement(r, (r.key == "metadata.name").then_some(&*node.name))
-    };
-    expressions.iter().all(by_label) && fields.iter().all(by_field)
-}
-
-fn matches_requirement(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = |value: &str| values.iter().any(|v| v == value);
-    let compare = |greater: bool| {
-        let bound = values.first().and_then(|v| v.parse::<i64>().ok());
-        let number = value.and_then(|v| v.parse::<i64>().ok());
-        match (number, bound) {
-            (Some(number), Some(bound)) if greater => number > bound,
-            (Some(number), Some(bound)) => number < bound,
-            _ => false,
-        }
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(listed),
-        "NotIn" => !value.is_some_and(listed),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(true),
-        "Lt" => compare(false),
-        _ => false,
-    }
+    affinity::matches_term(term, &node.name, &node.labels)
 }
 
 #[cfg(test)]
