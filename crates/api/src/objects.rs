@@ -153,10 +153,10 @@ impl Objects for ObjectsService {
 
 fn write_options(dry_run: bool, validation: v1::FieldValidation, revision: u64) -> WriteOptions {
     WriteOptions {
-        fence: None,
         dry_run,
         field_validation: field_validation(validation),
         revision: some_revision(revision),
+        ..WriteOptions::default()
     }
 }
 

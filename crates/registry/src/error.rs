@@ -3,6 +3,8 @@
 use quorate_objects::{FieldError, Invalid, SelectorError};
 use quorate_store::StoreError;
 
+use crate::apply::ConflictCause;
+
 /// The sort of a [`RegistryError`], for mapping to gRPC and HTTP codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the variant of RegistryError of the same name")]
@@ -50,6 +52,14 @@ pub enum RegistryError {
         name: String,
         /// What differs.
         message: String,
+    },
+    /// An applied configuration would change what others own.
+    #[error("{message}")]
+    ApplyConflict {
+        /// The whole story, in Kubernetes' words.
+        message: String,
+        /// Each field.
+        causes: Vec<ConflictCause>,
     },
     /// Fields are wrong.
     #[error(transparent)]
@@ -114,7 +124,7 @@ impl RegistryError {
         match self {
             Self::NotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
-            Self::Conflict { .. } => Code::Conflict,
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => Code::Conflict,
             Self::Invalid(_) => Code::Invalid,
             Self::Gone { .. } => Code::Gone,
             Self::TooLarge { .. } => Code::TooLarge,
@@ -153,6 +163,15 @@ impl RegistryError {
     pub fn fields(&self) -> &[FieldError] {
         match self {
             Self::Invalid(invalid) => &invalid.errors,
+            _ => &[],
+        }
+    }
+
+    /// The fields of other managers that an apply would change.
+    #[must_use]
+    pub fn conflicts(&self) -> &[ConflictCause] {
+        match self {
+            Self::ApplyConflict { causes, .. } => causes,
             _ => &[],
         }
     }

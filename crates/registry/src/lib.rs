@@ -2,6 +2,7 @@
 
 mod admit;
 mod alloc;
+mod apply;
 mod batch;
 mod cache;
 mod commit;
@@ -23,6 +24,7 @@ mod watcher;
 mod write;
 
 pub use admit::DEFAULT_SERVICE_ACCOUNT;
+pub use apply::{Applied, ApplyOptions, ConflictCause, check_manager};
 pub use cache::{Cache, View};
 pub use delete::Deleted;
 pub use error::{Code, RegistryError};

@@ -1,12 +1,16 @@
 //! Options of requests.
 
+use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_objects::net::Ipv4Net;
 use quorate_objects::{FieldSelector, FieldValidation, Kind, Selector};
 use quorate_store::Term;
 use serde_json::Value;
+
+use crate::error::RegistryError;
 
 /// Settings of a [`crate::Registry`].
 #[derive(Clone, Debug)]
@@ -46,6 +50,32 @@ pub struct WriteOptions {
     pub field_validation: FieldValidation,
     /// Only when the object is at this revision.
     pub revision: Option<u64>,
+    /// Who is to own the fields that change, in `metadata.managedFields`; `None`: nobody is
+    /// recorded, as for the cluster's own work.
+    pub field_manager: Option<String>,
+    /// Asked before the object is written; `None`: nobody is asked.
+    pub admission: Option<Admission>,
+}
+
+type Check = dyn Fn(&Value) -> Result<(), RegistryError> + Send + Sync;
+
+/// A check of objects as they are about to be written: complete, with defaults, valid.
+#[derive(Clone)]
+pub struct Admission(Arc<Check>);
+
+impl Admission {
+    /// A check; it may run several times for one write.
+    pub fn new(
+        check: impl Fn(&Value) -> Result<(), RegistryError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(check))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
 }
 
 impl WriteOptions {
@@ -53,6 +83,11 @@ impl WriteOptions {
     #[must_use]
     pub fn fenced(term: Term) -> Self {
         Self { fence: Some(term), ..Self::default() }
+    }
+
+    /// Asks whoever has to be asked.
+    pub(crate) fn admit(&self, new: &Value) -> Result<(), RegistryError> {
+        self.admission.as_ref().map_or(Ok(()), |admission| (admission.0)(new))
     }
 }
 

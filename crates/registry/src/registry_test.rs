@@ -19,13 +19,13 @@ use crate::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Fixture {
+pub(crate) struct Fixture {
     store: Arc<MemoryStore>,
-    registry: Registry,
+    pub registry: Registry,
     _stop: DropGuard,
 }
 
-async fn fixture() -> Fixture {
+pub(crate) async fn fixture() -> Fixture {
     fixture_with(RegistryOptions { request_timeout: PATIENCE, ..RegistryOptions::default() }).await
 }
 

@@ -1,7 +1,7 @@
 //! Strategic merge patch: Kubernetes' merge that knows the keys of lists.
 //!
-//! Rules from Kubernetes' documentation of the patch format; the table lists the fields of the
-//! kinds served here.
+//! Rules from Kubernetes' documentation of the patch format; which lists are merged by item is
+//! in `apply/shape.rs`.
 
 use serde_json::{Map, Value};
 
@@ -16,38 +16,12 @@ enum ListRule {
     Atomic,
 }
 
-/// Field, field that contains it ("" for any), rule. Other lists are replaced.
-const RULES: &[(&str, &str, ListRule)] = &[
-    ("containers", "", ListRule::ByKey("name")),
-    ("initContainers", "", ListRule::ByKey("name")),
-    ("ephemeralContainers", "", ListRule::ByKey("name")),
-    ("env", "", ListRule::ByKey("name")),
-    ("volumes", "", ListRule::ByKey("name")),
-    ("volumeMounts", "", ListRule::ByKey("mountPath")),
-    ("volumeDevices", "", ListRule::ByKey("devicePath")),
-    ("imagePullSecrets", "", ListRule::ByKey("name")),
-    ("hostAliases", "", ListRule::ByKey("ip")),
-    ("topologySpreadConstraints", "", ListRule::ByKey("topologyKey")),
-    ("schedulingGates", "", ListRule::ByKey("name")),
-    ("resourceClaims", "spec", ListRule::ByKey("name")),
-    ("podIPs", "", ListRule::ByKey("ip")),
-    ("hostIPs", "", ListRule::ByKey("ip")),
-    ("ports", "containers", ListRule::ByKey("containerPort")),
-    ("ports", "initContainers", ListRule::ByKey("containerPort")),
-    ("ports", "ephemeralContainers", ListRule::ByKey("containerPort")),
-    ("ports", "spec", ListRule::ByKey("port")),
-    ("conditions", "", ListRule::ByKey("type")),
-    ("addresses", "status", ListRule::ByKey("type")),
-    ("taints", "", ListRule::ByKey("key")),
-    ("podCIDRs", "", ListRule::Set),
-    ("finalizers", "", ListRule::Set),
-    ("ownerReferences", "", ListRule::ByKey("uid")),
-];
-
 fn rule(parent: &str, field: &str) -> ListRule {
-    let found =
-        RULES.iter().find(|(name, within, _)| *name == field && ["", parent].contains(within));
-    found.map_or(ListRule::Atomic, |(_, _, rule)| *rule)
+    match crate::apply::list_rule(parent, field).map(|rule| rule.strategic) {
+        None => ListRule::Atomic,
+        Some("") => ListRule::Set,
+        Some(key) => ListRule::ByKey(key),
+    }
 }
 
 /// Merges `patch` into `target`.

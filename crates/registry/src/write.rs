@@ -50,6 +50,10 @@ impl Registry {
             }
             // Some defaults are made of the name.
             kind.default(&mut attempt)?;
+            if let Some(manager) = options.field_manager.as_deref() {
+                metadata_mut(&mut attempt).remove("managedFields");
+                crate::apply::record(kind, &mut attempt, &Value::Null, manager, Subresource::Main);
+            }
             match self.create_once(kind, attempt, round > 0, options).await {
                 Ok(Some(object)) => return Ok(object),
                 // Namespace or allocations changed meanwhile.
@@ -83,6 +87,7 @@ impl Registry {
         let allocations = Allocations::for_create(self, kind, &mut value)?;
         self.admit(kind, &mut value)?;
         kind.validate(&value)?;
+        options.admit(&value)?;
         let metadata = &value["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
         let key = ObjectKey::new(kind, &text("namespace"), &text("name"));
@@ -268,7 +273,9 @@ impl Registry {
                 }
                 Err(error) => return Err(error),
             };
-            let new = match prepare_update(key.kind, edited, &base.object.value(), subresource) {
+            let old = base.object.value();
+            let manager = options.field_manager.as_deref();
+            let new = match prepare_update(key.kind, edited, &old, subresource, manager) {
                 Ok(Some(new)) => new,
                 Ok(None) if base.verified => return Ok(base.object),
                 Err(error) if base.verified => return Err(error),
@@ -277,6 +284,7 @@ impl Registry {
                     continue;
                 }
             };
+            options.admit(&new)?;
             match self.write(key, &base.object, new, options).await? {
                 Ok(written) => return Ok(written),
                 Err(None) => return Err(key.not_found()),
@@ -394,7 +402,9 @@ fn prepare_update(
     mut new: Value,
     old: &Value,
     subresource: Subresource,
+    manager: Option<&str>,
 ) -> Result<Option<Value>, RegistryError> {
+    let managed = managed_fields(&new, old);
     match subresource {
         Subresource::Status => {
             let status = new.get("status").cloned();
@@ -414,6 +424,12 @@ fn prepare_update(
             kind.default(&mut new)?;
             crate::alloc::keep(kind, &mut new, old);
         }
+    }
+    if let Some(meta) = new.get_mut("metadata") {
+        set_or_remove(meta, "managedFields", managed);
+    }
+    if let Some(manager) = manager {
+        crate::apply::record(kind, &mut new, old, manager, subresource);
     }
     let old_meta = &old["metadata"];
     let generation = old_meta["generation"].as_i64().unwrap_or(1);
@@ -453,6 +469,17 @@ fn add_ephemeral(kind: &Kind, new: &Value, old: &Value) -> Result<Value, Registr
 /// What counts for the generation: the spec, or everything for kinds that have none.
 fn content(value: &Value) -> Option<&Value> {
     value.get("spec")
+}
+
+/// Who owns what after a write: what the writer says of it (clients that move from one way of
+/// applying to another do), or what it was. One empty entry means that all is to be forgotten.
+fn managed_fields(new: &Value, old: &Value) -> Option<Value> {
+    let given = &new["metadata"]["managedFields"];
+    match given.as_array().map(Vec::as_slice) {
+        None | Some([]) => old["metadata"].get("managedFields").cloned(),
+        Some([one]) if one.get("fieldsV1").is_none() => None,
+        Some(_) => Some(given.clone()),
+    }
 }
 
 /// The system's fields of the metadata cannot be written by users.

@@ -148,6 +148,11 @@ impl From<RegistryError> for Failure {
             RegistryError::NotFound { resource, name }
             | RegistryError::AlreadyExists { resource, name }
             | RegistryError::Conflict { resource, name, .. } => failure.about(&resource, &name),
+            RegistryError::ApplyConflict { causes, .. } => {
+                causes.iter().fold(failure, |failure, one| {
+                    failure.cause("FieldManagerConflict", &one.message, &one.field)
+                })
+            }
             RegistryError::Invalid(invalid) => self::invalid(&invalid),
             RegistryError::Unavailable { .. } => failure.retry_after(RETRY_SECONDS),
             RegistryError::TooManyRequests { message, cause, retry_after_seconds } => {

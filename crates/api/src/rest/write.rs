@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::http::header::WARNING;
+use axum::http::header::{USER_AGENT, WARNING};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use quorate_objects::{FieldErrorKind, FieldValidation, decode_with};
-use quorate_registry::{Object, PatchKind, Subresource, WriteOptions, apply_patch};
+use quorate_objects::{FieldErrorKind, FieldValidation, decode_with, manifest};
+use quorate_registry::{
+    ApplyOptions, Object, PatchKind, Subresource, WriteOptions, apply_patch, check_manager,
+};
 use serde_json::Value;
 
 use super::Call;
@@ -16,6 +18,8 @@ use super::failure::{Failure, Result};
 use super::query::Validation;
 use super::versions::Version;
 
+/// The media type of configurations that are applied.
+const APPLY: &str = "application/apply-patch+yaml";
 /// Warnings that fit into an answer's headers.
 const MAX_WARNINGS: usize = 32;
 
@@ -43,6 +47,9 @@ impl Call {
     }
 
     pub(super) async fn patch(&self, body: &Bytes, part: Subresource) -> Result<Response> {
+        if media_type(&self.headers) == APPLY {
+            return self.apply(body, part).await;
+        }
         let how = self.patch_kind(body)?;
         let options = self.write_options("PatchOptions.meta.k8s.io")?;
         if let Some(version) = self.version {
@@ -76,6 +83,27 @@ impl Call {
         Ok(registry.replace(value, part, options).await?)
     }
 
+    /// Server-side apply.
+    async fn apply(&self, body: &[u8], part: Subresource) -> Result<Response> {
+        let applied = manifest::parse_yaml(body)
+            .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))?;
+        if !applied.is_object() {
+            return Err(Failure::bad_request("the applied configuration is no object"));
+        }
+        let applied = self.stored(applied)?;
+        let warnings = self.warnings(&applied)?;
+        let options = ApplyOptions {
+            manager: self.query.get("fieldManager").unwrap_or_default().to_owned(),
+            force: self.query.flag("force")?,
+            write: self.write_options("PatchOptions.meta.k8s.io")?,
+        };
+        let (namespace, name) = (&self.request.namespace, &self.request.name);
+        let registry = &self.rest.registry;
+        let done = registry.apply(self.kind, namespace, name, &applied, part, &options).await?;
+        let code = if done.created { StatusCode::CREATED } else { StatusCode::OK };
+        self.written(code, &done.object, &warnings)
+    }
+
     /// How the body of a PATCH is meant.
     pub(super) fn patch_kind(&self, body: &[u8]) -> Result<PatchKind> {
         let list = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
@@ -89,7 +117,7 @@ impl Call {
             other => Err(Failure::media_type(format!(
                 "the body of the request was in an unknown format {other:?} - accepted media \
                  types include: application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json"
+                 application/strategic-merge-patch+json, {APPLY}"
             ))),
         }
     }
@@ -97,7 +125,11 @@ impl Call {
     /// The object in the body, with apiVersion and kind.
     fn object(&self, body: &[u8]) -> Result<Value> {
         let validation = self.query.validation()?;
-        let mut value = decode(media_type(&self.headers), body, validation)?;
+        self.stored(decode(media_type(&self.headers), body, validation)?)
+    }
+
+    /// What a client sends, with apiVersion and kind, in the version that is stored.
+    fn stored(&self, mut value: Value) -> Result<Value> {
         let api_version =
             self.version.map_or_else(|| self.kind.api_version(), Version::api_version);
         complete(self.kind.kind, &api_version, &mut value)?;
@@ -159,10 +191,21 @@ impl Call {
         Ok(unknown.map(ToString::to_string).collect())
     }
 
+    /// Who is to own what is written: what the request says, or else the client's name.
+    fn field_manager(&self) -> Result<String> {
+        let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let agent = agent.and_then(|agent| agent.split('/').next()).unwrap_or_default();
+        let given = self.query.get("fieldManager").filter(|name| !name.is_empty());
+        let manager = given.unwrap_or(if agent.is_empty() { "unknown" } else { agent });
+        check_manager(manager)?;
+        Ok(manager.to_owned())
+    }
+
     pub(super) fn write_options(&self, kind: &str) -> Result<WriteOptions> {
         Ok(WriteOptions {
             dry_run: self.query.dry_run(kind)?,
             field_validation: self.query.validation()?.of_registry(),
+            field_manager: Some(self.field_manager()?),
             ..WriteOptions::default()
         })
     }
