@@ -98,6 +98,8 @@ pub(crate) struct Agent {
     problems: watch::Receiver<Vec<String>>,
     /// Tells whoever writes assignments down.
     dirty: Arc<Notify>,
+    /// Tells whoever removes the data of volumes.
+    doomed: Arc<Notify>,
     internal: mpsc::Sender<Internal>,
     internal_receiver: Option<mpsc::Receiver<Internal>>,
     cancel: CancellationToken,
@@ -155,6 +157,8 @@ impl Agent {
         });
         background::events(runtime.clone(), internal.clone(), cancel.clone());
         usage::measure(runtime.clone(), internal.clone(), cancel.clone());
+        let doomed = Arc::new(Notify::new());
+        background::remove_data(context.clone(), doomed.clone(), cancel.clone());
         if let Some(file) = file {
             background::save(shared.clone(), dirty.clone(), file, cancel.clone());
         }
@@ -192,6 +196,7 @@ impl Agent {
             zone,
             problems,
             dirty,
+            doomed,
             internal,
             internal_receiver: Some(internal_receiver),
             cancel,
@@ -209,6 +214,7 @@ impl Agent {
         self.spread(&crate::assignments::Change {
             pods: true,
             configs: true,
+            volumes: true,
             services: true,
             node: true,
         });
@@ -354,8 +360,11 @@ impl Agent {
             let pods: Vec<_> = self.shared.read().pods().cloned().collect();
             self.manager.assign(&pods);
         }
-        if change.configs {
+        if change.configs || change.volumes {
             self.manager.wake_all();
+        }
+        if change.volumes {
+            self.doomed.notify_one();
         }
         if change.services {
             let (services, slices) = {
@@ -411,8 +420,11 @@ impl Agent {
         let Some(sent) = self.in_flight.take_if(|sent| sent.sequence == ack.sequence) else {
             return;
         };
-        if !ack.retry_uids.is_empty() {
+        if ack.refused || !ack.retry_uids.is_empty() {
             self.hold = Some(Instant::now() + RETRY);
+        }
+        if ack.refused {
+            return;
         }
         if let Some(batch) = &sent.batch {
             self.outbox.acknowledge(batch, &ack.retry_uids);
@@ -459,6 +471,8 @@ impl Agent {
             sequence: self.sequence,
             pods: batch.as_ref().map(|b| b.pods.clone()).unwrap_or_default(),
             node_status_json: node_status.unwrap_or_default().into(),
+            removed_volumes: batch.as_ref().map(|b| b.removed.clone()).unwrap_or_default(),
+            events: batch.as_ref().map(|b| b.events.clone()).unwrap_or_default(),
         });
         if leader.control.try_send(message).is_ok() {
             let sequence = self.sequence;

@@ -6,7 +6,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quorate_proto::v1;
 use serde::de::DeserializeOwned;
@@ -25,8 +27,10 @@ pub type Key = (String, String);
 pub struct Change {
     /// Pods came, changed or went.
     pub pods: bool,
-    /// ConfigMaps or Secrets changed.
+    /// What pods refer to changed: ConfigMaps, Secrets, claims.
     pub configs: bool,
+    /// PersistentVolumes changed.
+    pub volumes: bool,
     /// Services or EndpointSlices changed.
     pub services: bool,
     /// The node's own object changed.
@@ -51,6 +55,8 @@ pub struct Assignments {
     slices: BTreeMap<Key, Held<EndpointSlice>>,
     config_maps: BTreeMap<Key, Held<ConfigMap>>,
     secrets: BTreeMap<Key, Held<Secret>>,
+    claims: BTreeMap<Key, Held<PersistentVolumeClaim>>,
+    volumes: BTreeMap<Key, Held<PersistentVolume>>,
 }
 
 /// The file.
@@ -99,7 +105,9 @@ impl Assignments {
             .chain(self.services.values().map(|h| &h.raw))
             .chain(self.slices.values().map(|h| &h.raw))
             .chain(self.config_maps.values().map(|h| &h.raw))
-            .chain(self.secrets.values().map(|h| &h.raw));
+            .chain(self.secrets.values().map(|h| &h.raw))
+            .chain(self.claims.values().map(|h| &h.raw))
+            .chain(self.volumes.values().map(|h| &h.raw));
         let stored = Stored {
             term: self.term,
             revision: self.revision,
@@ -157,6 +165,8 @@ impl Assignments {
         change.services |= one(&mut self.slices, "EndpointSlice", keep);
         change.configs |= one(&mut self.config_maps, "ConfigMap", keep);
         change.configs |= one(&mut self.secrets, "Secret", keep);
+        change.configs |= one(&mut self.claims, "PersistentVolumeClaim", keep);
+        change.volumes |= one(&mut self.volumes, "PersistentVolume", keep);
     }
 
     fn remove(&mut self, removed: &v1::ObjectKey, change: &mut Change) {
@@ -174,6 +184,8 @@ impl Assignments {
             "EndpointSlice" => change.services |= self.slices.remove(&key).is_some(),
             "ConfigMap" => change.configs |= self.config_maps.remove(&key).is_some(),
             "Secret" => change.configs |= self.secrets.remove(&key).is_some(),
+            "PersistentVolumeClaim" => change.configs |= self.claims.remove(&key).is_some(),
+            "PersistentVolume" => change.volumes |= self.volumes.remove(&key).is_some(),
             _ => {}
         }
     }
@@ -210,6 +222,8 @@ impl Assignments {
             "EndpointSlice" => insert(&mut self.slices, raw, &mut change.services),
             "ConfigMap" => insert(&mut self.config_maps, raw, &mut change.configs),
             "Secret" => insert(&mut self.secrets, raw, &mut change.configs),
+            "PersistentVolumeClaim" => insert(&mut self.claims, raw, &mut change.configs),
+            "PersistentVolume" => insert(&mut self.volumes, raw, &mut change.volumes),
             "Node" => {
                 if let Some((_, held)) = hold(raw) {
                     change.node = true;
@@ -252,6 +266,12 @@ impl Assignments {
         self.services.values().map(|held| held.typed.clone()).collect()
     }
 
+    /// The persistent volumes of the node's pods, and those whose data it is to remove.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<Arc<PersistentVolume>> {
+        self.volumes.values().map(|held| held.typed.clone()).collect()
+    }
+
     /// The endpoint slices.
     #[must_use]
     pub fn slices(&self) -> Vec<Arc<EndpointSlice>> {
@@ -274,6 +294,16 @@ impl Lookup for SharedLookup {
     fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
         let key = (namespace.to_owned(), name.to_owned());
         self.0.read().secrets.get(&key).map(|held| held.typed.as_ref().clone())
+    }
+
+    fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.0.read().claims.get(&key).map(|held| held.typed.clone())
+    }
+
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
+        let key = (String::new(), name.to_owned());
+        self.0.read().volumes.get(&key).map(|held| held.typed.clone())
     }
 
     fn services(&self, namespace: &str) -> Vec<Service> {

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use quorate_objects::storage;
+use quorate_proto::v1;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::agent::Internal;
 use crate::assignments::Shared;
-use crate::pods::worker::Network;
+use crate::pods::worker::{Context, Network};
 use crate::runtime::Runtime;
 
 const RETRY: Duration = Duration::from_secs(2);
@@ -89,6 +91,45 @@ pub(crate) fn events(
         }
     };
     tokio::spawn(cancel.run_until_cancelled_owned(work));
+}
+
+/// Removes the data of volumes that are to go, and tells so. One that is still in use is tried
+/// again.
+pub(crate) fn remove_data(context: Arc<Context>, doomed: Arc<Notify>, cancel: CancellationToken) {
+    let work = async move {
+        loop {
+            doomed.notified().await;
+            while !remove_doomed(&context).await {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    tokio::spawn(cancel.run_until_cancelled_owned(work));
+}
+
+/// Says whether all is done.
+async fn remove_doomed(context: &Context) -> bool {
+    let volumes = context.objects.read().volumes();
+    let mut done = true;
+    for volume in volumes {
+        let Some(data) = storage::data_to_remove(&volume) else { continue };
+        if data.node != context.node_name {
+            continue;
+        }
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        match context.runtime.remove_volume(data.name).await {
+            Ok(()) => {
+                info!(volume = data.name, "removed the data of a volume");
+                let (name, uid) = (text(&volume.metadata.name), text(&volume.metadata.uid));
+                context.outbox.removed(v1::RemovedVolume { name, uid });
+            }
+            Err(error) => {
+                warn!(volume = data.name, %error, "cannot remove the data of a volume yet");
+                done = false;
+            }
+        }
+    }
+    done
 }
 
 /// Writes the assignments down after each change; several changes may share one write.

@@ -32,12 +32,14 @@ pub struct Purged {
     pub containers: usize,
     /// Number of networks.
     pub networks: usize,
+    /// Number of volumes.
+    pub volumes: usize,
 }
 
 /// Removes all containers and networks of a cluster from a Docker daemon: takes the daemon's
-/// address and the cluster's id. The binary provides it, as only the agent speaks to Docker.
+/// address, the cluster's id, and whether the volumes of its claims go too. The binary provides it, as only the agent speaks to Docker.
 pub type Purge = Box<
-    dyn Fn(String, String) -> Pin<Box<dyn Future<Output = Result<Purged, String>> + Send>>
+    dyn Fn(String, String, bool) -> Pin<Box<dyn Future<Output = Result<Purged, String>> + Send>>
         + Send
         + Sync,
 >;

@@ -196,6 +196,7 @@ impl Context {
             reason: reason.to_owned(),
             message: message.to_owned(),
             component: self.component.to_owned(),
+            host: None,
             fence: Some(self.term),
         });
     }

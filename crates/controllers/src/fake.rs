@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use parking_lot::Mutex;
-use quorate_objects::{Kind, kinds, pod};
+use quorate_objects::{Kind, kinds, pod, storage};
 use quorate_registry::{
     Consistency, DeleteOptions, ListOptions, Object, Registry, RegistryOptions, Write, WriteOptions,
 };
@@ -28,6 +28,8 @@ pub struct Cluster {
     pub dead: Arc<Mutex<HashSet<String>>>,
     /// Pods of these images never become ready.
     pub broken: Arc<Mutex<HashSet<String>>>,
+    /// Docker volumes that agents have removed.
+    pub removed_data: Arc<Mutex<Vec<String>>>,
 }
 
 impl Drop for Cluster {
@@ -56,8 +58,8 @@ impl Cluster {
         let registry = Registry::start(shared, options, cancel.clone());
         registry.wait_synced(PATIENCE).await.unwrap();
         registry.ensure_system_objects(None).await.unwrap();
-        let (dead, broken) = (Arc::default(), Arc::default());
-        let cluster = Self { store, registry, cancel, dead, broken };
+        let (dead, broken, removed_data) = (Arc::default(), Arc::default(), Arc::default());
+        let cluster = Self { store, registry, cancel, dead, broken, removed_data };
         for n in 1..=nodes {
             cluster.add_node(&format!("n{n}")).await;
         }
@@ -78,6 +80,7 @@ impl Cluster {
     fn spawn_agent(&self, name: String) {
         let (registry, cancel) = (self.registry.clone(), self.cancel.clone());
         let (dead, broken) = (Arc::clone(&self.dead), Arc::clone(&self.broken));
+        let removed = Arc::clone(&self.removed_data);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
             loop {
@@ -89,6 +92,7 @@ impl Cluster {
                     registry.heartbeats().record(&name);
                     let broken = broken.lock().clone();
                     agent_step(&registry, &name, &broken).await;
+                    remove_data(&registry, &name, &removed).await;
                 }
             }
         });
@@ -178,6 +182,25 @@ impl Cluster {
         let all = ListOptions::default();
         let consistency = Consistency::Linearizable;
         self.registry.list(&kinds::POD, None, &all, consistency).await.unwrap();
+    }
+}
+
+/// Removes the data of volumes on the node that are to go, and says so.
+async fn remove_data(registry: &Registry, node: &str, removed: &Mutex<Vec<String>>) {
+    for object in registry.cache().list(&kinds::PERSISTENT_VOLUME, None) {
+        let volume = object.typed::<PersistentVolume>().unwrap();
+        let Some(data) = storage::data_to_remove(&volume).filter(|data| data.node == node) else {
+            continue;
+        };
+        let change = |volume: &mut PersistentVolume| {
+            let list = volume.metadata.finalizers.get_or_insert_default();
+            list.retain(|one| one != storage::DATA_FINALIZER);
+            true
+        };
+        let (kind, options) = (&kinds::PERSISTENT_VOLUME, WriteOptions::default());
+        if registry.modify(kind, "", object.name(), &options, change).await.is_ok() {
+            removed.lock().push(data.name.to_owned());
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::rebalance::Rebalance;
 use crate::replica_set::ReplicaSets;
 use crate::service_accounts::ServiceAccounts;
 use crate::stateful_set::StatefulSets;
+use crate::storage::{Claims, EphemeralClaims, Volumes};
 
 /// Between attempts to begin when the store does not answer.
 const RETRY: Duration = Duration::from_millis(100);
@@ -207,6 +208,9 @@ pub(crate) fn controllers(
     add("disruption-controller", &|c| Arc::new(DisruptionBudgets::new(c)));
     add("resourcequota-controller", &|c| Arc::new(Quotas::new(c)));
     add("serviceaccount-controller", &|c| Arc::new(ServiceAccounts::new(c)));
+    add("persistentvolume-controller", &|c| Arc::new(Claims::new(c)));
+    add("persistentvolume-controller", &|c| Arc::new(Volumes::new(c)));
+    add("ephemeral-volume-controller", &|c| Arc::new(EphemeralClaims::new(c)));
     if options.rebalance.max_moves > 0 {
         add("rebalance", &|c| Arc::new(Rebalance::new(c, options.rebalance)));
     }

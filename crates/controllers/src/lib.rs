@@ -28,6 +28,7 @@ mod replica_set;
 mod revisions;
 mod service_accounts;
 mod stateful_set;
+mod storage;
 mod template;
 mod workload;
 

@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod rbac;
 pub mod schedule;
 mod selector;
+pub mod storage;
 mod template;
 pub mod time;
 

@@ -79,11 +79,15 @@ fn host() -> Host {
         verify_snapshot: Box::new(|file| Box::pin(snapshot::verify(file))),
         restore_snapshot: Box::new(|request| Box::pin(snapshot::restore(request))),
         version: env!("CARGO_PKG_VERSION"),
-        purge: Box::new(|docker, cluster| {
+        purge: Box::new(|docker, cluster, volumes| {
             Box::pin(async move {
-                let purged = quorate_agent::purge(&docker, &cluster).await;
+                let purged = quorate_agent::purge(&docker, &cluster, volumes).await;
                 purged
-                    .map(|p| Purged { containers: p.containers, networks: p.networks })
+                    .map(|p| Purged {
+                        containers: p.containers,
+                        networks: p.networks,
+                        volumes: p.volumes,
+                    })
                     .map_err(|error| error.to_string())
             })
         }),

@@ -1,5 +1,5 @@
 //! What is filled in or refused when objects are created, by other objects of the cluster:
-//! service accounts, priority classes, limit ranges. Quotas are in `quota.rs`.
+//! service accounts, priority classes, storage classes, limit ranges. Quotas are in `quota.rs`.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::{
     Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod,
 };
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use quorate_objects::quantity::Quantity;
-use quorate_objects::{Kind, Typed, kinds};
+use quorate_objects::{Kind, Typed, kinds, storage};
 use serde_json::Value;
 
 use crate::error::RegistryError;
@@ -40,7 +41,12 @@ impl Registry {
             self.priority(value)?;
             self.limit_pod(value)
         } else if *kind == kinds::PERSISTENT_VOLUME_CLAIM {
+            self.storage_class(value);
+            protect(value, storage::CLAIM_PROTECTION);
             self.limit_claim(value)
+        } else if *kind == kinds::PERSISTENT_VOLUME {
+            protect(value, storage::VOLUME_PROTECTION);
+            Ok(())
         } else {
             Ok(())
         }
@@ -108,6 +114,20 @@ impl Registry {
         Ok(())
     }
 
+    /// A claim that names no class (`""` is a name) gets the default one, when there is one.
+    fn storage_class(&self, value: &mut Value) {
+        let spec = &mut value["spec"];
+        if !spec["storageClassName"].is_null() {
+            return;
+        }
+        let classes = self.inner.cache.list(&kinds::STORAGE_CLASS, None);
+        let classes: Vec<_> =
+            classes.iter().filter_map(|class| class.typed::<StorageClass>().ok()).collect();
+        if let Some(name) = storage::default_class(classes.iter().map(AsRef::as_ref)) {
+            spec["storageClassName"] = name.into();
+        }
+    }
+
     fn ranges(&self, value: &Value) -> Vec<LimitRangeItem> {
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
         let ranges = self.inner.cache.list(&kinds::LIMIT_RANGE, Some(namespace));
@@ -136,6 +156,17 @@ impl Registry {
         let errors: Vec<String> =
             items.flat_map(|item| bounds(item, &requests, &requests)).collect();
         refuse(&kinds::PERSISTENT_VOLUME_CLAIM, value, &errors)
+    }
+}
+
+/// The object stays as long as it is used; its controller takes the finalizer away.
+fn protect(value: &mut Value, finalizer: &str) {
+    let Some(metadata) = value["metadata"].as_object_mut() else { return };
+    let list = metadata.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(list) = list.as_array_mut()
+        && !list.iter().any(|known| known == finalizer)
+    {
+        list.push(finalizer.into());
     }
 }
 

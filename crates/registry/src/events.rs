@@ -70,6 +70,8 @@ pub struct EventRecord {
     pub message: String,
     /// Who says so: `scheduler`, `deployment-controller`.
     pub component: String,
+    /// On which node, when it is said on one.
+    pub host: Option<String>,
     /// As in [`WriteOptions`].
     pub fence: Option<Term>,
 }
@@ -99,6 +101,7 @@ impl EventRecord {
             reason: reason.into(),
             message: message.into(),
             component: component.into(),
+            host: None,
             fence,
         }
     }
@@ -287,8 +290,12 @@ fn new_event(namespace: &str, record: &EventRecord, count: i32) -> Event {
         count: Some(count),
         first_timestamp: Some(time::now()),
         last_timestamp: Some(time::now()),
-        source: Some(EventSource { component: Some(record.component.clone()), host: None }),
+        source: Some(EventSource {
+            component: Some(record.component.clone()),
+            host: record.host.clone(),
+        }),
         reporting_component: Some(record.component.clone()),
+        reporting_instance: record.host.clone(),
         ..Event::default()
     }
 }
@@ -333,6 +340,7 @@ mod tests {
             reason: "SuccessfulCreate".into(),
             message: format!("Created pod: web-{pod}"),
             component: "replicaset-controller".into(),
+            host: None,
             fence: None,
         }
     }

@@ -223,6 +223,7 @@ fn record(key: &PodKey, reason: &str, message: String, warning: bool, term: Term
         reason: reason.to_owned(),
         message,
         component: COMPONENT.to_owned(),
+        host: None,
         fence: Some(term),
     }
 }

@@ -1,19 +1,14 @@
 //! Tells claims on which node their volume is to be made, before their pod is bound there.
 
-use quorate_objects::Kind;
+use quorate_objects::storage::SELECTED_NODE;
+use quorate_objects::{Kind, kinds};
 use quorate_registry::{Code, Registry, RegistryError, WriteOptions};
 use quorate_store::Term;
 
 use crate::bind::Attempt;
-use crate::snapshot::SELECTED_NODE;
 
 /// Attempts to write one claim that others change as well.
 const TRIES: usize = 4;
-
-/// A kind by its name, when it is served.
-pub(crate) fn served(name: &str) -> Option<&'static Kind> {
-    quorate_objects::kinds().iter().copied().find(|kind| kind.kind == name)
-}
 
 /// Writes the node to the claims of the pod that have none.
 pub(crate) async fn select(
@@ -22,9 +17,8 @@ pub(crate) async fn select(
     attempt: &Attempt,
     node: &str,
 ) -> Result<(), RegistryError> {
-    let Some(kind) = served("PersistentVolumeClaim") else { return Ok(()) };
     for name in &attempt.claims {
-        select_one(registry, term, kind, &attempt.key.namespace, name, node).await?;
+        select_one(registry, term, &attempt.key.namespace, name, node).await?;
     }
     Ok(())
 }
@@ -32,11 +26,11 @@ pub(crate) async fn select(
 async fn select_one(
     registry: &Registry,
     term: Term,
-    kind: &'static Kind,
     namespace: &str,
     name: &str,
     node: &str,
 ) -> Result<(), RegistryError> {
+    let kind = &kinds::PERSISTENT_VOLUME_CLAIM;
     let mut last = None;
     for _ in 0..TRIES {
         let found = registry.cache().get(kind, namespace, name);
@@ -67,15 +61,15 @@ async fn select_one(
 /// Time for the cache to see a change that made a write fail.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// The kinds besides pods that the scheduler follows, as far as they are served; nodes last.
-pub(crate) fn followed() -> Vec<&'static Kind> {
-    const NAMES: [&str; 6] = [
-        "Namespace",
-        "PriorityClass",
-        "PersistentVolume",
-        "PersistentVolumeClaim",
-        "PodDisruptionBudget",
-        "Node",
-    ];
-    NAMES.into_iter().filter_map(served).collect()
+/// The kinds besides pods that the scheduler follows; nodes last.
+pub(crate) fn followed() -> [&'static Kind; 7] {
+    [
+        &kinds::NAMESPACE,
+        &kinds::PRIORITY_CLASS,
+        &kinds::STORAGE_CLASS,
+        &kinds::PERSISTENT_VOLUME,
+        &kinds::PERSISTENT_VOLUME_CLAIM,
+        &kinds::POD_DISRUPTION_BUDGET,
+        &kinds::NODE,
+    ]
 }

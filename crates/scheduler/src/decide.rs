@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
             class,
             rules: PodRules::new(snapshot, class, memory),
             memory,
-            volumes: snapshot.claims.rules(needs),
+            volumes: snapshot.claims.rules(key, needs),
             ticket: score::ticket(policy.seed, &key.uid),
             known: Vec::new(),
             refused: Vec::new(),

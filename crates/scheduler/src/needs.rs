@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{
     TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use quorate_objects::Selector;
 use quorate_objects::pod::{self, Resources};
+use quorate_objects::{Selector, storage};
 
 /// A port that a pod takes on its node's own addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -164,7 +164,7 @@ impl Needs {
         needs.priority = spec.priority.unwrap_or_default();
         needs.never_preempts = spec.preemption_policy.as_deref() == Some("Never");
         needs.host_ports = host_ports(spec);
-        needs.claims = claims(object, spec);
+        needs.claims = storage::claims_of(object).map(|(_, claim)| claim).collect();
         needs.images =
             spec.containers.iter().filter_map(|c| c.image.as_deref()).map(tagged).collect();
         if let Some(affinity) = &spec.affinity {
@@ -302,17 +302,6 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
             })
         })
         .collect()
-}
-
-/// Claims by name; those that are made for the pod are called after it.
-fn claims(object: &Pod, spec: &PodSpec) -> Vec<String> {
-    let pod_name = object.metadata.name.as_deref().unwrap_or_default();
-    let claim = |volume: &k8s_openapi::api::core::v1::Volume| match &volume.persistent_volume_claim
-    {
-        Some(source) => Some(source.claim_name.clone()),
-        None => volume.ephemeral.as_ref().map(|_| format!("{pod_name}-{}", volume.name)),
-    };
-    spec.volumes.iter().flatten().filter_map(claim).collect()
 }
 
 /// The image's name with its tag: `latest` when there is none.

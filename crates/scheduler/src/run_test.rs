@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_objects::storage;
 use quorate_registry::{DeleteOptions, RegistryOptions, WriteOptions};
 use quorate_store::MemoryStore;
 use serde_json::json;
@@ -189,9 +190,9 @@ async fn a_claim_is_told_the_node_before_its_pod_is_bound() {
         json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
     create(&registry, value).await;
     until(&registry, "the pod is bound", || is_bound(&registry, "db")).await;
-    let kind = claims::served("PersistentVolumeClaim").unwrap();
+    let kind = &kinds::PERSISTENT_VOLUME_CLAIM;
     let claim = registry.cache().get(kind, "default", "data").unwrap();
-    let node = &claim.value()["metadata"]["annotations"][crate::snapshot::SELECTED_NODE];
+    let node = &claim.value()["metadata"]["annotations"][storage::SELECTED_NODE];
     assert_eq!(node, &json!("n1"));
     cancel.cancel();
     task.await.unwrap();

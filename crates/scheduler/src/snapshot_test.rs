@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 use proptest::prelude::*;
+use quorate_objects::storage;
 use serde_json::{Value, json};
 
 use super::*;
@@ -326,7 +327,9 @@ fn a_claim_stays_where_its_volume_is() {
     for name in ["n1", "n2"] {
         snapshot.set_node(&as_node(&node(name, "4", "64Gi")));
     }
-    snapshot.claims.served = true;
+    let class = serde_json::from_value(json!({"metadata": {"name": "local"},
+        "provisioner": storage::PROVISIONER, "volumeBindingMode": "WaitForFirstConsumer"}));
+    snapshot.claims.set_class("local", Some(class.expect("a class")));
     let mut value = pod("p", "1", "0");
     value["spec"]["volumes"] =
         json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
@@ -342,10 +345,10 @@ fn a_claim_stays_where_its_volume_is() {
         "0/2 nodes are available: 2 persistentvolumeclaim \"data\" not found."
     );
     let claim = |node: Option<&str>, volume: Option<&str>| {
-        let annotations = node.map(|node| json!({(SELECTED_NODE): node}));
+        let annotations = node.map(|node| json!({(storage::SELECTED_NODE): node}));
         serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": "data", "annotations": annotations},
-            "spec": {"volumeName": volume},
+            "spec": {"volumeName": volume, "storageClassName": "local"},
         }))
         .expect("a claim")
     };
@@ -372,4 +375,105 @@ fn a_claim_stays_where_its_volume_is() {
         words(ask(&mut snapshot)),
         "0/1 nodes are available: 1 node(s) had volume node affinity conflict."
     );
+}
+
+/// A cluster with one node and a pod `p` with a claim; what is decided about it, in words.
+fn about_claims(objects: &[Value]) -> (ClusterSnapshot, String) {
+    let mut snapshot = ClusterSnapshot::new();
+    snapshot.set_node(&as_node(&node("n1", "4", "64Gi")));
+    for object in objects {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let read = |object: &Value| serde_json::from_value(object.clone()).expect("a class");
+        match object["kind"].as_str() {
+            Some("StorageClass") => snapshot.claims.set_class(name, Some(read(object))),
+            Some("PersistentVolume") => {
+                let volume = serde_json::from_value(object.clone()).expect("a volume");
+                snapshot.claims.set_volume(&volume);
+            }
+            _ => {
+                let claim = serde_json::from_value(object.clone()).expect("a claim");
+                snapshot.claims.set_claim(&claim);
+            }
+        }
+    }
+    let decision = decide(&mut snapshot, &Policy::default(), &with_claim("p"));
+    let words = match decision.outcome {
+        crate::Outcome::Node(node) => node,
+        crate::Outcome::Unschedulable(why) => why.to_string(),
+    };
+    (snapshot, words)
+}
+
+fn with_claim(name: &str) -> Pod {
+    let mut value = pod(name, "1", "0");
+    value["spec"]["volumes"] =
+        json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    as_pod(&value)
+}
+
+fn claim_of_class(class: &Value, mode: &str) -> Value {
+    json!({"metadata": {"namespace": "default", "name": "data"},
+        "spec": {"accessModes": [mode], "storageClassName": class}})
+}
+
+fn storage_class(provisioner: &str, mode: &str) -> Value {
+    json!({"kind": "StorageClass", "metadata": {"name": "c"}, "provisioner": provisioner,
+        "volumeBindingMode": mode})
+}
+
+#[test]
+fn a_pod_waits_for_claims_that_nothing_can_be_made_for() {
+    let ours = storage_class(storage::PROVISIONER, "WaitForFirstConsumer");
+    let once = "ReadWriteOnce";
+    let cases = [
+        (vec![claim_of_class(&json!("c"), once)], "storageclass.storage.k8s.io \"c\" not found"),
+        (vec![claim_of_class(&Value::Null, once)], "unbound immediate PersistentVolumeClaims"),
+        (
+            vec![storage_class("p", "Immediate"), claim_of_class(&json!("c"), once)],
+            "unbound immediate PersistentVolumeClaims",
+        ),
+        (vec![ours.clone(), claim_of_class(&json!("c"), "ReadWriteMany")], "use ReadWriteOnce"),
+    ];
+    for (objects, says) in cases {
+        let (_, words) = about_claims(&objects);
+        assert!(words.contains(says), "{words}");
+    }
+    assert_eq!(about_claims(&[ours, claim_of_class(&json!("c"), once)]).1, "n1");
+}
+
+#[test]
+fn a_claim_without_a_provisioner_goes_where_a_free_volume_is() {
+    let class = storage_class(storage::NO_PROVISIONER, "WaitForFirstConsumer");
+    let claim = claim_of_class(&json!("c"), "ReadWriteOnce");
+    let volume = |host: &str| {
+        json!({"kind": "PersistentVolume", "metadata": {"name": "v"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "c",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": HOST, "operator": "In", "values": [host]}]}]}}}})
+    };
+    let none = "didn't find available persistent volumes to bind";
+    assert!(about_claims(&[class.clone(), claim.clone()]).1.contains(none));
+    assert!(about_claims(&[class.clone(), claim.clone(), volume("n2")]).1.contains(none));
+    assert_eq!(about_claims(&[class, claim, volume("n1")]).1, "n1");
+}
+
+#[test]
+fn a_claim_for_one_pod_is_for_one_pod() {
+    let class = storage_class(storage::PROVISIONER, "WaitForFirstConsumer");
+    let claim = claim_of_class(&json!("c"), "ReadWriteOncePod");
+    let (mut snapshot, words) = about_claims(&[class, claim]);
+    assert_eq!(words, "n1");
+    let mut first = with_claim("first");
+    first.spec.as_mut().expect("a spec").node_name = Some("n1".to_owned());
+    snapshot.set_pod(&first);
+    let second = with_claim("second");
+    let why = decide(&mut snapshot, &Policy::default(), &second).outcome;
+    assert!(
+        matches!(&why, crate::Outcome::Unschedulable(why)
+        if why.to_string().contains("ReadWriteOncePod")),
+        "{why:?}"
+    );
+    let freed = snapshot.remove_pod(&PodKey::of(&first));
+    assert!(freed.meets([Filter::VolumeBinding].into()), "its end wakes the second");
+    assert_eq!(decide(&mut snapshot, &Policy::default(), &second).node(), Some("n1"));
 }

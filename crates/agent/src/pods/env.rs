@@ -2,8 +2,12 @@
 //! references, and `$(NAME)` in values, command and arguments. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVarSource, PersistentVolume, PersistentVolumeClaim, Pod, Secret,
+    Service,
+};
 
 /// What references lead to.
 pub trait Lookup {
@@ -11,6 +15,10 @@ pub trait Lookup {
     fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap>;
     /// A Secret of the pod's namespace.
     fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+    /// A PersistentVolumeClaim of the pod's namespace.
+    fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>>;
+    /// The PersistentVolume that a claim is bound to.
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>>;
     /// All services of a namespace.
     fn services(&self, namespace: &str) -> Vec<Service>;
 }

@@ -13,6 +13,12 @@ impl Lookup for Fixed {
     fn secret(&self, _namespace: &str, _name: &str) -> Option<Secret> {
         None
     }
+    fn claim(&self, _namespace: &str, _name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        None
+    }
+    fn volume(&self, _name: &str) -> Option<Arc<PersistentVolume>> {
+        None
+    }
     fn services(&self, namespace: &str) -> Vec<Service> {
         let service = json!({
             "metadata": {"name": "my-db", "namespace": namespace},

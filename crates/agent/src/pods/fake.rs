@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::runtime::{
-    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, PullPolicy,
-    Record, Role, RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, Record, Role,
+    RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
 };
 
 #[derive(Default)]
@@ -22,6 +23,7 @@ pub(crate) struct State {
     pub(crate) records: Vec<Record>,
     pub(crate) missing_images: BTreeSet<String>,
     pub(crate) stopped: Vec<String>,
+    pub(crate) volumes: Vec<String>,
     pub(crate) down: bool,
     /// With which every exec ends.
     pub(crate) exec_code: i32,
@@ -121,7 +123,12 @@ impl Runtime for Fake {
         Ok(())
     }
 
-    async fn ensure_image(&self, image: &str, _policy: PullPolicy) -> Result<(), ImageError> {
+    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
+        self.check()?;
+        Ok(!self.state.lock().missing_images.contains(image))
+    }
+
+    async fn pull_image(&self, image: &str) -> Result<(), ImageError> {
         self.check()?;
         if self.state.lock().missing_images.contains(image) {
             return Err(ImageError::Pull { image: image.into(), message: "not found".into() });
@@ -142,6 +149,21 @@ impl Runtime for Fake {
         made.created_at = Timestamp::now();
         made.started_at = Some(Timestamp::now());
         state.records.push(made);
+        Ok(())
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<PathBuf, RuntimeError> {
+        self.check()?;
+        let mut state = self.state.lock();
+        if !state.volumes.contains(&spec.name) {
+            state.volumes.push(spec.name.clone());
+        }
+        Ok(PathBuf::from("/volumes").join(&spec.name))
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        self.check()?;
+        self.state.lock().volumes.retain(|volume| volume != name);
         Ok(())
     }
 

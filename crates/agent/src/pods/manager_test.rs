@@ -80,6 +80,12 @@ async fn a_pod_comes_up_is_ready_and_goes_with_its_status() {
             })
         })
         .await;
+    let batch = bench.outbox.batch().unwrap();
+    let about_a: Vec<&str> = (batch.events.iter())
+        .filter(|event| event.field_path == "spec.containers{a}")
+        .map(|event| event.reason.as_str())
+        .collect();
+    assert_eq!(about_a, ["Pulled", "Created", "Started"]);
     object.metadata.deletion_timestamp = serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
     bench.manager.assign(&[Arc::new(object)]);
     bench

@@ -2,7 +2,10 @@
 //! it, tells the status (`status`, pure), and looks again.
 
 pub mod backoff;
+pub mod claims;
+pub mod disk;
 pub mod env;
+pub mod events;
 pub mod manager;
 pub mod outbox;
 pub mod plan;
@@ -11,6 +14,7 @@ pub mod prober;
 pub mod resolve;
 pub mod status;
 pub mod steps;
+pub mod termination;
 pub mod volumes;
 pub mod worker;
 

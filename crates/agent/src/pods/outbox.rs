@@ -1,16 +1,21 @@
-//! Statuses that the leader has not confirmed yet: the newest of each pod, no queue.
+//! What the leader has not confirmed yet: statuses (the newest of each pod, no queue), volumes that
+//! were removed, and events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use parking_lot::Mutex;
 use quorate_proto::v1;
 use tokio::sync::Notify;
 
+use super::events::Throttle;
 use crate::runtime::PodRef;
 
 /// Pods in one batch; the rest follows in the next.
 const BATCH: usize = 256;
+/// Events that wait, and in one batch; the oldest give way.
+const EVENTS: usize = 256;
 
 struct Entry {
     pod: PodRef,
@@ -24,8 +29,14 @@ struct Entry {
 
 /// A batch that is under way: which version of which pod it carries.
 pub struct Batch {
-    /// To send.
+    /// Statuses to send.
     pub pods: Vec<v1::PodStatus>,
+    /// Volumes whose data is gone.
+    pub removed: Vec<v1::RemovedVolume>,
+    /// What happened.
+    pub events: Vec<v1::PodEvent>,
+    /// The number of the first event that is not in it.
+    events_until: u64,
     versions: BTreeMap<String, u64>,
 }
 
@@ -33,7 +44,18 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Outbox {
     entries: Mutex<BTreeMap<String, Entry>>,
+    removed: Mutex<BTreeMap<String, v1::RemovedVolume>>,
+    /// With a number for each.
+    events: Mutex<Events>,
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Events {
+    waiting: VecDeque<v1::PodEvent>,
+    throttle: Throttle,
+    /// How many were before the first that waits.
+    gone: u64,
 }
 
 impl Outbox {
@@ -57,9 +79,31 @@ impl Outbox {
         self.changed.notify_one();
     }
 
+    /// The data of a volume is gone.
+    pub fn removed(&self, volume: v1::RemovedVolume) {
+        self.removed.lock().insert(volume.uid.clone(), volume);
+        self.changed.notify_one();
+    }
+
+    /// Something happened to a pod.
+    pub fn record(&self, event: v1::PodEvent) {
+        let mut events = self.events.lock();
+        if !events.throttle.admits(&event, Instant::now()) {
+            return;
+        }
+        if events.waiting.len() >= EVENTS {
+            events.waiting.pop_front();
+            events.gone += 1;
+        }
+        events.waiting.push_back(event);
+        drop(events);
+        self.changed.notify_one();
+    }
+
     /// The pod is no longer assigned: nobody wants to hear of it.
     pub fn forget(&self, uid: &str) {
         self.entries.lock().remove(uid);
+        self.events.lock().throttle.forget(uid);
     }
 
     /// A leader told what it knows of a pod; when that is not what we last said, say it again.
@@ -79,7 +123,15 @@ impl Outbox {
     #[must_use]
     pub fn batch(&self) -> Option<Batch> {
         let entries = self.entries.lock();
-        let mut batch = Batch { pods: Vec::new(), versions: BTreeMap::new() };
+        let events = self.events.lock();
+        let mut batch = Batch {
+            pods: Vec::new(),
+            removed: self.removed.lock().values().cloned().collect(),
+            events: events.waiting.iter().cloned().collect(),
+            events_until: events.gone + events.waiting.len() as u64,
+            versions: BTreeMap::new(),
+        };
+        drop(events);
         for (uid, entry) in entries.iter().filter(|(_, e)| e.acked < e.version).take(BATCH) {
             batch.pods.push(v1::PodStatus {
                 namespace: entry.pod.namespace.clone(),
@@ -90,11 +142,22 @@ impl Outbox {
             });
             batch.versions.insert(uid.clone(), entry.version);
         }
-        (!batch.pods.is_empty()).then_some(batch)
+        let empty = batch.pods.is_empty() && batch.removed.is_empty() && batch.events.is_empty();
+        (!empty).then_some(batch)
     }
 
     /// The leader wrote a batch, but for `retry`.
     pub fn acknowledge(&self, batch: &Batch, retry: &[String]) {
+        let mut removed = self.removed.lock();
+        for volume in batch.removed.iter().filter(|volume| !retry.contains(&volume.uid)) {
+            removed.remove(&volume.uid);
+        }
+        drop(removed);
+        let mut events = self.events.lock();
+        while events.gone < batch.events_until && events.waiting.pop_front().is_some() {
+            events.gone += 1;
+        }
+        drop(events);
         let mut entries = self.entries.lock();
         for (uid, version) in &batch.versions {
             if retry.contains(uid) {

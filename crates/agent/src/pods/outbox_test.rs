@@ -31,6 +31,30 @@ fn a_change_is_sent_until_it_is_acknowledged() {
 }
 
 #[test]
+fn events_and_removed_volumes_are_sent_until_they_are_acknowledged() {
+    let outbox = Outbox::default();
+    let event = |reason: &str| v1::PodEvent { reason: reason.into(), ..Default::default() };
+    outbox.removed(v1::RemovedVolume { name: "v".into(), uid: "1".into() });
+    outbox.record(event("Pulled"));
+    let batch = outbox.batch().unwrap();
+    outbox.record(event("Created"));
+    outbox.acknowledge(&batch, &["1".into()]);
+    let next = outbox.batch().unwrap();
+    assert_eq!((next.removed.len(), next.events.len()), (1, 1));
+    assert_eq!(next.events[0].reason, "Created");
+    outbox.acknowledge(&next, &[]);
+    assert!(outbox.batch().is_none());
+    for number in 0..2 * EVENTS {
+        outbox.record(event(&number.to_string()));
+    }
+    let batch = outbox.batch().unwrap();
+    assert_eq!(batch.events[0].reason, EVENTS.to_string(), "the oldest give way");
+    outbox.record(event("last"));
+    outbox.acknowledge(&batch, &[]);
+    assert_eq!(outbox.batch().unwrap().events.len(), 1);
+}
+
+#[test]
 fn what_a_leader_does_not_know_is_said_again() {
     let outbox = Outbox::default();
     outbox.put(&pod("1"), &status("Running"), false);

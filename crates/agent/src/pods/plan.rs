@@ -30,7 +30,7 @@ impl Failure {
     pub fn retry_at(&self) -> Timestamp {
         let wait = match self.reason {
             // What is missing may appear at any moment, and looking costs nothing.
-            "CreateContainerConfigError" => SignedDuration::from_secs(2),
+            "CreateContainerConfigError" | "ContainerCreating" => SignedDuration::from_secs(2),
             _ => backoff::delay(self.before.saturating_add(1)),
         };
         self.at.saturating_add(wait).unwrap_or(self.at)
@@ -46,6 +46,10 @@ pub struct Memory {
     pub containers: HashMap<String, Failure>,
     /// What probes say, by the id of the container.
     pub probes: Results,
+    /// Last words of containers that have ended, by their ids.
+    pub messages: HashMap<String, String>,
+    /// Why the pod may not go on.
+    pub evicted: Option<String>,
     /// When the pod began on this node.
     pub started_at: Option<Timestamp>,
 }
@@ -198,7 +202,7 @@ pub fn outcome(pod: &Pod, records: &[Record]) -> Option<bool> {
 pub fn plan(pod: &Pod, records: &[Record], memory: &Memory, now: Timestamp) -> Plan {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     let deadline = deadline(pod, memory.started_at);
-    let late = deadline.is_some_and(|deadline| deadline <= now);
+    let late = deadline.is_some_and(|deadline| deadline <= now) || memory.evicted.is_some();
     if late || matches!(phase, Some("Succeeded" | "Failed")) || outcome(pod, records).is_some() {
         // Its containers stay for their logs; its network has no more use.
         return Plan::now(next_to_stop(records).map_or(Step::Idle, Step::Stop));

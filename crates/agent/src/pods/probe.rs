@@ -102,10 +102,11 @@ impl Counter {
     }
 }
 
-/// Probes in its rhythm, until `verdict` says that it is enough.
+/// Probes in its rhythm, until `verdict` says that it is enough. `failed` hears of every failure.
 pub async fn watch(
     target: &Target,
     probe: &Probe,
+    failed: impl Fn(&str),
     mut verdict: impl FnMut(Result<(), String>) -> bool,
 ) {
     let rhythm = Rhythm::of(probe);
@@ -116,6 +117,9 @@ pub async fn watch(
     loop {
         ticks.tick().await;
         let result = once(target, probe, rhythm.timeout).await;
+        if let Err(message) = &result {
+            failed(message);
+        }
         if counter.count(result.is_ok()).is_some() && verdict(result) {
             return;
         }

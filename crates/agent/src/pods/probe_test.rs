@@ -122,7 +122,12 @@ async fn it_is_watched_until_the_verdict_is_enough() {
         "initialDelaySeconds": 7, "failureThreshold": 3}));
     let verdicts = AtomicUsize::new(0);
     let begun = tokio::time::Instant::now();
-    watch(&to, &probe, |result| {
+    let heard = AtomicUsize::new(0);
+    let failed = |message: &str| {
+        assert!(message.contains("exit code 1"), "{message}");
+        heard.fetch_add(1, Ordering::Relaxed);
+    };
+    watch(&to, &probe, failed, |result| {
         assert!(result.is_err());
         verdicts.fetch_add(1, Ordering::Relaxed) == 1
     })
@@ -130,4 +135,5 @@ async fn it_is_watched_until_the_verdict_is_enough() {
     // After the delay, three to the first verdict and one more to the second.
     assert_eq!(begun.elapsed().as_secs(), 7 + 3 * 5);
     assert_eq!(verdicts.load(Ordering::Relaxed), 2);
+    assert_eq!(heard.load(Ordering::Relaxed), 4, "every failure is heard of");
 }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
+use super::events::Recorder;
 use super::plan::{is_sidecar, sandbox_ip};
 use super::probe::{Target, watch};
 use crate::runtime::{Record, Role, RunState, Runtime};
@@ -58,6 +59,7 @@ impl Prober {
         records: &[Record],
         known: Option<&PodStatus>,
         host_ip: IpAddr,
+        events: &Recorder,
     ) {
         let runs =
             |id: &String| records.iter().any(|r| r.id == *id && r.state == RunState::Running);
@@ -82,6 +84,8 @@ impl Prober {
                 target,
                 results: Arc::clone(&self.results),
                 wake: Arc::clone(&self.wake),
+                events: events.clone(),
+                role: record.role,
             };
             // Probes one container; ends when that does, or when a probe has condemned it.
             let task = tokio::spawn(task.run(before.started));
@@ -120,6 +124,8 @@ struct Task {
     target: Target,
     results: Arc<Mutex<Results>>,
     wake: Arc<Notify>,
+    events: Recorder,
+    role: Role,
 }
 
 impl Task {
@@ -127,14 +133,19 @@ impl Task {
         let container = Arc::clone(&self.target.container);
         if let Some(probe) = container.startup_probe.as_ref().filter(|_| !started) {
             let mut alive = true;
-            watch(&self.target, probe, |result| {
-                alive = result.is_ok();
-                match result {
-                    Ok(()) => self.note(|probed| probed.started = true),
-                    Err(message) => self.condemn("startup", message),
-                }
-                true
-            })
+            watch(
+                &self.target,
+                probe,
+                |m| self.unhealthy("Startup", m),
+                |result| {
+                    alive = result.is_ok();
+                    match result {
+                        Ok(()) => self.note(|probed| probed.started = true),
+                        Err(message) => self.condemn("startup", message),
+                    }
+                    true
+                },
+            )
             .await;
             if !alive {
                 return;
@@ -142,22 +153,37 @@ impl Task {
         }
         let liveness = async {
             let Some(probe) = &container.liveness_probe else { return };
-            watch(&self.target, probe, |result| {
-                let Err(message) = result else { return false };
-                self.condemn("liveness", message);
-                true
-            })
+            watch(
+                &self.target,
+                probe,
+                |m| self.unhealthy("Liveness", m),
+                |result| {
+                    let Err(message) = result else { return false };
+                    self.condemn("liveness", message);
+                    true
+                },
+            )
             .await;
         };
         let readiness = async {
             let Some(probe) = &container.readiness_probe else { return };
-            watch(&self.target, probe, |result| {
-                self.note(|probed| probed.ready = result.is_ok());
-                false
-            })
+            watch(
+                &self.target,
+                probe,
+                |m| self.unhealthy("Readiness", m),
+                |result| {
+                    self.note(|probed| probed.ready = result.is_ok());
+                    false
+                },
+            )
             .await;
         };
         futures::future::join(Box::pin(liveness), Box::pin(readiness)).await;
+    }
+
+    fn unhealthy(&self, kind: &str, message: &str) {
+        let part = Some((self.role, self.target.container.name.as_str()));
+        self.events.warning(part, "Unhealthy", format!("{kind} probe failed: {message}"));
     }
 
     fn note(&self, change: impl FnOnce(&mut Probed)) {
@@ -174,7 +200,7 @@ impl Task {
     fn condemn(&self, kind: &str, message: String) {
         let container = &self.target.container.name;
         info!(pod = self.pod, container, message, "{kind} probe failed, the container ends");
-        let text = format!("Container {container} failed {kind} probe: {message}");
+        let text = format!("Container {container} failed {kind} probe");
         self.note(|probed| probed.failed = Some(text));
     }
 }

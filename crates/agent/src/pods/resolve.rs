@@ -1,5 +1,6 @@
 //! From a pod to what the runtime needs: every reference resolved, every default applied.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -7,11 +8,11 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, Se
 use quorate_objects::quantity;
 
 use super::env::{Lookup, NodeValues, expand, variables};
-use super::{plan, volumes};
+use super::{plan, termination, volumes};
 use crate::dns::zone;
 use crate::runtime::{
-    Bind, ContainerSpec, Cpu, Dns, HostPort, PidNamespace, PodRef, PullPolicy, Role, SandboxSpec,
-    Security,
+    Bind, ContainerSpec, Cpu, Dns, HostPort, PidNamespace, Place, PodRef, PullPolicy, Role,
+    SandboxSpec, Security,
 };
 
 /// Kubernetes' default.
@@ -134,12 +135,21 @@ pub struct Making<'a> {
     pub sandbox: &'a str,
 }
 
-/// A container of the pod. Makes or refreshes the pod's volumes on the way.
+/// What volumes are made with.
+pub struct Volumes<'a> {
+    /// The agent's data directory.
+    pub folder: &'a Path,
+    /// Where those of claims are.
+    pub claimed: BTreeMap<String, Place>,
+}
+
+/// A container of the pod. Makes or refreshes the pod's volumes on the way; a node that keeps
+/// nothing has none.
 ///
 /// # Errors
 /// What is missing or wrong, in words: the reason is CreateContainerConfigError.
 pub fn container(
-    data_dir: Option<&Path>,
+    volumes: Option<Volumes<'_>>,
     pod: &Pod,
     container: &Container,
     making: &Making<'_>,
@@ -148,25 +158,16 @@ pub fn container(
 ) -> Result<ContainerSpec, String> {
     let pod_spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
     let env = variables(pod, container, lookup, node)?;
-    // A node that keeps nothing has no volumes.
-    let places = data_dir.map(|folder| volumes::prepare(folder, pod, lookup, node)).transpose()?;
-    let mut binds = Vec::new();
-    for mount in container.volume_mounts.iter().flatten() {
-        let Some(places) = &places else { break };
-        let place = places
-            .get(&mount.name)
-            .ok_or_else(|| format!("no volume \"{}\" in the pod", mount.name))?;
-        let path = match (&mount.sub_path, &mount.sub_path_expr) {
-            (Some(path), _) if !path.is_empty() => Some(path.clone()),
-            (_, Some(path)) if !path.is_empty() => Some(expand(path, &env)),
-            _ => None,
-        };
-        binds.push(Bind {
-            source: path.map_or_else(|| Ok(place.clone()), |path| sub_path(place, &path))?,
-            target: mount.mount_path.clone(),
-            read_only: mount.read_only == Some(true),
-        });
-    }
+    let binds = match volumes {
+        Some(Volumes { folder, claimed }) => {
+            let mut places = volumes::prepare(folder, pod, lookup, node)?;
+            places.extend(claimed);
+            let mut binds = binds(pod, container, &places, &env)?;
+            binds.push(last_words(folder, pod, container, making.attempt)?);
+            binds
+        }
+        None => Vec::new(),
+    };
     let words = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|word| expand(word, &env)).collect()
     };
@@ -201,6 +202,58 @@ pub fn container(
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
     })
+}
+
+/// The file for a container's last words.
+fn last_words(
+    folder: &Path,
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+) -> Result<Bind, String> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let file = termination::prepare(folder, uid, &container.name, attempt);
+    let file = file.map_err(|e| format!("terminationMessagePath: {e}"))?;
+    let path = container.termination_message_path.clone().filter(|path| !path.is_empty());
+    Ok(Bind {
+        source: Place::Path(file),
+        target: path.unwrap_or_else(|| termination::PATH.to_owned()),
+        read_only: false,
+    })
+}
+
+/// What a container mounts.
+fn binds(
+    pod: &Pod,
+    container: &Container,
+    places: &BTreeMap<String, Place>,
+    env: &BTreeMap<String, String>,
+) -> Result<Vec<Bind>, String> {
+    let mut binds = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let place = places
+            .get(&mount.name)
+            .ok_or_else(|| format!("no volume \"{}\" in the pod", mount.name))?;
+        let path = match (&mount.sub_path, &mount.sub_path_expr) {
+            (Some(path), _) if !path.is_empty() => Some(path.clone()),
+            (_, Some(path)) if !path.is_empty() => Some(expand(path, env)),
+            _ => None,
+        };
+        let source = match path {
+            Some(path) => Place::Path(sub_path(place.path(), &path)?),
+            None => place.clone(),
+        };
+        let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let claim = volumes.find(|volume| volume.name == mount.name);
+        let claim = claim.and_then(|volume| volume.persistent_volume_claim.as_ref());
+        let read_only = claim.and_then(|claim| claim.read_only) == Some(true);
+        binds.push(Bind {
+            source,
+            target: mount.mount_path.clone(),
+            read_only: read_only || mount.read_only == Some(true),
+        });
+    }
+    Ok(binds)
 }
 
 /// A path inside of a volume, with links followed so that the runtime need not, and never

@@ -56,7 +56,12 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         .map(|c| container_status(input, c, Role::Ephemeral, true))
         .collect();
     status.phase = Some(phase(input, initialized, &apps).to_owned());
-    if late(input) {
+    let ended = outcome(input.pod, input.records).is_some();
+    if let Some(why) = input.memory.evicted.as_ref().filter(|_| !ended) {
+        status.phase = Some("Failed".to_owned());
+        status.reason = Some("Evicted".to_owned());
+        status.message = Some(why.clone());
+    } else if late(input) {
         status.phase = Some("Failed".to_owned());
         status.reason = Some("DeadlineExceeded".to_owned());
         status.message =
@@ -145,7 +150,7 @@ fn container_status(
     status.container_id = Some(format!("docker://{}", record.id));
     status.image_id.clone_from(&record.image_id);
     let before = previous(input.records, role, name).filter(|p| p.ended());
-    status.last_state = before.map(terminated);
+    status.last_state = before.map(|record| terminated(input, record));
     if record.state == RunState::Running {
         status.state = Some(ContainerState {
             running: Some(ContainerStateRunning {
@@ -167,10 +172,10 @@ fn container_status(
     if !record.ended() {
         status.state = Some(not_begun(input, initialized));
     } else if waiting.is_some() || restarts(input.pod, role, record) {
-        status.last_state = Some(terminated(record));
+        status.last_state = Some(terminated(input, record));
         status.state = Some(waiting.unwrap_or_else(|| back_off(input, container, record)));
     } else {
-        status.state = Some(terminated(record));
+        status.state = Some(terminated(input, record));
         status.ready = role == Role::Init && record.exit_code == 0;
     }
     status
@@ -220,7 +225,9 @@ fn back_off(input: &Input<'_>, container: &Container, record: &Record) -> Contai
     waiting("CrashLoopBackOff", Some(message))
 }
 
-fn terminated(record: &Record) -> ContainerState {
+fn terminated(input: &Input<'_>, record: &Record) -> ContainerState {
+    let said = || input.memory.messages.get(&record.id).filter(|said| !said.is_empty()).cloned();
+    let error = Some(&record.error).filter(|error| !error.is_empty()).cloned();
     let reason = if record.start_failed() {
         "StartError"
     } else if record.oom_killed {
@@ -235,7 +242,7 @@ fn terminated(record: &Record) -> ContainerState {
             container_id: Some(format!("docker://{}", record.id)),
             exit_code: if record.start_failed() { 128 } else { record.exit_code },
             reason: Some(reason.to_owned()),
-            message: (!record.error.is_empty()).then(|| record.error.clone()),
+            message: error.or_else(said),
             signal: (record.exit_code > 128 && !record.start_failed())
                 .then_some(record.exit_code - 128),
             started_at: record.started_at.map(|t| Time(seconds(t))),

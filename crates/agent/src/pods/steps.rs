@@ -1,5 +1,6 @@
 //! The steps of a pod's worker: sandbox and containers, their beginnings and their ends.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,15 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tracing::warn;
 
 use super::env::NodeValues;
+use super::events::Recorder;
 use super::plan::{Step, ephemeral, newest, sandbox_ip};
-use super::probe;
-use super::resolve::{self, Making};
+use super::resolve::{self, Making, Volumes};
 use super::worker::{CONFIG_ERROR, Context, NO_NETWORK, Network};
+use super::{claims, probe};
 use crate::assignments::SharedLookup;
 use crate::dns;
 use crate::runtime::{
-    ContainerSpec, ImageError, PidNamespace, Record, Role, RunState, RuntimeError,
+    ContainerSpec, ImageError, PidNamespace, PullPolicy, Record, Role, RunState, RuntimeError,
 };
 
 /// Why a step failed.
@@ -35,6 +37,9 @@ impl From<RuntimeError> for StepError {
 /// What is left of the grace after a preStop hook is at least this long.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// Why containers that a probe has condemned are stopped, by their ids.
+pub type Condemned = HashMap<String, String>;
+
 /// Stops containers at once, each after its preStop hook, which has the same grace.
 ///
 /// # Errors
@@ -45,8 +50,9 @@ pub async fn stop_all(
     records: &[Record],
     ids: &[String],
     grace: Duration,
+    why: &Condemned,
 ) -> Result<(), RuntimeError> {
-    let stops = ids.iter().map(|id| Box::pin(stop_one(context, pod, records, id, grace)));
+    let stops = ids.iter().map(|id| Box::pin(stop_one(context, pod, records, id, grace, why)));
     join_all(stops).await.into_iter().collect()
 }
 
@@ -56,20 +62,35 @@ async fn stop_one(
     records: &[Record],
     id: &str,
     mut grace: Duration,
+    why: &Condemned,
 ) -> Result<(), RuntimeError> {
     let begun = tokio::time::Instant::now();
     let record = records.iter().find(|record| record.id == *id);
-    if let (Some(pod), Some(record)) = (pod, record)
+    let of = record.filter(|record| record.role != Role::Sandbox);
+    let of = of.map(|record| (Recorder::new(context, record.pod.clone()), record));
+    if let Some((events, record)) = &of {
+        let text = why.get(id).map_or_else(
+            || format!("Stopping container {}", record.container),
+            |why| format!("{why}, will be restarted"),
+        );
+        events.normal(Some((record.role, &record.container)), "Killing", text);
+    }
+    if let (Some(pod), Some((events, record))) = (pod, &of)
         && let Some(container) = find_container(pod, record.role, &record.container)
         && let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone())
         && context.runtime.runs_processes()
         && !grace.is_zero()
     {
         let target = target(context, container, record, records);
+        let failed = |text: String| {
+            let part = Some((record.role, record.container.as_str()));
+            events.warning(part, "FailedPreStopHook", text.clone());
+            warn!(pod = %record.pod, text, "a preStop hook failed");
+        };
         match tokio::time::timeout(grace, probe::hook(&target, &hook)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(pod = %record.pod, error, "a preStop hook failed"),
-            Err(_) => warn!(pod = %record.pod, "a preStop hook took all of the grace"),
+            Ok(Err(error)) => failed(error),
+            Err(_) => failed("it took all of the grace period".to_owned()),
         }
         grace = grace.saturating_sub(begun.elapsed()).max(LEAST_GRACE);
     }
@@ -99,12 +120,13 @@ pub async fn take(
     pod: &Arc<Pod>,
     records: &[Record],
     step: &Step,
+    condemned: &Condemned,
 ) -> Result<(), StepError> {
     match step {
         Step::Idle | Step::Gone => Ok(()),
         Step::Stop(ids) => {
             let grace = Duration::from_secs(u64::from(resolve::grace(pod)));
-            Ok(stop_all(context, Some(pod), records, ids, grace).await?)
+            Ok(stop_all(context, Some(pod), records, ids, grace, condemned).await?)
         }
         Step::Remove(ids) => {
             for id in ids {
@@ -137,6 +159,42 @@ async fn start_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(),
     }
 }
 
+/// Makes a container's image present, as its policy has it.
+async fn ensure_image(
+    context: &Context,
+    container: &Container,
+    role: Role,
+    events: &Recorder,
+) -> Result<(), StepError> {
+    let image = container.image.clone().unwrap_or_default();
+    let part = Some((role, container.name.as_str()));
+    let policy = resolve::pull_policy(container);
+    if policy != PullPolicy::Always && context.runtime.has_image(&image).await? {
+        let text = format!("Container image \"{image}\" already present on machine");
+        events.normal(part, "Pulled", text);
+        return Ok(());
+    }
+    let failed = |error: ImageError| {
+        let reason = match &error {
+            ImageError::NeverPull(_) => "ErrImageNeverPull",
+            ImageError::Pull { .. } => "ErrImagePull",
+            ImageError::Runtime(error) => return StepError::Runtime(error.clone()),
+        };
+        let name = if reason == "ErrImagePull" { "Failed" } else { reason };
+        events.warning(part, name, error.to_string());
+        StepError::Failed { reason, message: error.to_string() }
+    };
+    if policy == PullPolicy::Never {
+        return Err(failed(ImageError::NeverPull(image)));
+    }
+    events.normal(part, "Pulling", format!("Pulling image \"{image}\""));
+    let begun = tokio::time::Instant::now();
+    context.runtime.pull_image(&image).await.map_err(failed)?;
+    let took = begun.elapsed().as_secs_f64();
+    events.normal(part, "Pulled", format!("Successfully pulled image \"{image}\" in {took:.3}s"));
+    Ok(())
+}
+
 /// What is known on the node only.
 pub fn node_values(context: &Context, status: Option<&PodStatus>) -> NodeValues {
     NodeValues {
@@ -154,17 +212,10 @@ async fn start_container(
     making: Making<'_>,
 ) -> Result<(), StepError> {
     let Some(container) = find_container(pod, making.role, name) else { return Ok(()) };
-    let image = container.image.clone().unwrap_or_default();
-    let pulled = context.runtime.ensure_image(&image, resolve::pull_policy(&container)).await;
-    pulled.map_err(|error| match error {
-        ImageError::NeverPull(_) => {
-            StepError::Failed { reason: "ErrImageNeverPull", message: error.to_string() }
-        }
-        ImageError::Pull { .. } => {
-            StepError::Failed { reason: "ErrImagePull", message: error.to_string() }
-        }
-        ImageError::Runtime(error) => StepError::Runtime(error),
-    })?;
+    let events = Recorder::new(context, resolve::pod_ref(pod));
+    ensure_image(context, &container, making.role, &events).await?;
+    let first = records.iter().all(|record| record.role == Role::Sandbox);
+    let claimed = claims::places(context, pod, first).await?;
     let mut values = node_values(context, None);
     let sandbox = records.iter().find(|r| r.id == making.sandbox && r.state == RunState::Running);
     values.pod_ip = sandbox
@@ -179,8 +230,8 @@ async fn start_container(
     let resolved = tokio::task::spawn_blocking(move || {
         let lookup = SharedLookup(shared.objects.clone());
         let making = Making { role, attempt, failures, sandbox: &sandbox };
-        let folder = shared.data_dir.as_deref();
-        resolve::container(folder, &pod, &container, &making, &lookup, &values)
+        let volumes = shared.data_dir.as_deref().map(|folder| Volumes { folder, claimed });
+        resolve::container(volumes, &pod, &container, &making, &lookup, &values)
     });
     let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };
     let mut spec = resolved
@@ -192,6 +243,7 @@ async fn start_container(
         let missing = || config_error(format!("container \"{name}\" does not run"));
         spec.pid = PidNamespace::Of(running.ok_or_else(missing)?.id.clone());
     }
+    let part = Some((role, spec.name.as_str()));
     match context.runtime.start_container(&spec).await {
         // The engine keeps what it could not start, with the reason; back-off follows from
         // that. What it could not even make leaves no trace but this.
@@ -201,13 +253,19 @@ async fn start_container(
                 .iter()
                 .any(|r| r.container == spec.name && r.attempt == spec.attempt && r.start_failed());
             if traced {
+                events.normal(part, "Created", format!("Created container: {}", spec.name));
+            }
+            events.warning(part, "Failed", format!("Error: {message}"));
+            if traced {
                 return Ok(());
             }
             return Err(StepError::Failed { reason: "CreateContainerError", message });
         }
         other => other?,
     }
-    post_start(context, begun, &spec).await
+    events.normal(part, "Created", format!("Created container: {}", spec.name));
+    events.normal(part, "Started", format!("Started container {}", spec.name));
+    post_start(context, begun, &spec, &events).await
 }
 
 /// Runs the hook of a container that was started just now, if it has one.
@@ -215,6 +273,7 @@ async fn post_start(
     context: &Context,
     container: Container,
     spec: &ContainerSpec,
+    events: &Recorder,
 ) -> Result<(), StepError> {
     let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.clone());
     let Some(hook) = hook.filter(|_| context.runtime.runs_processes()) else { return Ok(()) };
@@ -225,6 +284,8 @@ async fn post_start(
     let Some(record) = record else { return Ok(()) };
     let target = target(context, container, record, &all);
     if let Err(message) = probe::hook(&target, &hook).await {
+        let part = Some((spec.role, spec.name.as_str()));
+        events.warning(part, "FailedPostStartHook", message.clone());
         // As Kubernetes does: a container whose beginning failed does not go on.
         let grace = Duration::from_secs(u64::from(spec.grace));
         context.runtime.stop(&record.id, grace).await?;
@@ -239,7 +300,8 @@ fn ephemeral_target(pod: &Pod, name: &str) -> Option<String> {
     all.find(|one| one.name == name)?.target_container_name.clone().filter(|n| !n.is_empty())
 }
 
-fn find_container(pod: &Pod, role: Role, name: &str) -> Option<Container> {
+/// A container as the pod has it.
+pub fn find_container(pod: &Pod, role: Role, name: &str) -> Option<Container> {
     let spec = pod.spec.as_ref()?;
     let list = match role {
         Role::Init => spec.init_containers.as_ref()?,

@@ -7,12 +7,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod, Volume,
+};
 
+use super::disk;
 use super::env::{Lookup, NodeValues, field};
+use crate::runtime::Place;
 
 /// Mode of files from ConfigMaps when the pod names none.
 const DEFAULT_MODE: i32 = 0o644;
@@ -29,7 +33,7 @@ fn memory_dir(uid: &str) -> PathBuf {
     Path::new(MEMORY).join(format!("quorate-{uid}"))
 }
 
-/// Makes or refreshes all volumes; answers where each is.
+/// Makes or refreshes all volumes but those of claims; answers where each is.
 ///
 /// # Errors
 /// When a source is missing or of a kind that we do not know, or the disk refuses.
@@ -38,14 +42,15 @@ pub fn prepare(
     pod: &Pod,
     lookup: &dyn Lookup,
     node: &NodeValues,
-) -> Result<BTreeMap<String, PathBuf>, String> {
+) -> Result<BTreeMap<String, Place>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let base = pod_dir(data_dir, uid).join("volumes");
     let mut places = BTreeMap::new();
-    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+    let own = |v: &&Volume| v.persistent_volume_claim.is_none() && v.ephemeral.is_none();
+    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(own) {
         let place = one(&base, uid, pod, volume, lookup, node)
             .map_err(|e| format!("volume \"{}\": {e}", volume.name))?;
-        places.insert(volume.name.clone(), place);
+        places.insert(volume.name.clone(), Place::Path(place));
     }
     Ok(places)
 }
@@ -63,21 +68,46 @@ fn one(
     }
     let place = base.join(&volume.name);
     if let Some(empty) = &volume.empty_dir {
-        let memory = empty.medium.as_deref() == Some("Memory") && Path::new(MEMORY).is_dir();
-        let place = if memory { memory_dir(uid).join(&volume.name) } else { place };
-        fs::create_dir_all(&place).map_err(|e| e.to_string())?;
-        // Any user of any container may write, as Kubernetes has it.
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o777))
-            .map_err(|e| e.to_string())?;
-        return Ok(place);
+        let place = if in_memory(empty) { memory_dir(uid).join(&volume.name) } else { place };
+        return make_empty_dir(pod, &place).map(|()| place).map_err(|e| e.to_string());
     }
     let files = files(pod, volume, lookup, node)?;
     let files = files.ok_or("this kind of volume is not supported")?;
-    write_files(&place, &files).map_err(|e| e.to_string())?;
+    write_files(&place, &files, disk::fs_group(pod)).map_err(|e| e.to_string())?;
     Ok(place)
 }
 
-fn host_path(path: &Path, kind: &str) -> Result<PathBuf, String> {
+fn in_memory(empty: &EmptyDirVolumeSource) -> bool {
+    empty.medium.as_deref() == Some("Memory") && Path::new(MEMORY).is_dir()
+}
+
+fn make_empty_dir(pod: &Pod, place: &Path) -> io::Result<()> {
+    if place.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(place)?;
+    // Any user of any container may write, as Kubernetes has it.
+    fs::set_permissions(place, fs::Permissions::from_mode(0o777))?;
+    disk::give(pod, place)
+}
+
+/// Where the pod's emptyDir volume of that name is.
+#[must_use]
+pub fn empty_dir(data_dir: &Path, pod: &Pod, name: &str) -> PathBuf {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let empty = volumes.find(|volume| volume.name == name).and_then(|v| v.empty_dir.as_ref());
+    if empty.is_some_and(in_memory) {
+        return memory_dir(uid).join(name);
+    }
+    pod_dir(data_dir, uid).join("volumes").join(name)
+}
+
+/// Checks or makes what a volume of the node's own files leads to.
+///
+/// # Errors
+/// When it is not of that kind.
+pub fn host_path(path: &Path, kind: &str) -> Result<PathBuf, String> {
     let shown = path.display();
     match kind {
         "DirectoryOrCreate" => {
@@ -219,8 +249,9 @@ fn select(
     Ok(files)
 }
 
-/// Writes one version of the files, unless it is there already.
-fn write_files(place: &Path, files: &Files) -> io::Result<()> {
+/// Writes one version of the files, unless it is there already. The group, when there is one, may
+/// read them.
+fn write_files(place: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     if files.keys().any(|name| Path::new(name).is_absolute() || name.contains("..")) {
         return Err(io::Error::other("a file's path must stay inside of the volume"));
     }
@@ -241,7 +272,10 @@ fn write_files(place: &Path, files: &Files) -> io::Result<()> {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, content)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode.unsigned_abs()))?;
+        let readable = if group.is_some() { 0o440 } else { 0 };
+        let mode = fs::Permissions::from_mode(mode.unsigned_abs() | readable);
+        fs::set_permissions(&path, mode)?;
+        lchown(&path, None, group)?;
     }
     let fresh = place.join("..data_new");
     let _ = fs::remove_file(&fresh);

@@ -12,13 +12,13 @@ fn files(list: &[(&str, &str)]) -> Files {
 fn files_change_in_one_step_and_old_ones_go() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("v");
-    write_files(&place, &files(&[("a", "1"), ("sub/b", "2")])).unwrap();
+    write_files(&place, &files(&[("a", "1"), ("sub/b", "2")]), None).unwrap();
     assert_eq!(fs::read_to_string(place.join("a")).unwrap(), "1");
     assert_eq!(fs::read_to_string(place.join("sub/b")).unwrap(), "2");
     let version = fs::read_link(place.join("..data")).unwrap();
-    write_files(&place, &files(&[("a", "1"), ("sub/b", "2")])).unwrap();
+    write_files(&place, &files(&[("a", "1"), ("sub/b", "2")]), None).unwrap();
     assert_eq!(fs::read_link(place.join("..data")).unwrap(), version, "nothing changed");
-    write_files(&place, &files(&[("a", "3")])).unwrap();
+    write_files(&place, &files(&[("a", "3")]), None).unwrap();
     assert_eq!(fs::read_to_string(place.join("a")).unwrap(), "3");
     assert!(!place.join("sub").exists());
     assert!(!place.join(version).exists());
@@ -28,7 +28,10 @@ fn files_change_in_one_step_and_old_ones_go() {
 fn a_file_cannot_leave_its_volume() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["../x", "/x", "a/../../x"] {
-        assert!(write_files(&folder.path().join("v"), &files(&[(name, "")])).is_err(), "{name}");
+        assert!(
+            write_files(&folder.path().join("v"), &files(&[(name, "")]), None).is_err(),
+            "{name}"
+        );
     }
 }
 

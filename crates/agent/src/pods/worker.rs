@@ -4,29 +4,36 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Volume};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use super::events::Recorder;
 use super::outbox::Outbox;
 use super::plan::{Failure, Memory, Plan, Step, plan, plan_end};
 use super::prober::Prober;
-use super::steps::{StepError, node_values, stop_all, take};
-use super::{resolve, status, volumes};
+use super::steps::{Condemned, StepError, find_container, node_values, stop_all, take};
+use super::{disk, resolve, status, termination, volumes};
 use crate::assignments::{Shared, SharedLookup};
-use crate::runtime::{PodRef, Record, Role, Runtime, RuntimeError};
+use crate::runtime::{PodRef, Record, Role, RunState, Runtime, RuntimeError};
 
 /// Looks again even when nothing was heard: an event may have been lost.
 const RESYNC: Duration = Duration::from_secs(30);
+/// Between two looks at the size of volumes that have a limit.
+const MEASURE: Duration = Duration::from_secs(10);
 /// Before asking again a runtime that failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// For containers whose pod nobody knows any more and that carry no grace of their own.
 const ORPHAN_GRACE: u32 = 10;
+/// A claim's volume usually is there after this many looks.
+const MOUNTS_SOON: u32 = 2;
 /// A reference of the container leads nowhere.
 pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// Something that comes by itself, such as the volume of a claim: Kubernetes shows no other reason.
+pub const WAITING: &str = "ContainerCreating";
 /// The node has no pod network (yet).
 pub const NO_NETWORK: &str = "NetworkNotReady";
 
@@ -74,9 +81,12 @@ pub struct Worker {
     wake: Arc<Notify>,
     memory: Memory,
     prober: Prober,
+    events: Recorder,
     /// The last known object, for its grace and its last status.
     object: Option<Arc<Pod>>,
     status: Option<PodStatus>,
+    /// When its volumes were measured last.
+    measured: Option<Instant>,
     gone: bool,
 }
 
@@ -90,6 +100,7 @@ impl Worker {
         wake: Arc<Notify>,
     ) -> Self {
         let (memory, prober) = (Memory::default(), Prober::new(wake.clone()));
+        let events = Recorder::new(&context, pod.clone());
         Self {
             context,
             pod,
@@ -97,8 +108,10 @@ impl Worker {
             wake,
             memory,
             prober,
+            events,
             object: None,
             status: None,
+            measured: None,
             gone: false,
         }
     }
@@ -123,7 +136,8 @@ impl Worker {
                 () = tokio::time::sleep(wait) => {}
                 // Perhaps what was missing is there now.
                 () = self.wake.notified() => {
-                    self.memory.containers.retain(|_, f| f.reason != CONFIG_ERROR);
+                    let missing = [CONFIG_ERROR, WAITING];
+                    self.memory.containers.retain(|_, f| !missing.contains(&f.reason));
                 }
                 changed = self.desired.changed() => if changed.is_err() { return },
             }
@@ -147,6 +161,7 @@ impl Worker {
         }
         let Desired::Assigned(pod) = desired else { return Ok(None) };
         self.probe(pod, &records);
+        self.hear_last_words(pod, &records).await;
         self.tell(pod, &records, now);
         let Plan { step, wake } = plan(pod, &records, &self.memory, now);
         if step == Step::Idle {
@@ -155,17 +170,24 @@ impl Worker {
                 Duration::try_from(left).unwrap_or(RETRY).min(RESYNC)
             });
             self.refresh_volumes(pod).await;
-            return Ok(Some(due));
+            return Ok(self.measure_volumes(pod).await.map(|again| again.min(due)));
         }
         debug!(pod = %self.pod, ?step, "step");
         let mut interrupt = self.desired.clone();
+        let condemned = self.condemned();
         tokio::select! {
-            result = Box::pin(take(&self.context, pod, &records, &step)) => {
+            result = Box::pin(take(&self.context, pod, &records, &step, &condemned)) => {
                 self.note(&step, result)
             }
             // A pull may last; a deletion does not wait for it.
             _ = until_ending(&mut interrupt) => Ok(None),
         }
+    }
+
+    /// Why probes have condemned containers.
+    fn condemned(&self) -> Condemned {
+        let probes = self.memory.probes.iter();
+        probes.filter_map(|(id, probed)| Some((id.clone(), probed.failed.clone()?))).collect()
     }
 
     /// Remembers what a step could not do, and forgets it when it could.
@@ -184,12 +206,24 @@ impl Worker {
             (_, Err(StepError::Runtime(error))) => return Err(error),
             (Step::StartSandbox { .. }, Err(StepError::Failed { reason, message })) => {
                 warn!(pod = %self.pod, message, "cannot make the pod's sandbox");
+                let (name, text) = if reason == NO_NETWORK {
+                    (NO_NETWORK, format!("network is not ready: {message}"))
+                } else {
+                    ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))
+                };
+                self.events.warning(None, name, text);
                 let before = self.memory.sandbox.take().map_or(0, |f| f.before + 1);
                 self.memory.sandbox = Some(Failure { reason, message, at: now, before });
             }
-            (Step::Start { name, .. }, Err(StepError::Failed { reason, message })) => {
+            (Step::Start { role, name, .. }, Err(StepError::Failed { reason, message })) => {
                 info!(pod = %self.pod, container = name, reason, message, "cannot start");
                 let before = self.memory.containers.get(name).map_or(0, |f| f.before + 1);
+                if reason == CONFIG_ERROR {
+                    let part = Some((*role, name.as_str()));
+                    self.events.warning(part, "Failed", format!("Error: {message}"));
+                } else if reason == WAITING && before >= MOUNTS_SOON {
+                    self.events.warning(None, "FailedMount", message.clone());
+                }
                 let failure = Failure { reason, message, at: now, before };
                 self.memory.containers.insert(name.clone(), failure);
             }
@@ -206,7 +240,7 @@ impl Worker {
         let known = self.status.as_ref().or(pod.status.as_ref());
         let (runtime, host) = (&self.context.runtime, self.context.node_address);
         if runtime.runs_processes() {
-            self.prober.sync(runtime, pod, records, known, host);
+            self.prober.sync(runtime, pod, records, known, host, &self.events);
         }
         self.memory.probes = self.prober.results();
     }
@@ -227,6 +261,7 @@ impl Worker {
         {
             // The last status with containers in it; after them there is nothing to see.
             self.probe(pod, records);
+            self.hear_last_words(pod, records).await;
             self.tell(pod, records, now);
         }
         match plan_end(records) {
@@ -235,7 +270,8 @@ impl Worker {
                 info!(pod = %self.pod, grace_seconds = grace.as_secs(), "stopping");
                 let mut interrupt = self.desired.clone();
                 let pod = assigned.as_deref().or(self.object.as_deref());
-                let stops = stop_all(&self.context, pod, records, &ids, grace);
+                let none = Condemned::new();
+                let stops = stop_all(&self.context, pod, records, &ids, grace, &none);
                 tokio::select! {
                     result = Box::pin(stops) => result?,
                     // Perhaps with less grace now.
@@ -306,8 +342,88 @@ impl Worker {
             host_ip: self.context.node_address,
             now,
         });
+        self.tell_back_offs(pod, previous, &computed);
         self.context.outbox.put(&self.pod, &computed, false);
         self.status = Some(computed);
+    }
+
+    /// Takes in what containers have left that ended since the last look.
+    async fn hear_last_words(&mut self, pod: &Pod, records: &[Record]) {
+        self.memory.messages.retain(|id, _| records.iter().any(|record| record.id == *id));
+        let over = |r: &&Record| r.role != Role::Sandbox && r.state == RunState::Exited;
+        for record in records.iter().filter(over) {
+            if self.memory.messages.contains_key(&record.id) {
+                continue;
+            }
+            let container = find_container(pod, record.role, &record.container);
+            let Some(container) = container else { continue };
+            let said = termination::message(&self.context, &container, record).await;
+            self.memory.messages.insert(record.id.clone(), said);
+        }
+    }
+
+    /// Looks whether volumes are larger than they may be, now and then. Answers when to look
+    /// again; none: at once, because the pod has to go.
+    async fn measure_volumes(&mut self, pod: &Arc<Pod>) -> Option<Duration> {
+        let folder = self.context.data_dir.clone().filter(|_| disk::has_limits(pod));
+        let Some(folder) = folder.filter(|_| self.memory.evicted.is_none()) else {
+            return Some(RESYNC);
+        };
+        let since = self.measured.map_or(MEASURE, |at| at.elapsed());
+        if let Some(left) = MEASURE.checked_sub(since).filter(|left| !left.is_zero()) {
+            return Some(left);
+        }
+        self.measured = Some(Instant::now());
+        let measured = pod.clone();
+        let excess = tokio::task::spawn_blocking(move || disk::excess(&folder, &measured)).await;
+        let Ok(Some(why)) = excess else { return Some(MEASURE) };
+        info!(pod = %self.pod, why, "the pod is evicted");
+        self.events.warning(None, "Evicted", why.clone());
+        self.memory.evicted = Some(why);
+        None
+    }
+
+    /// Events of containers that wait from now on before they are tried again.
+    fn tell_back_offs(&self, pod: &Pod, before: &PodStatus, now: &PodStatus) {
+        let reasons = |status: &PodStatus| -> Vec<(Role, String, Option<String>)> {
+            let lists = [
+                (Role::Init, &status.init_container_statuses),
+                (Role::App, &status.container_statuses),
+            ];
+            let all = lists.into_iter().flat_map(|(role, list)| {
+                list.iter().flatten().map(move |container| {
+                    let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+                    (role, container.name.clone(), waiting.and_then(|w| w.reason.clone()))
+                })
+            });
+            all.collect()
+        };
+        let known = reasons(before);
+        for (role, name, reason) in reasons(now).into_iter().filter(|now| !known.contains(now)) {
+            let part = Some((role, name.as_str()));
+            match reason.as_deref() {
+                Some("CrashLoopBackOff") => {
+                    let text = format!(
+                        "Back-off restarting failed container {name} in pod {}_{}({})",
+                        self.pod.name, self.pod.namespace, self.pod.uid
+                    );
+                    self.events.warning(part, "BackOff", text);
+                }
+                Some("ImagePullBackOff") => {
+                    let mut all = pod.spec.iter().flat_map(|spec| {
+                        spec.containers.iter().chain(spec.init_containers.iter().flatten())
+                    });
+                    let image = all.find(|c| c.name == name).and_then(|c| c.image.clone());
+                    let image = image.unwrap_or_default();
+                    self.events.normal(
+                        part,
+                        "BackOff",
+                        format!("Back-off pulling image \"{image}\""),
+                    );
+                }
+                _ => {}
+            }
+        }
     }
 
     /// A ConfigMap may have changed: its files follow.

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,8 +28,8 @@ use quorate_objects::quantity::Quantity;
 use tokio::sync::Notify;
 
 use super::{
-    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, PullPolicy,
-    Record, Role, RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, Record, Role,
+    RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
 };
 
 const PREFIX: &str = "quorate.dev/hollow-";
@@ -259,7 +260,11 @@ impl Runtime for Hollow {
         Ok(())
     }
 
-    async fn ensure_image(&self, _image: &str, _policy: PullPolicy) -> Result<(), ImageError> {
+    async fn has_image(&self, _image: &str) -> Result<bool, RuntimeError> {
+        Ok(true)
+    }
+
+    async fn pull_image(&self, _image: &str) -> Result<(), ImageError> {
         Ok(())
     }
 
@@ -283,6 +288,14 @@ impl Runtime for Hollow {
             (after(runs_at, behaviour.ready_after), behaviour.run.map(|run| after(runs_at, run)))
         };
         self.0.add(Container { record, runs_at, ready_at, ends_at }, None);
+        Ok(())
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<PathBuf, RuntimeError> {
+        Ok(PathBuf::from("/nowhere").join(&spec.name))
+    }
+
+    async fn remove_volume(&self, _name: &str) -> Result<(), RuntimeError> {
         Ok(())
     }
 

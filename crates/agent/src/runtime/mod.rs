@@ -6,7 +6,7 @@ pub mod hollow;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -240,11 +240,44 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
+/// A volume of the engine, to be made when it is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Its name.
+    pub name: String,
+    /// The claim that has it, as `namespace/name`.
+    pub claim: String,
+}
+
+/// Where a volume is on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file or directory.
+    Path(PathBuf),
+    /// A volume of the engine. The engine is to know who uses it, so it is mounted by its name.
+    Volume {
+        /// Its name.
+        name: String,
+        /// The directory with its content.
+        folder: PathBuf,
+    },
+}
+
+impl Place {
+    /// The file or directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Path(path) | Self::Volume { folder: path, .. } => path,
+        }
+    }
+}
+
 /// Something of the node that a container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
     /// On the node.
-    pub source: PathBuf,
+    pub source: Place,
     /// In the container.
     pub target: String,
     /// Not to be written.
@@ -447,12 +480,21 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes and starts a sandbox.
     async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
 
-    /// Makes an image present.
-    async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<(), ImageError>;
+    /// Is the image there?
+    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError>;
+
+    /// Gets the image from its registry.
+    async fn pull_image(&self, image: &str) -> Result<(), ImageError>;
 
     /// Makes and starts a container. When only the start fails, the container stays and
     /// its record says why.
     async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError>;
+
+    /// Makes a volume unless it is there; answers the directory with its content.
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<PathBuf, RuntimeError>;
+
+    /// Removes a volume with its data. Fine when it is gone already.
+    async fn remove_volume(&self, name: &str) -> Result<(), RuntimeError>;
 
     /// Asks it to end, and ends it after `grace`. Fine when it has ended already.
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;

@@ -159,7 +159,7 @@ impl Nodes for Service {
                             let status = serde_json::from_slice(&pod.status_json).unwrap();
                             heard.lock().statuses.push((pod.name, status, pod.terminated));
                         }
-                        let ack = v1::StatusAck { sequence: batch.sequence, retry_uids: vec![] };
+                        let ack = v1::StatusAck { sequence: batch.sequence, ..Default::default() };
                         let message = Some(ToAgent::StatusAck(ack));
                         let _ = out.send(Ok(v1::MasterMessage { message })).await;
                     }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use quorate_objects::{Kind, kinds};
+use k8s_openapi::api::core::v1::{
+    Container, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec,
+};
+use quorate_objects::{Kind, kinds, storage};
 use quorate_proto::v1;
 use quorate_proto::v1::master_message::Message as ToAgent;
 use quorate_registry::{Cache, Object, ObjectKey, View};
@@ -119,9 +121,17 @@ impl Known {
             Dirty::All => self.everything(view, &mut delta),
             Dirty::Keys(keys) => keys.iter().for_each(|key| self.take(view, key, &mut delta)),
         });
-        let wanted: BTreeSet<ObjectKey> = self.references.values().flatten().cloned().collect();
-        // First noted, then read: a change in between is noted.
-        subscription.refer(wanted.clone());
+        let direct: BTreeSet<ObjectKey> = self.references.values().flatten().cloned().collect();
+        // First noted, then read: a change in between is noted. What claims are bound to is read
+        // from them, so they are looked at again once they are noted.
+        let mut wanted = direct.clone();
+        loop {
+            wanted.extend(cache.read(|view| volumes(view, &direct)));
+            subscription.refer(wanted.clone());
+            if cache.read(|view| volumes(view, &direct)).iter().all(|key| wanted.contains(key)) {
+                break;
+            }
+        }
         let revision = cache.read(|view| {
             self.complete(view, &wanted, &mut delta);
             view.revision()
@@ -140,6 +150,10 @@ impl Known {
         for object in view.pods_on(&node).chain(view.get(&kinds::NODE, "", &node)) {
             self.set(object, delta);
         }
+        let doomed = view.iter(&kinds::PERSISTENT_VOLUME, None);
+        for object in doomed.filter(|object| is_doomed_on(object, &node)) {
+            self.set(object, delta);
+        }
     }
 
     fn take(&mut self, view: &View, key: &ObjectKey, delta: &mut Delta) {
@@ -153,6 +167,9 @@ impl Known {
         let kind = object.kind;
         if is(kind, &kinds::POD) {
             return object.field("spec.nodeName") == Some(self.node.as_str());
+        }
+        if is_doomed_on(object, &self.node) {
+            return true;
         }
         if is_referred_to(kind) {
             return self.references.values().any(|references| references.contains(key));
@@ -189,7 +206,12 @@ impl Known {
                 self.set(object, delta);
             }
         }
-        let unused = |key: &&ObjectKey| is_referred_to(key.kind) && !wanted.contains(*key);
+        let doomed = |key: &ObjectKey| {
+            let object = view.get(key.kind, &key.namespace, &key.name);
+            object.is_some_and(|object| is_doomed_on(object, &self.node))
+        };
+        let unused =
+            |key: &&ObjectKey| is_referred_to(key.kind) && !wanted.contains(*key) && !doomed(key);
         let unused: Vec<_> = self.sent.keys().filter(unused).cloned().collect();
         for key in unused {
             self.remove(&key, delta);
@@ -202,10 +224,41 @@ pub(super) fn is(kind: &'static Kind, other: &'static Kind) -> bool {
 }
 
 fn is_referred_to(kind: &'static Kind) -> bool {
-    is(kind, &kinds::CONFIG_MAP) || is(kind, &kinds::SECRET)
+    let kinds = [
+        &kinds::CONFIG_MAP,
+        &kinds::SECRET,
+        &kinds::PERSISTENT_VOLUME_CLAIM,
+        &kinds::PERSISTENT_VOLUME,
+    ];
+    kinds.into_iter().any(|one| is(kind, one))
 }
 
-/// The ConfigMaps and Secrets that a pod needs on its node.
+/// The node that is to remove the data of a volume.
+pub(super) fn doomed_on(object: &Object) -> Option<String> {
+    if !is(object.kind, &kinds::PERSISTENT_VOLUME) || !object.is_deleting() {
+        return None;
+    }
+    let volume = object.typed::<PersistentVolume>().ok()?;
+    storage::data_to_remove(&volume).map(|data| data.node.to_owned())
+}
+
+fn is_doomed_on(object: &Object, node: &str) -> bool {
+    doomed_on(object).is_some_and(|on| on == node)
+}
+
+/// The volumes of claims among what is referred to.
+fn volumes(view: &View, wanted: &BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
+    let claims = wanted.iter().filter(|key| is(key.kind, &kinds::PERSISTENT_VOLUME_CLAIM));
+    let bound = |key: &ObjectKey| {
+        let claim = view.get(key.kind, &key.namespace, &key.name)?;
+        let claim = claim.typed::<PersistentVolumeClaim>().ok()?;
+        let name = storage::volume_of(&claim)?;
+        Some(ObjectKey::new(&kinds::PERSISTENT_VOLUME, "", name))
+    };
+    claims.filter_map(bound).collect()
+}
+
+/// The ConfigMaps, Secrets and claims that a pod needs on its node.
 fn references(object: &Object) -> BTreeSet<ObjectKey> {
     let mut found = BTreeSet::new();
     let pod = match object.typed::<Pod>() {
@@ -222,6 +275,9 @@ fn references(object: &Object) -> BTreeSet<ObjectKey> {
         }
     };
     of_volumes(spec, &mut add);
+    for (_, claim) in storage::claims_of(&pod) {
+        add(&kinds::PERSISTENT_VOLUME_CLAIM, Some(&claim));
+    }
     for secret in spec.image_pull_secrets.iter().flatten() {
         add(&kinds::SECRET, Some(&secret.name));
     }

@@ -13,7 +13,7 @@ use quorate_registry::{Object, ObjectKey, Registry, RegistryError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::assignments::is;
+use super::assignments::{doomed_on, is};
 
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -144,8 +144,11 @@ impl Feeds {
             }
         } else if is(key.kind, &kinds::SERVICE) || is(key.kind, &kinds::ENDPOINT_SLICE) {
             state.nodes.values().filter(|f| !f.without_services).for_each(|feed| feed.mark(&key));
-        } else if let Some(nodes) = state.references.get(&key) {
-            nodes.iter().filter_map(|node| state.nodes.get(node)).for_each(|feed| feed.mark(&key));
+        } else {
+            let doomed = doomed_on(object).and_then(|node| state.nodes.get(&node));
+            doomed.into_iter().for_each(|feed| feed.mark(&key));
+            let nodes = state.references.get(&key).into_iter().flatten();
+            nodes.filter_map(|node| state.nodes.get(node)).for_each(|feed| feed.mark(&key));
         }
     }
 }

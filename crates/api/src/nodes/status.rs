@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::NodeStatus;
-use quorate_objects::kinds;
+use k8s_openapi::api::core::v1::{NodeStatus, ObjectReference, PersistentVolume};
+use quorate_objects::{kinds, storage};
 use quorate_proto::v1;
 use quorate_proto::v1::master_message::Message as ToAgent;
-use quorate_registry::{DeleteOptions, Object, RegistryError, Write};
+use quorate_registry::{
+    DeleteOptions, EventRecord, EventType, Object, RegistryError, Write, WriteOptions,
+};
 use quorate_store::Term;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -15,6 +17,9 @@ use tonic::Status;
 use super::Shared;
 use super::registration::write_status;
 use super::table::Session;
+
+/// Who reports what happens on nodes; Kubernetes' tools look for this name.
+const AGENT: &str = "kubelet";
 
 /// Writes one session's batches, one after the other.
 pub(crate) struct StatusWriter<'a> {
@@ -25,7 +30,7 @@ pub(crate) struct StatusWriter<'a> {
 /// An answer for a batch that is not written at all.
 pub(crate) fn refuse(batch: &v1::StatusBatch) -> v1::StatusAck {
     let retry_uids = batch.pods.iter().map(|pod| pod.uid.clone()).collect();
-    v1::StatusAck { sequence: batch.sequence, retry_uids }
+    v1::StatusAck { sequence: batch.sequence, retry_uids, refused: true }
 }
 
 impl<'a> StatusWriter<'a> {
@@ -55,9 +60,63 @@ impl<'a> StatusWriter<'a> {
         }
         let mut retry_uids = self.write_pods(&batch.pods, term).await;
         retry_uids.extend(self.finalise(&batch.pods, term).await);
+        retry_uids.extend(self.release_volumes(&batch.removed_volumes, term).await);
         retry_uids.sort_unstable();
         retry_uids.dedup();
-        v1::StatusAck { sequence: batch.sequence, retry_uids }
+        for event in batch.events {
+            self.shared.registry.events().record(self.event(event, term));
+        }
+        v1::StatusAck { sequence: batch.sequence, retry_uids, refused: false }
+    }
+
+    /// Lets volumes go whose data is gone. Returns the uids of those that could not be written.
+    async fn release_volumes(&self, removed: &[v1::RemovedVolume], term: Term) -> Vec<String> {
+        let mut retry = Vec::new();
+        let options = WriteOptions::fenced(term);
+        for volume in removed {
+            let ours = |object: &PersistentVolume| {
+                let uid = object.metadata.uid.as_ref() == Some(&volume.uid);
+                let data = storage::data_to_remove(object);
+                uid && data.is_some_and(|data| data.node == self.session.node)
+            };
+            let change = |object: &mut PersistentVolume| {
+                let doomed = ours(object);
+                if doomed && let Some(finalizers) = &mut object.metadata.finalizers {
+                    finalizers.retain(|one| one != storage::DATA_FINALIZER);
+                }
+                doomed
+            };
+            let kind = &kinds::PERSISTENT_VOLUME;
+            match self.shared.registry.modify(kind, "", &volume.name, &options, change).await {
+                Ok(_) | Err(RegistryError::NotFound { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(volume = %volume.name, %error, "a volume cannot be let go yet");
+                    retry.push(volume.uid.clone());
+                }
+            }
+        }
+        retry
+    }
+
+    fn event(&self, event: v1::PodEvent, term: Term) -> EventRecord {
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+        EventRecord {
+            object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: filled(event.namespace),
+                name: filled(event.name),
+                uid: filled(event.uid),
+                field_path: filled(event.field_path),
+                ..ObjectReference::default()
+            },
+            event_type: if event.warning { EventType::Warning } else { EventType::Normal },
+            reason: event.reason,
+            message: event.message,
+            component: AGENT.to_owned(),
+            host: Some(self.session.node.clone()),
+            fence: Some(term),
+        }
     }
 
     /// Returns the uids of pods that could not be written now.

@@ -133,7 +133,7 @@ async fn acknowledged(
     sequence: u64,
     pods: Vec<v1::PodStatus>,
 ) -> Vec<String> {
-    let batch = v1::StatusBatch { sequence, pods, node_status_json: Default::default() };
+    let batch = v1::StatusBatch { sequence, pods, ..Default::default() };
     session.send(ToMaster::Status(batch)).await.unwrap();
     loop {
         if let FromMaster::StatusAck(ack) = soon("ack", session.next()).await.unwrap() {

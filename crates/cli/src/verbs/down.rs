@@ -12,7 +12,7 @@ use crate::local::kubeconfig::KUBECONFIG;
 use crate::local::{self, LocalCluster};
 
 /// Stops a local cluster: its processes, and the containers and networks it made. Removes its
-/// data unless told otherwise.
+/// data, and with that the volumes of its claims, unless told otherwise.
 #[derive(Args, Debug)]
 pub struct Down {
     /// Folder of the cluster [default: that of the last `up`]
@@ -46,7 +46,7 @@ impl Down {
         let lock = LocalCluster::lock(&dir)?;
         let cluster = LocalCluster::open(&dir)?;
         stop(&cluster).await?;
-        let purged = purge(context, &cluster).await;
+        let purged = purge(context, &cluster, !self.keep_data).await;
         if purged.is_ok() && !self.keep_data {
             remove(&cluster)?;
             eprintln!("Removed {}", dir.display());
@@ -100,17 +100,21 @@ async fn stop(cluster: &LocalCluster) -> Result<()> {
     Ok(())
 }
 
-async fn purge(context: &Context, cluster: &LocalCluster) -> Result<()> {
+async fn purge(context: &Context, cluster: &LocalCluster, volumes: bool) -> Result<()> {
     let spec = &cluster.spec;
     if spec.nodes.iter().all(|node| node.hollow > 0) {
         return Ok(());
     }
     let docker = local::docker::address(Some(&spec.docker));
-    let purge = (context.host.purge)(docker.clone(), spec.cluster_id.clone());
+    let purge = (context.host.purge)(docker.clone(), spec.cluster_id.clone(), volumes);
     match purge.await {
         Ok(purged) => {
             let (containers, networks) = (purged.containers, purged.networks);
-            eprintln!("Removed {containers} containers and {networks} networks");
+            let volumes = match purged.volumes {
+                0 => String::new(),
+                count => format!(", {count} volumes"),
+            };
+            eprintln!("Removed {containers} containers and {networks} networks{volumes}");
             Ok(())
         }
         Err(error) => Err(CliError::local(format!(

@@ -5,10 +5,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::error::Errors;
 use crate::kind::{Column, Kind, Ops, Typed};
-use crate::{template, time};
-
-/// Marks the class that claims without one get.
-const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+use crate::{storage, template, time};
 
 /// StorageClass.
 pub static KIND: Kind = Kind {
@@ -71,8 +68,7 @@ impl Typed for StorageClass {
 
     fn cells(&self, now: Timestamp) -> Vec<String> {
         let name = self.metadata.name.clone().unwrap_or_default();
-        let annotations = self.metadata.annotations.as_ref();
-        let default = annotations.and_then(|a| a.get(DEFAULT)).is_some_and(|value| value == "true");
+        let default = storage::is_default(self);
         vec![
             if default { format!("{name} (default)") } else { name },
             self.provisioner.clone(),

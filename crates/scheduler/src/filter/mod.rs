@@ -103,8 +103,15 @@ pub(crate) fn check_volumes(rules: &[Rule], node: &NodeInfo) -> Result<(), Reaso
     let possible = |rule: &Rule| match rule {
         Rule::Node(name) => **name == *node.name,
         Rule::Affinity(selector) => matches_selector(selector, node),
+        Rule::OneOf(volumes) => volumes
+            .iter()
+            .any(|place| place.as_ref().is_none_or(|selector| matches_selector(selector, node))),
     };
-    if rules.iter().all(possible) { Ok(()) } else { Err(Reason::VolumeAffinity) }
+    match rules.iter().find(|rule| !possible(rule)) {
+        None => Ok(()),
+        Some(Rule::OneOf(_)) => Err(Reason::NoVolume),
+        Some(_) => Err(Reason::VolumeAffinity),
+    }
 }
 
 fn ports_free(needs: &Needs, view: NodeView<'_>, own: Option<&PodKey>) -> bool {

@@ -143,8 +143,12 @@ pub enum Reason {
     Ports,
     /// It is too full.
     Resources(Lack),
-    /// A claim does not exist.
-    NoClaim(String),
+    /// A claim will not do, in words.
+    Claim(String),
+    /// A claim is for one pod only, and another uses it.
+    ClaimInUse,
+    /// No volume that is free for a claim can be there.
+    NoVolume,
     /// A volume cannot be there.
     VolumeAffinity,
     /// Its domain has too many such pods.
@@ -171,7 +175,9 @@ impl Reason {
             Self::NodeAffinity => Filter::NodeAffinity,
             Self::Ports => Filter::NodePorts,
             Self::Resources(_) => Filter::NodeResourcesFit,
-            Self::NoClaim(_) | Self::VolumeAffinity => Filter::VolumeBinding,
+            Self::Claim(_) | Self::ClaimInUse | Self::NoVolume | Self::VolumeAffinity => {
+                Filter::VolumeBinding
+            }
             Self::Spread | Self::SpreadLabel => Filter::PodTopologySpread,
             Self::Affinity | Self::AntiAffinity | Self::ExistingAntiAffinity => {
                 Filter::InterPodAffinity
@@ -207,7 +213,12 @@ impl Reason {
             Self::NodeAffinity => one("node(s) didn't match Pod's node affinity/selector"),
             Self::Ports => one("node(s) didn't have free ports for the requested pod ports"),
             Self::Resources(lack) => lack.words(),
-            Self::NoClaim(name) => vec![format!("persistentvolumeclaim \"{name}\" not found")],
+            Self::Claim(text) => one(text),
+            Self::ClaimInUse => one(
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod \
+                 access mode",
+            ),
+            Self::NoVolume => one("node(s) didn't find available persistent volumes to bind"),
             Self::VolumeAffinity => one("node(s) had volume node affinity conflict"),
             Self::Spread => one("node(s) didn't match pod topology spread constraints"),
             Self::SpreadLabel => {

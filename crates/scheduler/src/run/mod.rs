@@ -123,7 +123,6 @@ impl Scheduler {
     }
 
     async fn follow(&mut self, questions: &mut mpsc::Receiver<Question>) -> End {
-        self.snapshot.claims.served = claims::served("PersistentVolumeClaim").is_some();
         // Pods last: what they refer to is known then, and everything placed must be known
         // before anything is placed.
         let kinds = claims::followed().into_iter().chain([&kinds::POD]);

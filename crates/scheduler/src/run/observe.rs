@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use quorate_objects::{kinds, pod};
 use quorate_registry::{EventKind, Object, ObjectEvent};
 use serde::de::DeserializeOwned;
@@ -96,6 +97,13 @@ impl Scheduler {
             ("PriorityClass", false) => {
                 if let Ok(class) = readable(decoded::<PriorityClass>(object)) {
                     self.snapshot.set_priority_class(name, class.value);
+                }
+            }
+            ("StorageClass", true) => self.snapshot.claims.set_class(name, None),
+            ("StorageClass", false) => {
+                if let Ok(class) = readable(decoded::<StorageClass>(object)) {
+                    self.snapshot.claims.set_class(name, Some(class));
+                    seen.everywhere(volumes);
                 }
             }
             ("PersistentVolumeClaim", true) => {

@@ -19,7 +19,7 @@ pub use self::node::NodeInfo;
 pub(crate) use self::node::Nominated;
 use self::topology::{ClassId, Present};
 pub(crate) use self::topology::{ClassState, Counts, Domain, NO_DOMAIN, Term, Topology};
-pub(crate) use self::volumes::{Claims, Rule, SELECTED_NODE};
+pub(crate) use self::volumes::{Claims, Rule};
 use crate::filter::{Filter, FilterSet};
 use crate::needs::Needs;
 use crate::preempt::Preemption;
@@ -302,7 +302,10 @@ impl ClusterSnapshot {
         match self.take(key) {
             Some(placed) => {
                 self.drop_if_unused(placed.slot);
-                FREED.into()
+                let claims = !placed.class.needs.claims.is_empty();
+                let freed = FilterSet::from(FREED);
+                // Perhaps one that only one pod may use.
+                if claims { freed | FilterSet::from([Filter::VolumeBinding]) } else { freed }
             }
             None => FilterSet::default(),
         }
@@ -434,6 +437,7 @@ impl ClusterSnapshot {
         self.nodes[placed.slot].add(id, placed.class.needs());
         *self.priorities.entry(placed.class.needs.priority).or_default() += 1;
         self.topology.count(&placed, 1);
+        self.claims.note_user(&placed.key, placed.class.needs(), true);
         self.touch(placed.slot);
         self.by_key.insert(placed.key.clone(), id);
         self.pods[id as usize] = Some(placed);
@@ -453,6 +457,7 @@ impl ClusterSnapshot {
             }
         }
         self.topology.count(&placed, -1);
+        self.claims.note_user(&placed.key, placed.class.needs(), false);
         self.touch(placed.slot);
         Some(placed)
     }

@@ -11,13 +11,13 @@ use bollard::errors::Error;
 use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
     BuildInfo, ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ExecConfig,
-    ImageInspect, NetworkCreateRequest, NetworkInspect,
+    ImageInspect, NetworkCreateRequest, NetworkInspect, Volume, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, BuildImageOptionsBuilder, CreateContainerOptions,
-    CreateImageOptions, EventsOptions, ListContainersOptions, ListNetworksOptions, LogsOptions,
-    RemoveContainerOptions, ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder,
-    StopContainerOptions,
+    CreateImageOptions, EventsOptions, ListContainersOptions, ListNetworksOptions,
+    ListVolumesOptions, LogsOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    ResizeContainerTTYOptionsBuilder, StatsOptionsBuilder, StopContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -243,6 +243,35 @@ impl Adapter {
     pub async fn remove_network(&self, name: &str) -> Result<(), RuntimeError> {
         let call = self.docker.remove_network(name);
         absent_is_none(self.call(SLOW_CALL, "remove network", call).await).map(drop)
+    }
+
+    /// A volume by name; none when there is none.
+    pub async fn volume(&self, name: &str) -> Result<Option<Volume>, RuntimeError> {
+        let call = self.docker.inspect_volume(name);
+        absent_is_none(self.call(CALL, "inspect volume", call).await)
+    }
+
+    /// Names of the volumes with all of the labels.
+    pub async fn volumes(&self, labels: Vec<String>) -> Result<Vec<String>, RuntimeError> {
+        let options =
+            ListVolumesOptions { filters: Some(HashMap::from([("label".to_owned(), labels)])) };
+        let call = self.docker.list_volumes(Some(options));
+        let found = self.call(CALL, "list volumes", call).await?.volumes.unwrap_or_default();
+        Ok(found.into_iter().map(|volume| volume.name).collect())
+    }
+
+    /// Makes a volume.
+    pub async fn create_volume(
+        &self,
+        request: VolumeCreateRequest,
+    ) -> Result<Volume, RuntimeError> {
+        self.call(SLOW_CALL, "create volume", self.docker.create_volume(request)).await
+    }
+
+    /// Removes a volume and its data; fine when it does not exist.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        let call = self.docker.remove_volume(name, None::<RemoveVolumeOptions>);
+        absent_is_none(self.call(SLOW_CALL, "remove volume", call).await).map(drop)
     }
 
     /// A container's output.

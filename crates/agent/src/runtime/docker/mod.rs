@@ -8,6 +8,7 @@ pub mod spec;
 
 pub use purge::{Purged, purge};
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,8 +22,8 @@ use tracing::{info, warn};
 use self::adapter::Adapter;
 use self::spec::{Owner, label};
 use super::{
-    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, Process, PullPolicy, Record,
-    Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, Process, Record, Runtime,
+    RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
 };
 use crate::network;
 
@@ -182,13 +183,11 @@ impl Runtime for Docker {
         Err(error)
     }
 
-    async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<(), ImageError> {
-        if policy != PullPolicy::Always && self.adapter.image(image).await?.is_some() {
-            return Ok(());
-        }
-        if policy == PullPolicy::Never {
-            return Err(ImageError::NeverPull(image.to_owned()));
-        }
+    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
+        Ok(self.adapter.image(image).await?.is_some())
+    }
+
+    async fn pull_image(&self, image: &str) -> Result<(), ImageError> {
         let _permit = self.starts.acquire().await;
         match self.adapter.pull(image).await {
             Ok(()) => Ok(()),
@@ -206,6 +205,24 @@ impl Runtime for Docker {
             Ok(()) => Ok(()),
             Err((_, error)) => Err(error),
         }
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<PathBuf, RuntimeError> {
+        let volume = match self.adapter.volume(&spec.name).await? {
+            Some(volume) => volume,
+            None => self.adapter.create_volume(spec::volume(&self.owner, spec)).await?,
+        };
+        Ok(PathBuf::from(volume.mountpoint))
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        let Some(volume) = self.adapter.volume(name).await? else { return Ok(()) };
+        if volume.labels.get(label::CLUSTER) != Some(&self.owner.cluster) {
+            // Somebody has made a PersistentVolume of it; that is no leave to remove it.
+            let text = format!("the Docker volume {name} is not this cluster's; remove it by hand");
+            return Err(RuntimeError::Failed(text));
+        }
+        self.adapter.remove_volume(name).await
     }
 
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {

@@ -11,13 +11,16 @@ pub struct Purged {
     pub containers: usize,
     /// Number of networks.
     pub networks: usize,
+    /// Number of volumes.
+    pub volumes: usize,
 }
 
-/// Removes all containers and networks with the cluster's label. Its agents must have ended.
+/// Removes all containers and networks with the cluster's label, and, when that is wanted, the
+/// volumes of its claims with their data. Its agents must have ended.
 ///
 /// # Errors
 /// When the engine cannot be reached or refuses; what is gone by then stays gone.
-pub async fn purge(docker: &str, cluster: &str) -> Result<Purged, RuntimeError> {
+pub async fn purge(docker: &str, cluster: &str, volumes: bool) -> Result<Purged, RuntimeError> {
     let adapter = Adapter::connect(docker).await?;
     let filter = vec![format!("{}={cluster}", label::CLUSTER)];
     let mut purged = Purged::default();
@@ -27,9 +30,14 @@ pub async fn purge(docker: &str, cluster: &str) -> Result<Purged, RuntimeError> 
             purged.containers += 1;
         }
     }
-    for network in adapter.networks(filter).await? {
+    for network in adapter.networks(filter.clone()).await? {
         adapter.remove_network(&network).await?;
         purged.networks += 1;
+    }
+    let volumes = if volumes { adapter.volumes(filter).await? } else { Vec::new() };
+    for volume in volumes {
+        adapter.remove_volume(&volume).await?;
+        purged.volumes += 1;
     }
     Ok(purged)
 }

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, Ipam,
-    IpamConfig, NetworkCreateRequest, PortBinding,
+    IpamConfig, Mount, MountType, MountVolumeOptions, NetworkCreateRequest, PortBinding,
+    VolumeCreateRequest,
 };
 use jiff::Timestamp;
 
-use crate::runtime::{ContainerSpec, PidNamespace, PodRef, Record, Role, RunState, SandboxSpec};
+use crate::runtime::{
+    Bind, ContainerSpec, PidNamespace, Place, PodRef, Record, Role, RunState, SandboxSpec,
+    VolumeSpec,
+};
 
 /// Labels that we write; adoption reads them.
 pub mod label {
@@ -34,6 +38,8 @@ pub mod label {
     pub const SANDBOX: &str = "quorate.dev/sandbox";
     /// Seconds that it gets to stop.
     pub const GRACE: &str = "quorate.dev/grace-seconds";
+    /// Namespace and name of the claim that has a volume.
+    pub const CLAIM: &str = "quorate.dev/claim";
     /// Hash of what it was made from.
     pub const HASH: &str = "quorate.dev/spec-hash";
 }
@@ -133,6 +139,20 @@ pub fn network(owner: &Owner, cidr: &str) -> NetworkCreateRequest {
     }
 }
 
+/// A volume in Docker's words.
+#[must_use]
+pub fn volume(owner: &Owner, spec: &VolumeSpec) -> VolumeCreateRequest {
+    VolumeCreateRequest {
+        name: Some(spec.name.clone()),
+        labels: Some(HashMap::from([
+            (label::CLUSTER.to_owned(), owner.cluster.clone()),
+            (label::NODE.to_owned(), owner.node.clone()),
+            (label::CLAIM.to_owned(), spec.claim.clone()),
+        ])),
+        ..Default::default()
+    }
+}
+
 fn none_if_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     if list.is_empty() { None } else { Some(list) }
 }
@@ -182,6 +202,20 @@ pub fn sandbox(owner: &Owner, spec: &SandboxSpec) -> ContainerCreateBody {
     }
 }
 
+/// A volume of the engine, mounted by its name. It is not filled with what the image has there: a
+/// pod's volume is empty at first.
+fn mount(bind: &Bind) -> Option<Mount> {
+    let Place::Volume { name, .. } = &bind.source else { return None };
+    Some(Mount {
+        target: Some(bind.target.clone()),
+        source: Some(name.clone()),
+        typ: Some(MountType::VOLUME),
+        read_only: Some(bind.read_only),
+        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
+        ..Default::default()
+    })
+}
+
 /// A container in Docker's words.
 #[must_use]
 pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
@@ -195,9 +229,12 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
     ] {
         labels.insert(key.to_owned(), value);
     }
-    let binds = spec.binds.iter().map(|bind| {
-        let mode = if bind.read_only { "ro" } else { "rw" };
-        format!("{}:{}:{mode}", bind.source.display(), bind.target)
+    let binds = spec.binds.iter().filter_map(|bind| match &bind.source {
+        Place::Path(path) => {
+            let mode = if bind.read_only { "ro" } else { "rw" };
+            Some(format!("{}:{}:{mode}", path.display(), bind.target))
+        }
+        Place::Volume { .. } => None,
     });
     let security = &spec.security;
     let host = HostConfig {
@@ -209,6 +246,7 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
             PidNamespace::Of(id) => Some(format!("container:{id}")),
         },
         binds: none_if_empty(binds.collect()),
+        mounts: none_if_empty(spec.binds.iter().filter_map(mount).collect()),
         cpu_shares: spec.cpu.shares,
         cpu_period: spec.cpu.quota.map(|_| CPU_PERIOD),
         cpu_quota: spec.cpu.quota,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::runtime::{Bind, Cpu, Dns, HostPort, Security};
+use crate::runtime::{Cpu, Dns, HostPort, Security};
 
 fn owner() -> Owner {
     Owner { cluster: "0123456789".into(), node: "n1".into() }
@@ -30,7 +30,11 @@ fn container_spec() -> ContainerSpec {
         args: vec![],
         working_dir: String::new(),
         env: vec!["A=1".into()],
-        binds: vec![Bind { source: "/d/v".into(), target: "/v".into(), read_only: true }],
+        binds: vec![Bind {
+            source: Place::Path("/d/v".into()),
+            target: "/v".into(),
+            read_only: true,
+        }],
         cpu: Cpu { shares: Some(512), quota: Some(50_000) },
         memory_limit: Some(1 << 20),
         security: Security { user: "5".into(), no_new_privileges: true, ..Default::default() },
@@ -63,6 +67,18 @@ fn a_container_joins_its_sandbox_with_all_its_settings() {
     assert_eq!(body.stop_timeout, Some(7));
     let bare = container(&owner(), &ContainerSpec { command: vec![], ..container_spec() });
     assert_eq!((bare.entrypoint, bare.cmd), (None, None));
+}
+
+#[test]
+fn a_volume_of_the_engine_is_mounted_by_its_name() {
+    let source = Place::Volume { name: "pvc-1".into(), folder: "/d/pvc-1".into() };
+    let binds = vec![Bind { source, target: "/data".into(), read_only: false }];
+    let host = container(&owner(), &ContainerSpec { binds, ..container_spec() }).host_config;
+    let host = host.unwrap();
+    let mount = &host.mounts.unwrap()[0];
+    assert_eq!((mount.source.as_deref(), mount.typ), (Some("pvc-1"), Some(MountType::VOLUME)));
+    assert_eq!(mount.volume_options.as_ref().unwrap().no_copy, Some(true));
+    assert_eq!(host.binds, None);
 }
 
 #[test]
