@@ -3,6 +3,8 @@
 //! Rules from Kubernetes' documentation of the patch format; which lists are merged by item is
 //! in `apply/shape.rs`.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 /// How a list is merged.
@@ -74,7 +76,8 @@ fn merge_object(target: &mut Value, patch: &Map<String, Value>, name: &str) -> R
         if let Some(field) = key.strip_prefix("$deleteFromPrimitiveList/") {
             let gone = list.as_array().ok_or_else(|| format!("{key} must be a list"))?;
             if let Some(Value::Array(values)) = map.get_mut(field) {
-                values.retain(|value| !gone.contains(value));
+                let gone: HashSet<String> = gone.iter().map(Value::to_string).collect();
+                values.retain(|value| !gone.contains(&value.to_string()));
             }
         }
     }
@@ -122,11 +125,9 @@ fn merge_list(
     match rule {
         ListRule::Atomic => *items = patch.to_vec(),
         ListRule::Set => {
-            for value in patch {
-                if !items.contains(value) {
-                    items.push(value.clone());
-                }
-            }
+            let mut present: HashSet<String> = items.iter().map(Value::to_string).collect();
+            let new = patch.iter().filter(|value| present.insert(value.to_string()));
+            items.extend(new.cloned());
         }
         ListRule::ByKey(key) => {
             let replace = |item: &Value| item["$patch"] == "replace";
@@ -134,45 +135,66 @@ fn merge_list(
                 *items = patch.iter().filter(|item| !replace(item)).cloned().collect();
                 return Ok(());
             }
-            for item in patch {
-                merge_item(items, item, key, name)?;
-            }
+            return merge_items(items, patch, key, name);
         }
     }
     Ok(())
 }
 
-fn merge_item(items: &mut Vec<Value>, patch: &Value, key: &str, name: &str) -> Result<(), String> {
-    let object = patch.as_object().ok_or_else(|| format!("items of {name} must be objects"))?;
-    let id = object
-        .get(key)
-        .ok_or_else(|| format!("an item of {name} has no {key}, which identifies it"))?;
-    if directive(object)? == "delete" {
-        items.retain(|item| item.get(key) != Some(id));
-        return Ok(());
-    }
-    match items.iter_mut().find(|item| item.get(key) == Some(id)) {
-        Some(item) => merge_object(item, object, name),
-        None => {
-            let mut item = Value::Object(Map::new());
-            merge_object(&mut item, object, name)?;
-            items.push(item);
-            Ok(())
+fn merge_items(
+    items: &mut Vec<Value>,
+    patch: &[Value],
+    key: &str,
+    name: &str,
+) -> Result<(), String> {
+    let mut slots: Vec<Option<Value>> = items.drain(..).map(Some).collect();
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (place, item) in slots.iter().enumerate() {
+        if let Some(id) = item.as_ref().and_then(|item| item.get(key)) {
+            places.entry(id.to_string()).or_default().push(place);
         }
     }
+    for item in patch {
+        let object = item.as_object().ok_or_else(|| format!("items of {name} must be objects"))?;
+        let id = object
+            .get(key)
+            .ok_or_else(|| format!("an item of {name} has no {key}, which identifies it"))?;
+        let known = places.entry(id.to_string()).or_default();
+        if directive(object)? == "delete" {
+            for place in known.drain(..) {
+                slots[place] = None;
+            }
+            continue;
+        }
+        match known.first().and_then(|place| slots.get_mut(*place)) {
+            Some(Some(item)) => merge_object(item, object, name)?,
+            _ => {
+                let mut item = Value::Object(Map::new());
+                merge_object(&mut item, object, name)?;
+                known.push(slots.len());
+                slots.push(Some(item));
+            }
+        }
+    }
+    items.extend(slots.into_iter().flatten());
+    Ok(())
 }
 
 /// Items in the order given; those that are not in it keep their place behind what was before
 /// them.
 fn reorder(items: &mut Vec<Value>, order: &[Value], rule: ListRule) {
-    let rank = |item: &Value| match rule {
-        ListRule::ByKey(key) => order.iter().position(|entry| entry.get(key) == item.get(key)),
-        ListRule::Set | ListRule::Atomic => order.iter().position(|entry| entry == item),
+    let id = |item: &Value| match rule {
+        ListRule::ByKey(key) => item.get(key).map(Value::to_string),
+        ListRule::Set | ListRule::Atomic => Some(item.to_string()),
     };
+    let mut ranks = HashMap::new();
+    for (rank, entry) in order.iter().enumerate() {
+        ranks.entry(id(entry)).or_insert(rank);
+    }
     let mut last = 0;
     let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
     for item in items.drain(..) {
-        last = rank(&item).unwrap_or(last);
+        last = ranks.get(&id(&item)).copied().unwrap_or(last);
         ranked.push((last, item));
     }
     ranked.sort_by_key(|(rank, _)| *rank);

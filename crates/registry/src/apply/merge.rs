@@ -200,9 +200,11 @@ fn compare_lists(
         set.own = true;
         set
     };
+    let new: BTreeSet<&Element> = after.iter().map(|(element, _)| element).collect();
+    let old: BTreeMap<&Element, &Value> = before.iter().map(|(id, item)| (id, item)).collect();
     for (element, item) in &after {
-        match before.iter().find(|(other, _)| other == element) {
-            Some((_, old)) => {
+        match old.get(element) {
+            Some(old) => {
                 let below = compare(old, item, place.item());
                 out.changed.insert(element.clone(), below.changed);
                 out.removed.insert(element.clone(), below.removed);
@@ -210,9 +212,9 @@ fn compare_lists(
             None => out.changed.insert(element.clone(), item_fields(item)),
         }
     }
-    for (element, item) in before {
-        if !after.iter().any(|(other, _)| *other == element) {
-            out.removed.insert(element, item_fields(&item));
+    for (element, item) in &before {
+        if !new.contains(element) {
+            out.removed.insert(element.clone(), item_fields(item));
         }
     }
     true
