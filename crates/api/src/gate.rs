@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use crate::auth::{Attributes, Auth, User};
 use crate::connections::Peer;
 use crate::error::status;
 use crate::etcd;
@@ -113,6 +114,14 @@ impl Shape {
         rest::Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized").into_response()
     }
 
+    /// The caller is known and may not do this.
+    fn forbidden(&self, text: &str) -> Response<Body> {
+        if self.grpc {
+            return status(Code::PermissionDenied, "Forbidden", text).into_http();
+        }
+        rest::Failure::forbidden(text).into_response()
+    }
+
     fn overloaded(&self, path: &str) -> Response<Body> {
         let text = "too many requests are in flight; try again in a moment";
         match (self.grpc, etcd::is_etcd(path)) {
@@ -132,13 +141,16 @@ impl Shape {
 }
 
 #[derive(Clone)]
-pub(crate) struct GateLayer(pub(crate) Arc<Metrics>);
+pub(crate) struct GateLayer {
+    pub metrics: Arc<Metrics>,
+    pub auth: Arc<Auth>,
+}
 
 impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gate { inner, metrics: Arc::clone(&self.0) }
+        Gate { inner, metrics: Arc::clone(&self.metrics), auth: Arc::clone(&self.auth) }
     }
 }
 
@@ -146,6 +158,7 @@ impl<S> Layer<S> for GateLayer {
 pub(crate) struct Gate<S> {
     inner: S,
     metrics: Arc<Metrics>,
+    auth: Arc<Auth>,
 }
 
 impl<S> Service<Request<Body>> for Gate<S>
@@ -162,14 +175,19 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let shape = Shape::of(&request);
         let metrics = Arc::clone(&self.metrics);
         metrics.requests.fetch_add(1, Ordering::Relaxed);
-        if !shape.public && !is_known(&request) {
-            metrics.failed.fetch_add(1, Ordering::Relaxed);
-            let refused = shape.unknown_caller();
-            return Box::pin(async move { Ok(refused) });
+        let caller = match admit(&self.auth, &shape, &request) {
+            Ok(caller) => caller,
+            Err(refused) => {
+                metrics.failed.fetch_add(1, Ordering::Relaxed);
+                return Box::pin(async move { Ok(*refused) });
+            }
+        };
+        if let Some(user) = &caller {
+            request.extensions_mut().insert(Arc::clone(user));
         }
         let Some(ticket) = Ticket::take(&metrics, shape.stream) else {
             metrics.shed.fetch_add(1, Ordering::Relaxed);
@@ -187,6 +205,7 @@ where
             }
             let code = response.status().as_u16();
             tracing::debug!(%method, %path, code, failed, elapsed = ?start.elapsed(), "request");
+            audit(caller.as_deref(), &method, &path, &shape, &response);
             let response = reword(response, &path);
             // A stream is open until its body is dropped, not until its headers are sent.
             Ok(if shape.stream && !failed { hold(response, ticket) } else { response })
@@ -194,10 +213,52 @@ where
     }
 }
 
-/// Has the caller shown a certificate of the cluster, or may everybody come in?
-fn is_known(request: &Request<Body>) -> bool {
+/// Who the caller is; `None` for those who show nothing and ask for what everybody may see. gRPC's
+/// methods and plain paths are judged here, resources where they are known.
+fn admit(
+    auth: &Auth,
+    shape: &Shape,
+    request: &Request<Body>,
+) -> Result<Option<Arc<User>>, Box<Response<Body>>> {
     let peer = request.extensions().get::<Arc<Peer>>();
-    peer.is_some_and(|peer| !peer.secure || peer.certificate.is_some())
+    let known = peer.and_then(|peer| auth.authenticate(peer, request.headers()));
+    let Some(user) = known else {
+        return if shape.public { Ok(None) } else { Err(Box::new(shape.unknown_caller())) };
+    };
+    let refused = |text: String| Box::new(shape.forbidden(&text));
+    let path = request.uri().path();
+    let user = auth.impersonate(user, request.headers()).map_err(refused)?;
+    // Whatever the body is said to be: what counts is which service will answer.
+    auth.require_call(&user, path).map_err(refused)?;
+    if !shape.grpc && !shape.public && !path.starts_with("/api") {
+        let verb = request.method().as_str().to_ascii_lowercase();
+        auth.require(&user, &Attributes::path(&verb, path)).map_err(refused)?;
+    }
+    Ok(Some(Arc::new(user)))
+}
+
+/// Calls of gRPC that change something and are no streams.
+const CHANGES: &[&str] = &["/Create", "/Update", "/Patch", "/Delete", "/TransferLeader"];
+
+/// One line for each request that changes something: who, what, and what came of it.
+fn audit(
+    user: Option<&User>,
+    method: &Method,
+    path: &str,
+    shape: &Shape,
+    response: &Response<Body>,
+) {
+    let changes = match shape.grpc {
+        true => CHANGES.iter().any(|change| path.ends_with(change)) && !etcd::is_etcd(path),
+        false => !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
+    };
+    if !changes {
+        return;
+    }
+    let user = user.map(|user| user.name.as_str()).unwrap_or_default();
+    let code = response.status().as_u16();
+    let failed = shape.failed(response);
+    tracing::info!(target: "quorate::audit", user, %method, path, code, failed, "audit");
 }
 
 /// gRPC reports a message over the limit as OUT_OF_RANGE, which is our "revision is gone".

@@ -1,5 +1,6 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
+mod auth;
 mod authority;
 mod cluster;
 mod connections;

@@ -1,24 +1,28 @@
 //! `quorate.v1.Objects`: decode, call, encode.
 
+use std::sync::Arc;
+
 use futures::stream::BoxStream;
-use quorate_objects::kinds;
+use quorate_objects::{Kind, kinds};
 use quorate_proto::v1;
 use quorate_proto::v1::objects_server::Objects;
 use quorate_registry::{
-    DeleteOptions, EventKind, ListOptions, ObjectEvent, ObjectWatcher, PatchKind, Propagation,
-    Registry, Subresource, WatchOptions, WriteOptions,
+    Admission, DeleteOptions, EventKind, ListOptions, ObjectEvent, ObjectWatcher, PatchKind,
+    Propagation, Registry, Subresource, WatchOptions, WriteOptions,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
+use crate::auth::{Attributes, Auth, User};
 use crate::convert::{
     consistency, field_validation, fields, json, kind, labels, object, some, some_revision,
 };
-use crate::error::{bad_request, registry_status, unavailable};
+use crate::error::{bad_request, registry_status, status, unavailable};
 use crate::limits::{Effect, within};
 
 pub(crate) struct ObjectsService {
     pub registry: Registry,
+    pub auth: Arc<Auth>,
     /// Ends watches when the master shuts down.
     pub cancel: CancellationToken,
 }
@@ -26,8 +30,10 @@ pub(crate) struct ObjectsService {
 #[tonic::async_trait]
 impl Objects for ObjectsService {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Object>, Status> {
+        let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let kind = kind(r.kind.as_ref())?;
+        self.require(caller.as_deref(), kind, ["get", &r.namespace, &r.name, ""])?;
         let read = self.registry.get(kind, &r.namespace, &r.name, consistency(r.stale));
         let found = within(&metadata, Effect::Read, async { read.await.map_err(registry_status) });
         Ok(Response::new(object(&*found.await?)))
@@ -37,8 +43,10 @@ impl Objects for ObjectsService {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
+        let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let kind = kind(r.kind.as_ref())?;
+        self.require(caller.as_deref(), kind, ["list", &r.namespace, "", ""])?;
         let options = ListOptions {
             labels: labels(&r.label_selector)?,
             fields: fields(&r.field_selector)?,
@@ -62,9 +70,12 @@ impl Objects for ObjectsService {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller(&request);
         let r = request.into_inner();
+        let kind = kind(r.kind.as_ref())?;
+        self.require(caller.as_deref(), kind, ["watch", &r.namespace, "", ""])?;
         let options = WatchOptions {
-            kind: Some(kind(r.kind.as_ref())?),
+            kind: Some(kind),
             namespace: some(r.namespace),
             labels: labels(&r.label_selector)?,
             fields: fields(&r.field_selector)?,
@@ -78,9 +89,14 @@ impl Objects for ObjectsService {
         &self,
         request: Request<v1::CreateRequest>,
     ) -> Result<Response<v1::Object>, Status> {
+        let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let value = json(&r.json, "the object")?;
-        let options = write_options(r.dry_run, r.field_validation(), 0);
+        self.require_write(caller.as_deref(), "create", &value, "")?;
+        let options = WriteOptions {
+            admission: self.admission(caller.as_ref()),
+            ..write_options(r.dry_run, r.field_validation(), 0)
+        };
         let write = async { self.registry.create(value, &options).await.map_err(registry_status) };
         let created = within(&metadata, Effect::Write, write).await?;
         Ok(Response::new(object(&created)))
@@ -90,9 +106,14 @@ impl Objects for ObjectsService {
         &self,
         request: Request<v1::UpdateRequest>,
     ) -> Result<Response<v1::Object>, Status> {
+        let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let value = json(&r.json, "the object")?;
-        let options = write_options(r.dry_run, r.field_validation(), 0);
+        self.require_write(caller.as_deref(), "update", &value, &r.subresource)?;
+        let options = WriteOptions {
+            admission: self.admission(caller.as_ref()),
+            ..write_options(r.dry_run, r.field_validation(), 0)
+        };
         let part = subresource(&r.subresource)?;
         let write = async {
             let updated = if part == Subresource::Status {
@@ -109,11 +130,17 @@ impl Objects for ObjectsService {
         &self,
         request: Request<v1::PatchRequest>,
     ) -> Result<Response<v1::Object>, Status> {
+        let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let kind = kind(r.kind.as_ref())?;
+        let target = ["patch", &r.namespace, &r.name, &r.subresource];
+        self.require(caller.as_deref(), kind, target)?;
         let how = patch_kind(r.r#type())?;
         let part = subresource(&r.subresource)?;
-        let options = write_options(r.dry_run, v1::FieldValidation::Strict, r.revision);
+        let options = WriteOptions {
+            admission: self.admission(caller.as_ref()),
+            ..write_options(r.dry_run, v1::FieldValidation::Strict, r.revision)
+        };
         let registry = &self.registry;
         let write = registry.patch(kind, &r.namespace, &r.name, how, &r.patch, part, &options);
         let write = async { write.await.map_err(registry_status) };
@@ -124,8 +151,11 @@ impl Objects for ObjectsService {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
+        let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let kind = kind(r.kind.as_ref())?;
+        let (verb, part) = if r.evict { ("create", "eviction") } else { ("delete", "") };
+        self.require(caller.as_deref(), kind, [verb, &r.namespace, &r.name, part])?;
         let options = DeleteOptions {
             uid: some(r.uid),
             revision: some_revision(r.revision),
@@ -149,6 +179,60 @@ impl Objects for ObjectsService {
         let object = Some(object(&deleted.object));
         Ok(Response::new(v1::DeleteResponse { object, gone: deleted.gone }))
     }
+}
+
+/// Who sends a request; the gate has found it out.
+pub(crate) fn caller<T>(request: &Request<T>) -> Option<Arc<User>> {
+    request.extensions().get::<Arc<User>>().cloned()
+}
+
+impl ObjectsService {
+    /// May the caller do this? `target`: verb, namespace, name, subresource.
+    fn require(&self, caller: Option<&User>, kind: &Kind, target: [&str; 4]) -> Result<(), Status> {
+        let [verb, namespace, name, subresource] = target.map(str::to_owned);
+        let wanted = Attributes {
+            verb,
+            group: kind.group.to_owned(),
+            resource: kind.plural.to_owned(),
+            subresource,
+            namespace: if kind.namespaced { namespace } else { String::new() },
+            name,
+            path: String::new(),
+        };
+        require(&self.auth, caller, &wanted)
+    }
+
+    fn require_write(
+        &self,
+        caller: Option<&User>,
+        verb: &str,
+        value: &serde_json::Value,
+        subresource: &str,
+    ) -> Result<(), Status> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let wanted =
+            v1::KindRef { api_version: text(&value["apiVersion"]), kind: text(&value["kind"]) };
+        let kind = kind(Some(&wanted))?;
+        let metadata = &value["metadata"];
+        let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+        let name = if verb == "create" { "" } else { name.as_str() };
+        self.require(caller, kind, [verb, &namespace, name, subresource])
+    }
+
+    fn admission(&self, caller: Option<&Arc<User>>) -> Option<Admission> {
+        caller.and_then(|caller| self.auth.admission(caller))
+    }
+}
+
+/// May the caller do this? Without a caller nothing is allowed.
+pub(crate) fn require(
+    auth: &Auth,
+    caller: Option<&User>,
+    wanted: &Attributes,
+) -> Result<(), Status> {
+    let caller =
+        caller.ok_or_else(|| status(Code::Unauthenticated, "Unauthorized", "Unauthorized"))?;
+    auth.require(caller, wanted).map_err(|text| status(Code::PermissionDenied, "Forbidden", text))
 }
 
 fn write_options(dry_run: bool, validation: v1::FieldValidation, revision: u64) -> WriteOptions {

@@ -22,6 +22,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Layer as _;
 
+use crate::auth::Auth;
 use crate::cluster::ClusterService;
 use crate::connections;
 use crate::etcd::{self, Etcd, EtcdOptions};
@@ -133,14 +134,15 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(self.options.listen.try_clone()?)?;
         let tls = self.options.tls.as_ref().map(connections::acceptor).transpose()?;
         let reporter = HealthReporter::new();
-        let nodes = self.nodes(&cancel);
-        let rest = Arc::new(self.rest(&nodes, &cancel));
-        let routes = self.routes(nodes, &reporter, &cancel).await?.into_axum_router();
+        let auth = Arc::new(Auth::new(self.registry.clone()));
+        let nodes = self.nodes(&auth, &cancel);
+        let rest = Arc::new(self.rest(&nodes, &auth, &cancel));
+        let routes = self.routes(nodes, &reporter, &auth, &cancel).await?.into_axum_router();
         let routes = prometheus::route(routes, Arc::clone(&self.store), self.metrics());
         let routes =
             routes.fallback(move |request: Request<Body>| Arc::clone(&rest).serve(request));
         let health = report_health(&reporter, &self.registry, &cancel);
-        let service = GateLayer(Arc::clone(&self.metrics)).layer(routes);
+        let service = GateLayer { metrics: Arc::clone(&self.metrics), auth }.layer(routes);
         tracing::info!(%address, tls = tls.is_some(), "API is served");
         let serve = connections::serve(listener, tls, service, cancel.clone());
         tokio::select! {
@@ -149,9 +151,10 @@ impl Server {
         }
     }
 
-    fn nodes(&self, cancel: &CancellationToken) -> NodesService {
+    fn nodes(&self, auth: &Arc<Auth>, cancel: &CancellationToken) -> NodesService {
         NodesService::new(
             self.registry.clone(),
+            Arc::clone(auth),
             Arc::clone(&self.store),
             self.options.cluster_id.clone(),
             self.options.heartbeat_interval,
@@ -159,8 +162,9 @@ impl Server {
         )
     }
 
-    fn rest(&self, nodes: &NodesService, cancel: &CancellationToken) -> Rest {
+    fn rest(&self, nodes: &NodesService, auth: &Arc<Auth>, cancel: &CancellationToken) -> Rest {
         Rest {
+            auth: Arc::clone(auth),
             registry: self.registry.clone(),
             store: Arc::clone(&self.store),
             version: self.options.version.clone(),
@@ -174,6 +178,7 @@ impl Server {
         &self,
         nodes: NodesService,
         reporter: &HealthReporter,
+        auth: &Arc<Auth>,
         cancel: &CancellationToken,
     ) -> Result<Routes, ApiError> {
         let health = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
@@ -182,7 +187,11 @@ impl Server {
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let objects = ObjectsService { registry: self.registry.clone(), cancel: cancel.clone() };
+        let objects = ObjectsService {
+            registry: self.registry.clone(),
+            auth: Arc::clone(auth),
+            cancel: cancel.clone(),
+        };
         let cluster = ClusterService {
             registry: self.registry.clone(),
             store: Arc::clone(&self.store),
@@ -202,13 +211,13 @@ impl Server {
             .add_service(tonic_health::pb::health_server::HealthServer::new(health))
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        self.etcd(cancel).await?.register(&mut routes);
+        self.etcd(auth, cancel).await?.register(&mut routes);
         Ok(routes.routes())
     }
 
-    async fn etcd(&self, cancel: &CancellationToken) -> Result<Etcd, ApiError> {
+    async fn etcd(&self, auth: &Arc<Auth>, cancel: &CancellationToken) -> Result<Etcd, ApiError> {
         let options = EtcdOptions {
-            insecure: self.options.tls.is_none(),
+            auth: self.options.tls.is_some().then(|| Arc::clone(auth)),
             all_admins: self.options.etcd_admin,
             ..EtcdOptions::new(&self.options.cluster_id, &self.options.version)
         };

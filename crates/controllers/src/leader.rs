@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::api_access::{ApiService, RootCa};
 use crate::autoscaler::Autoscalers;
 use crate::context::Context;
 use crate::controller::{self, Controller};
@@ -167,7 +168,8 @@ async fn prepare(registry: &Registry, term: Term, cancel: &CancellationToken) ->
             let everything = ListOptions { limit: 1, ..ListOptions::default() };
             let kind = &quorate_objects::kinds::NAMESPACE;
             registry.list(kind, None, &everything, Consistency::Linearizable).await?;
-            registry.ensure_system_objects(Some(term)).await
+            registry.ensure_system_objects(Some(term)).await?;
+            registry.ensure_system_roles(Some(term)).await
         };
         let result: Result<(), RegistryError> = tokio::select! {
             () = cancel.cancelled() => return false,
@@ -211,6 +213,10 @@ pub(crate) fn controllers(
     add("persistentvolume-controller", &|c| Arc::new(Claims::new(c)));
     add("persistentvolume-controller", &|c| Arc::new(Volumes::new(c)));
     add("ephemeral-volume-controller", &|c| Arc::new(EphemeralClaims::new(c)));
+    if let Some(access) = &options.api {
+        add("root-ca-publisher", &|c| Arc::new(RootCa::new(c, access)));
+        add("api-service-controller", &|c| Arc::new(ApiService::new(c, access.clone())));
+    }
     if options.rebalance.max_moves > 0 {
         add("rebalance", &|c| Arc::new(Rebalance::new(c, options.rebalance)));
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
+mod api_access;
 mod autoscaler;
 mod context;
 mod controller;
@@ -32,6 +33,7 @@ mod storage;
 mod template;
 mod workload;
 
+pub use api_access::ApiAccess;
 pub use endpoints::SERVICE_NAME;
 pub use error::LeaderError;
 pub use leader::{Leader, lead};

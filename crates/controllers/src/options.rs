@@ -5,6 +5,7 @@ use std::time::Duration;
 use quorate_objects::net::Ipv4Net;
 use quorate_scheduler::SchedulerOptions;
 
+use crate::api_access::ApiAccess;
 use crate::rebalance::RebalanceOptions;
 
 /// Settings of leader work; the same on all masters.
@@ -31,6 +32,8 @@ pub struct LeaderOptions {
     pub autoscale_interval: Duration,
     /// Whether and how pods are moved to even out the nodes.
     pub rebalance: RebalanceOptions,
+    /// How programs in pods reach the masters; `None`: they are not told.
+    pub api: Option<ApiAccess>,
     /// The scheduler's settings.
     pub scheduler: SchedulerOptions,
 }
@@ -48,6 +51,7 @@ impl Default for LeaderOptions {
             job_back_off: Duration::from_secs(10),
             autoscale_interval: Duration::from_secs(15),
             rebalance: RebalanceOptions::default(),
+            api: None,
             scheduler: SchedulerOptions::default(),
         }
     }

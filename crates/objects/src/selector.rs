@@ -307,6 +307,13 @@ impl FieldSelector {
         self.requirements.iter().map(|(path, _, _)| path.as_str())
     }
 
+    /// The value that this field must have, when it must have one.
+    #[must_use]
+    pub fn required(&self, path: &str) -> Option<&str> {
+        let mut all = self.requirements.iter();
+        all.find(|(own, _, equal)| own == path && *equal).map(|(_, value, _)| value.as_str())
+    }
+
     /// Does an object with these fields satisfy it? A field that is not set is empty.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|(path, value, equal)| {

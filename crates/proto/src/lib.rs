@@ -5,7 +5,7 @@
 pub mod kubernetes;
 mod tls;
 
-pub use tls::Tls;
+pub use tls::{MASTERS, Subject, Tls};
 
 /// The public API, `quorate.v1`.
 pub mod v1 {

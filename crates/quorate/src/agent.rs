@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -58,7 +58,8 @@ pub struct AgentArgs {
     /// Address, on loopback usually, that passes connections to a master that lives, for kubectl
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<SocketAddr>,
-    /// Folder with ca.crt, node.crt and node.key
+    /// Folder with ca.crt, and node-NAME.crt and node-NAME.key (or node.crt and node.key). The
+    /// certificate's common name is system:node:NAME, its organisation system:nodes
     #[arg(long, required_unless_present = "insecure", conflicts_with = "insecure")]
     tls_dir: Option<PathBuf>,
     /// Speak plain HTTP to masters on loopback addresses
@@ -85,13 +86,20 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// The certificate of this very node; where only one node is set up it may be called `node`.
+fn load_tls(folder: &Path, name: &str) -> std::io::Result<Tls> {
+    let own = format!("node-{name}");
+    let file = if folder.join(format!("{own}.crt")).exists() { own.as_str() } else { "node" };
+    Tls::load(folder, file)
+}
+
 /// Runs until a signal.
 ///
 /// # Errors
 /// What keeps the agent from starting or going on, in words for an operator.
 pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let cancel = shutdown::on_signal()?;
-    let tls = args.tls_dir.as_deref().map(|folder| Tls::load(folder, "node")).transpose()?;
+    let tls = args.tls_dir.as_deref().map(|folder| load_tls(folder, &args.name)).transpose()?;
     if let Some(listen) = args.endpoint {
         let serve = endpoint::prepare(listen, "--endpoint", args.masters.clone(), tls.clone())?;
         // Task "endpoint": it ends with the process, and has nothing that can fail.

@@ -2,12 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use quorate_api::{ApiOptions, Server};
-use quorate_controllers::{LeaderOptions, RebalanceOptions, lead};
+use quorate_controllers::{ApiAccess, LeaderOptions, RebalanceOptions, lead};
 use quorate_objects::net::Ipv4Net;
 use quorate_proto::Tls;
 use quorate_raftstore::{AutoCompaction, InitialMember, Options, RaftStore};
@@ -120,6 +121,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let shared: SharedStore = store.clone();
     let registry = Registry::start(shared.clone(), registry_options(&args), parts.clone());
     let explainer = Explainer::default();
+    let access = api_access(tls.as_ref(), shared.clone());
     let server = Server::new(
         registry.clone(),
         shared.clone(),
@@ -130,7 +132,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     // Task "api" and task "lead": the end of either ends the process.
     let cancel = parts.clone();
     let mut api: Part = tokio::spawn(async move { Ok(server.run(cancel).await?) });
-    let (leadership, options) = (shared.leadership(), leader_options(&args, explainer));
+    let (leadership, options) = (shared.leadership(), leader_options(&args, explainer, access));
     let cancel = parts.clone();
     let mut lead: Part =
         tokio::spawn(async move { Ok(lead(leadership, registry, options, cancel).await?) });
@@ -199,11 +201,22 @@ fn registry_options(args: &MasterArgs) -> RegistryOptions {
     }
 }
 
-fn leader_options(args: &MasterArgs, explainer: Explainer) -> LeaderOptions {
+/// What programs in pods are told about the masters.
+fn api_access(tls: Option<&Tls>, store: SharedStore) -> ApiAccess {
+    let urls = move || {
+        let members = store.status().members.into_iter();
+        members.map(|status| status.member.client_url).collect()
+    };
+    let authority = tls.map(|tls| tls.ca.clone()).unwrap_or_default();
+    ApiAccess { authority, urls: Arc::new(urls) }
+}
+
+fn leader_options(args: &MasterArgs, explainer: Explainer, access: ApiAccess) -> LeaderOptions {
     let scheduler = SchedulerOptions { explainer, ..SchedulerOptions::default() };
     let max_moves = args.rebalance_max_moves;
     let rebalance = RebalanceOptions { max_moves, ..RebalanceOptions::default() };
-    LeaderOptions { pod_cidr: args.pod_cidr, scheduler, rebalance, ..LeaderOptions::default() }
+    let api = Some(access);
+    LeaderOptions { pod_cidr: args.pod_cidr, scheduler, rebalance, api, ..LeaderOptions::default() }
 }
 
 fn api_options(

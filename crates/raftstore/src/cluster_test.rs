@@ -474,36 +474,48 @@ async fn wrong_starts_say_what_is_wrong() {
     std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
 }
 
-fn certificates() -> quorate_proto::Tls {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+/// Certificates of one authority, for each of these organisations.
+fn certificates<const N: usize>(organisations: [&str; N]) -> [quorate_proto::Tls; N] {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
     let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let cert = params.signed_by(&key, &issuer).unwrap().pem();
-    quorate_proto::Tls { ca: ca_pem, cert, key: key.serialize_pem() }
+    organisations.map(|organisation| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "somebody");
+        params.distinguished_name.push(DnType::OrganizationName, organisation);
+        let cert = params.signed_by(&key, &issuer).unwrap().pem();
+        quorate_proto::Tls { ca: ca_pem.clone(), cert, key: key.serialize_pem() }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn masters_speak_tls_and_refuse_strangers() {
-    let tls = certificates();
+    let [tls, node] = certificates(["system:masters", "system:nodes"]);
+    let [foreign] = certificates(["system:masters"]);
     let mut cluster =
         Cluster::start_with("https", move |options| options.tls = Some(tls.clone())).await;
     let (leader, _) = cluster.leader().await;
     let follower = cluster.follower().await;
     cluster.put(follower, "k", "v").await.unwrap();
     cluster.equal_hashes().await;
-    // A certificate of another authority opens nothing.
-    let peers = crate::peer::Peers::new("test", Some(certificates())).unwrap();
     let info = crate::types::MemberInfo {
         peer_url: cluster.members[leader].peer_url.clone(),
         ..Default::default()
     };
-    let mut client = peers.get(1, &info).unwrap().urgent();
-    assert!(client.state(quorate_proto::peer::StateRequest {}).await.is_err());
+    let state = async |tls| {
+        let peers = crate::peer::Peers::new("test", Some(tls)).unwrap();
+        let mut client = peers.get(1, &info).unwrap().urgent();
+        client.state(quorate_proto::peer::StateRequest {}).await
+    };
+    // A certificate of another authority opens nothing, and nor does one of a node.
+    state(foreign).await.unwrap_err();
+    let refused = state(node).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+    assert!(refused.message().contains("is no master"), "{refused}");
     // And a dead leader is noticed as without TLS.
     cluster.kill(leader);
     until("a write", async || cluster.put(follower, "k", "w").await.ok()).await;

@@ -20,6 +20,7 @@ pub mod quota;
 mod registry;
 mod strategic;
 mod system;
+mod system_roles;
 mod watcher;
 mod write;
 

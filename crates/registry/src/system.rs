@@ -2,7 +2,7 @@
 
 use quorate_objects::storage;
 use quorate_store::Term;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::RegistryError;
 use crate::options::WriteOptions;
@@ -38,4 +38,45 @@ impl Registry {
         }
         Ok(())
     }
+
+    /// Creates the roles and bindings that every cluster has when they are missing, and puts
+    /// right those that differ and do not say that they shall stay
+    /// (`rbac.authorization.kubernetes.io/autoupdate: "false"`). Writes nothing when all are as
+    /// they should be.
+    ///
+    /// # Errors
+    /// Those of [`Registry::create`] and [`Registry::update`].
+    pub async fn ensure_system_roles(&self, fence: Option<Term>) -> Result<(), RegistryError> {
+        let options = WriteOptions { fence, ..WriteOptions::default() };
+        for wanted in crate::system_roles::all() {
+            let kind = crate::write::kind_of(&wanted)?;
+            let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+            let done = match self.cache().get(kind, "", name) {
+                None => self.create(wanted, &options).await,
+                Some(found) if differs(&found.value(), &wanted) => {
+                    self.update(wanted, &options).await
+                }
+                Some(_) => continue,
+            };
+            match done {
+                Ok(_) | Err(RegistryError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Is a default role or binding not what it should be, and may be put right? Subjects that users
+/// have added to a binding stay.
+fn differs(found: &Value, wanted: &Value) -> bool {
+    let keep = "rbac.authorization.kubernetes.io/autoupdate";
+    if found["metadata"]["annotations"][keep] == "false" {
+        return false;
+    }
+    let same = |field: &str| {
+        let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        found[field] == wanted[field] || (empty(&found[field]) && empty(&wanted[field]))
+    };
+    !same("rules") || !same("aggregationRule")
 }

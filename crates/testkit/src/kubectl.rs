@@ -70,6 +70,18 @@ impl Kubectl {
         Ok(kubectl)
     }
 
+    /// The same kubectl with another kubeconfig, given as text: another user, or another server.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn with_kubeconfig(&self, text: &str) -> Result<Self> {
+        let mut file = tempfile::Builder::new().prefix("kubeconfig-").tempfile_in(&self.home)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        // It goes with the cluster's folder.
+        let (_, kubeconfig) = file.keep()?;
+        Ok(Self { kubeconfig, ..self.clone() })
+    }
+
     /// The minor version: 37 of 1.37.
     #[must_use]
     pub fn minor(&self) -> u32 {

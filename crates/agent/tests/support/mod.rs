@@ -114,6 +114,13 @@ impl Nodes for Service {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn create_token(
+        &self,
+        _request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn attach(
         &self,
         _request: Request<Streaming<v1::AttachRequest>>,

@@ -2,10 +2,10 @@
 
 use quorate_store::KeyRange;
 
-use super::{Guard, Rights};
+use super::{Guard, Rights, Standing};
 
-fn guard(cluster_admin: bool) -> Guard {
-    Guard { cluster_admin, open: false, rights: Rights::All }
+fn guard(standing: Standing) -> Guard {
+    Guard { standing, rights: Rights::All }
 }
 
 fn range(key: &'static [u8], end: &'static [u8]) -> KeyRange {
@@ -14,8 +14,8 @@ fn range(key: &'static [u8], end: &'static [u8]) -> KeyRange {
 
 #[test]
 fn objects_are_written_by_admins_only() {
-    let (user, admin) = (guard(false), guard(true));
-    for key in [&b"/registry/pods/a"[..], b"/registry/"] {
+    let (user, admin) = (guard(Standing::Local), guard(Standing::Admin));
+    for key in [&b"/registry/pods/a"[..], b"/registry/", b"/registry-alloc/a"] {
         assert!(user.write(key).is_err());
         admin.write(key).unwrap();
         user.read(KeyRange::single(key)).unwrap();
@@ -36,7 +36,7 @@ fn objects_are_written_by_admins_only() {
     let beside = [
         range(b"a", b"\0"),
         range(b"/registry0", b"\0"),
-        range(b"\0", b"/registry/"),
+        range(b"\0", b"/registry-"),
         range(b"a", b"b"),
     ];
     for range in beside {
@@ -45,8 +45,27 @@ fn objects_are_written_by_admins_only() {
 }
 
 #[test]
+fn tenants_do_not_see_the_clusters_objects() {
+    let tenant = guard(Standing::Tenant);
+    for range in [
+        KeyRange::single(&b"/registry/secrets/default/a"[..]),
+        KeyRange::prefix("/registry/secrets/"),
+        KeyRange::prefix("/registry-alloc/"),
+        KeyRange::prefix("/"),
+        KeyRange::all(),
+    ] {
+        assert!(tenant.read(range.clone()).is_err(), "{range:?}");
+        assert!(tenant.delete(range.clone()).is_err(), "{range:?}");
+    }
+    tenant.read(KeyRange::prefix("own/")).unwrap();
+    tenant.write(b"own/a").unwrap();
+    assert!(tenant.write(b"/registry/pods/a").is_err());
+    assert!(tenant.manage().is_err() && tenant.operate().is_err() && tenant.admin().is_err());
+}
+
+#[test]
 fn reserved_keys_are_out_of_reach_of_everybody() {
-    let admin = guard(true);
+    let admin = guard(Standing::Admin);
     assert!(admin.write(b"\0").is_err());
     assert!(admin.write(b"\0quorate/auth/users/root").is_err());
     let reads = [

@@ -1,14 +1,19 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use quorate_proto::etcd::authpb::{Permission, UserAddOptions, permission::Type};
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::auth_server::Auth as _;
 use quorate_proto::etcd::etcdserverpb::kv_server::Kv as _;
 use quorate_proto::etcd::etcdserverpb::lease_server::Lease as _;
 use quorate_proto::etcd::etcdserverpb::maintenance_server::Maintenance as _;
+use quorate_registry::{Registry, RegistryOptions};
 use quorate_store::MemoryStore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
+use crate::auth::User as Caller;
 use crate::etcd::Etcd;
 use crate::etcd::testing::{etcd, on, put_of, said, soon};
 
@@ -202,10 +207,56 @@ async fn every_master_knows_and_a_new_one_too() {
     put(&third, &root, "x").await.unwrap();
 }
 
+/// A request over TLS of somebody in this group.
+fn from<T>(group: &str, token: &str, message: T) -> Request<T> {
+    let mut request = by(token, message);
+    let groups = vec![group.to_owned()];
+    request.extensions_mut().insert(Arc::new(Caller { groups, ..Caller::default() }));
+    request
+}
+
+/// Over TLS the cluster decides first, and then the users of the etcd API.
 #[tokio::test]
-async fn strangers_manage_nothing_over_tls() {
-    let etcd = on(MemoryStore::new(), |options| options.insecure = false).await;
-    let add = etcd.user_add(by("", user("root", "x"))).await;
-    refused(add, Code::PermissionDenied, "permission denied");
-    put(&etcd, "", "a").await.unwrap();
+async fn nodes_and_strangers_reach_nothing_over_tls() {
+    let store = MemoryStore::new();
+    let cancel = CancellationToken::new();
+    let registry = Registry::start(store.clone(), RegistryOptions::default(), cancel.clone());
+    let auth = Arc::new(crate::auth::Auth::new(registry));
+    let etcd = on(store, |options| options.auth = Some(auth)).await;
+    let object = || put_of("/registry/configmaps/default/a", "x");
+    let secrets = || pb::RangeRequest {
+        key: "/registry/secrets/".into(),
+        range_end: "/registry/secrets0".into(),
+        ..Default::default()
+    };
+    let no = Code::PermissionDenied;
+    for group in ["system:nodes", "system:authenticated"] {
+        refused(etcd.put(from(group, "", put_of("a", "b"))).await, no, "permission denied");
+        refused(etcd.range(from(group, "", secrets())).await, no, "permission denied");
+        let add = etcd.user_add(from(group, "", user("eve", "x"))).await;
+        refused(add, no, "permission denied");
+    }
+    refused(etcd.put(by("", put_of("a", "b"))).await, no, "permission denied");
+    let masters = "system:masters";
+    etcd.put(from(masters, "", put_of("a", "b"))).await.unwrap();
+    etcd.put(from(masters, "", object())).await.unwrap();
+    etcd.range(from(masters, "", secrets())).await.unwrap();
+    etcd.user_add(from(masters, "", user("root", "x"))).await.unwrap();
+    let grant = pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
+    etcd.user_grant_role(from(masters, "", grant)).await.unwrap();
+    etcd.auth_enable(from(masters, "", pb::AuthEnableRequest {})).await.unwrap();
+    // Now whoever knows a name of the etcd API uses it, but for what is the cluster's.
+    let root = log_in(&etcd, "root", "x").await.unwrap();
+    let of_node = "system:nodes";
+    refused(
+        etcd.put(from(of_node, "", put_of("a", "b"))).await,
+        Code::InvalidArgument,
+        "user name is empty",
+    );
+    etcd.put(from(of_node, &root, put_of("a", "b"))).await.unwrap();
+    refused(etcd.range(from(of_node, &root, secrets())).await, no, "permission denied");
+    refused(etcd.put(from(of_node, &root, object())).await, no, "permission denied");
+    let snapshot = etcd.snapshot(from(of_node, &root, pb::SnapshotRequest::default())).await;
+    refused(snapshot.map(drop), no, "permission denied");
+    cancel.cancel();
 }

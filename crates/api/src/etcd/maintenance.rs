@@ -69,7 +69,7 @@ impl Maintenance for Etcd {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.guard(&request)?.manage()?;
+        self.guard(&request)?.operate()?;
         // No deadline: it takes as long as the disk needs, and the client may hang up.
         self.store.defragment().await.map_err(store_status)?;
         Ok(Response::new(pb::DefragmentResponse { header: self.header_now() }))
@@ -79,7 +79,7 @@ impl Maintenance for Etcd {
         &self,
         request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        self.guard(&request)?.manage()?;
+        self.guard(&request)?.operate()?;
         let hash = self.store.hash_kv(0).await.map_err(store_status)?;
         Ok(Response::new(pb::HashResponse { header: self.header(hash.revision), hash: hash.hash }))
     }
@@ -88,7 +88,7 @@ impl Maintenance for Etcd {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.guard(&request)?.manage()?;
+        self.guard(&request)?.operate()?;
         let revision = unsigned(request.into_inner().revision);
         let hash = self.store.hash_kv(revision).await.map_err(store_status)?;
         Ok(Response::new(pb::HashKvResponse {
@@ -105,7 +105,7 @@ impl Maintenance for Etcd {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        self.guard(&request)?.manage()?;
+        self.guard(&request)?.operate()?;
         let snapshot = self.store.snapshot().await.map_err(store_status)?;
         let (out, receiver) = mpsc::channel(QUEUE);
         let etcd = self.clone();
@@ -128,7 +128,7 @@ impl Maintenance for Etcd {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        self.guard(&request)?.manage()?;
+        self.guard(&request)?.operate()?;
         let (metadata, _, r) = request.into_parts();
         let status = self.store.status();
         if status.role != Role::Leader {

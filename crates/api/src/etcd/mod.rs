@@ -39,6 +39,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
 
+use crate::auth::Auth;
 use crate::limits::{MAX_REQUEST_BYTES, deadline};
 
 /// Names of the services, for health checks.
@@ -68,15 +69,16 @@ use auth::{AuthCache, Hasher};
 pub(crate) use error::{too_large, too_many_requests};
 
 /// Settings of the etcd API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct EtcdOptions {
     /// Identity of the cluster; clients see a number made of it.
     pub cluster_id: String,
     /// Version of the binary.
     pub version: String,
-    /// Plain HTTP on loopback: whoever reaches it may manage the etcd API, as with etcd.
-    pub insecure: bool,
-    /// And every caller is a cluster admin, too; has no effect with TLS.
+    /// What callers are to the cluster. `None`: plain HTTP on loopback, whoever reaches it may
+    /// manage the etcd API, as with etcd.
+    pub auth: Option<Arc<Auth>>,
+    /// Without `auth`, every caller is a cluster admin, too.
     pub all_admins: bool,
     /// Interval of progress notifications.
     pub progress_notify: Duration,
@@ -87,7 +89,7 @@ impl EtcdOptions {
         Self {
             cluster_id: cluster_id.to_owned(),
             version: version.to_owned(),
-            insecure: false,
+            auth: None,
             all_admins: false,
             progress_notify: PROGRESS_NOTIFY,
         }

@@ -27,7 +27,6 @@ pub(crate) async fn etcd_with(change: impl FnOnce(&mut EtcdOptions)) -> Etcd {
 /// Another master's face of the same store.
 pub(crate) async fn on(store: Arc<MemoryStore>, change: impl FnOnce(&mut EtcdOptions)) -> Etcd {
     let mut options = EtcdOptions::new("test-cluster", "0.0.0");
-    options.insecure = true;
     change(&mut options);
     let mut etcd = Etcd::start(store, options, CancellationToken::new()).await.unwrap();
     // What makes guessing slow makes tests slow.

@@ -7,6 +7,7 @@ mod session;
 mod status;
 pub(crate) mod streams;
 mod table;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,10 @@ use tonic::{Request, Response, Status, Streaming};
 use feeds::Feeds;
 use table::Table;
 
+use crate::auth::{Attributes, Auth, User};
+use crate::limits::{Effect, within};
+use crate::objects::{caller, require};
+
 /// Thousands of nodes that come at once are written one after the other, nearly: each write
 /// then takes no longer than it may.
 const REGISTRATIONS: usize = 64;
@@ -35,6 +40,7 @@ const REGISTRATIONS: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub registry: Registry,
+    pub auth: Arc<Auth>,
     pub store: SharedStore,
     pub cluster_id: Arc<str>,
     pub heartbeat_interval: Duration,
@@ -45,6 +51,33 @@ pub(crate) struct Shared {
     pub cancel: CancellationToken,
 }
 
+impl Shared {
+    /// May the caller open such a stream with a pod?
+    fn require_pod(
+        &self,
+        caller: Option<&User>,
+        namespace: &str,
+        pod: &str,
+        kind: &Kind,
+    ) -> Result<(), Status> {
+        let (verb, subresource) = match kind {
+            Kind::Logs(_) => ("get", "log"),
+            Kind::Exec(_) => ("create", "exec"),
+            Kind::Attach(_) => ("create", "attach"),
+            Kind::PortForward(_) => ("create", "portforward"),
+        };
+        let wanted = Attributes {
+            verb: verb.into(),
+            resource: "pods".into(),
+            subresource: subresource.into(),
+            namespace: namespace.into(),
+            name: pod.into(),
+            ..Attributes::default()
+        };
+        require(&self.auth, caller, &wanted)
+    }
+}
+
 pub(crate) struct NodesService {
     /// Also for others who open streams with pods.
     pub(crate) shared: Shared,
@@ -53,6 +86,7 @@ pub(crate) struct NodesService {
 impl NodesService {
     pub(crate) fn new(
         registry: Registry,
+        auth: Arc<Auth>,
         store: SharedStore,
         cluster_id: String,
         heartbeat_interval: Duration,
@@ -63,6 +97,7 @@ impl NodesService {
         let registrations = Arc::new(Semaphore::new(REGISTRATIONS));
         let shared = Shared {
             registry,
+            auth,
             store,
             cluster_id,
             heartbeat_interval,
@@ -88,7 +123,8 @@ impl Nodes for NodesService {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        session::open(self.shared.clone(), request.into_inner()).await.map(Response::new)
+        let caller = caller(&request);
+        session::open(self.shared.clone(), caller, request.into_inner()).await.map(Response::new)
     }
 
     type StreamStream = BoxStream<'static, Result<v1::Input, Status>>;
@@ -97,7 +133,8 @@ impl Nodes for NodesService {
         &self,
         request: Request<Streaming<v1::AgentFrame>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        streams::join(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = caller(&request);
+        streams::join(&self.shared, caller, request.into_inner()).await.map(Response::new)
     }
 
     type LogsStream = BoxStream<'static, Result<v1::LogChunk, Status>>;
@@ -106,9 +143,11 @@ impl Nodes for NodesService {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
+        let caller = caller(&request);
         let v1::LogsRequest { namespace, pod, options } = request.into_inner();
         let all = || v1::LogOptions { tail_lines: -1, ..Default::default() };
         let kind = Kind::Logs(options.unwrap_or_else(all));
+        self.shared.require_pod(caller.as_deref(), &namespace, &pod, &kind)?;
         let stream = streams::open(&self.shared, &namespace, &pod, kind).await?;
         let chunks = futures::stream::unfold(stream, |mut stream| async move {
             let chunk = stream.output.next().await?.map(|data| match data {
@@ -126,7 +165,8 @@ impl Nodes for NodesService {
         &self,
         request: Request<Streaming<v1::ExecRequest>>,
     ) -> Result<Response<Self::ExecStream>, Status> {
-        streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = caller(&request);
+        streams::serve(&self.shared, caller, request.into_inner()).await.map(Response::new)
     }
 
     type AttachStream = BoxStream<'static, Result<v1::Output, Status>>;
@@ -135,13 +175,21 @@ impl Nodes for NodesService {
         &self,
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = caller(&request);
+        streams::serve(&self.shared, caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_usage(
         &self,
-        _request: Request<v1::GetUsageRequest>,
+        request: Request<v1::GetUsageRequest>,
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let wanted = Attributes {
+            verb: "list".into(),
+            group: "metrics.k8s.io".into(),
+            resource: "pods".into(),
+            ..Attributes::default()
+        };
+        require(&self.shared.auth, caller(&request).as_deref(), &wanted)?;
         let all = self.shared.registry.metrics().all();
         let node = |(name, usage): (String, Arc<NodeUsage>)| v1::NodeUsage {
             name,
@@ -151,12 +199,23 @@ impl Nodes for NodesService {
         Ok(Response::new(v1::GetUsageResponse { nodes }))
     }
 
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let caller = caller(&request);
+        let (metadata, _, r) = request.into_parts();
+        let work = tokens::create(&self.shared, caller.as_deref(), r);
+        within(&metadata, Effect::Read, work).await.map(Response::new)
+    }
+
     type PortForwardStream = BoxStream<'static, Result<v1::Output, Status>>;
 
     async fn port_forward(
         &self,
         request: Request<Streaming<v1::PortForwardRequest>>,
     ) -> Result<Response<Self::PortForwardStream>, Status> {
-        streams::serve(&self.shared, request.into_inner()).await.map(Response::new)
+        let caller = caller(&request);
+        streams::serve(&self.shared, caller, request.into_inner()).await.map(Response::new)
     }
 }

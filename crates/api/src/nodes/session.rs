@@ -17,6 +17,7 @@ use super::assignments;
 use super::registration::Registration;
 use super::status::{StatusWriter, refuse};
 use super::table::Session;
+use crate::auth::{MASTERS, NODE_PREFIX, NODES, User};
 use crate::convert;
 use crate::error::{bad_request, status, unavailable};
 
@@ -30,6 +31,7 @@ const STATUS_BATCHES: usize = 4;
 /// Registers the agent and starts its session.
 pub(crate) async fn open(
     shared: Shared,
+    caller: Option<Arc<User>>,
     mut inbound: Streaming<v1::AgentMessage>,
 ) -> Result<BoxStream<'static, Result<v1::MasterMessage, Status>>, Status> {
     let first = tokio::time::timeout(REGISTER_TIMEOUT, inbound.message())
@@ -39,6 +41,7 @@ pub(crate) async fn open(
         return Err(bad_request("a session begins with Register"));
     };
     check(&shared, &register)?;
+    check_node(caller.as_deref(), &register.node_name)?;
     let registration = Registration::decode(&register)?;
     let (session, outgoing) = shared.table.enter(&register, shared.cancel.child_token())?;
     shared.table.heard(&session, false, &shared.registry.heartbeats());
@@ -66,6 +69,21 @@ fn check(shared: &Shared, register: &v1::Register) -> Result<(), Status> {
         return Err(bad_request("Register has no node_name"));
     }
     Ok(())
+}
+
+/// An agent speaks for its own node only; admins may for any.
+pub(super) fn check_node(caller: Option<&User>, node: &str) -> Result<(), Status> {
+    let user =
+        caller.ok_or_else(|| status(Code::Unauthenticated, "Unauthorized", "Unauthorized"))?;
+    if user.is_in(MASTERS) || user.node() == Some(node) {
+        return Ok(());
+    }
+    let text = format!(
+        "User {:?} may not be the agent of node {node:?}: its certificate must have the common \
+         name {NODE_PREFIX}{node} and the organisation {NODES}",
+        user.name
+    );
+    Err(status(Code::PermissionDenied, "Forbidden", text))
 }
 
 /// Takes the session out of the table when the agent's stream is dropped.

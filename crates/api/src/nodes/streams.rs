@@ -24,6 +24,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::Shared;
 use super::table::Session;
+use crate::auth::User;
 use crate::error::{bad_request, registry_status, status, unavailable};
 
 /// Agents come back to a new master within this time.
@@ -142,6 +143,7 @@ async fn ask_agent(session: &Arc<Session>, ask: v1::StreamRequest) -> Result<Pod
 /// An agent opens its end of a stream.
 pub(crate) async fn join(
     shared: &Shared,
+    caller: Option<Arc<User>>,
     mut frames: Streaming<v1::AgentFrame>,
 ) -> Result<BoxStream<'static, Result<v1::Input, Status>>, Status> {
     let first = tokio::time::timeout(FIRST_MESSAGE, frames.message())
@@ -150,6 +152,7 @@ pub(crate) async fn join(
     let Some(Frame::Open(open)) = first.and_then(|frame| frame.frame) else {
         return Err(bad_request("a stream begins with StreamOpen"));
     };
+    super::session::check_node(caller.as_deref(), &open.node_name)?;
     let gone = || status(Code::NotFound, "NotFound", "nobody waits for this stream");
     let session = shared.table.now(&open.node_name).ok_or_else(gone)?;
     let waiting = session.take_stream(open.id).ok_or_else(gone)?;
@@ -208,6 +211,7 @@ impl Request for v1::PortForwardRequest {
 /// Serves a gRPC caller: its first message says what, the others go to the container.
 pub(crate) async fn serve<R: Request>(
     shared: &Shared,
+    caller: Option<Arc<User>>,
     mut requests: Streaming<R>,
 ) -> Result<BoxStream<'static, Result<v1::Output, Status>>, Status> {
     let first = tokio::time::timeout(FIRST_MESSAGE, requests.message())
@@ -216,6 +220,7 @@ pub(crate) async fn serve<R: Request>(
     let Some(Part::Start(namespace, pod, kind)) = first.and_then(Request::part) else {
         return Err(bad_request("the first message must be a start with its options"));
     };
+    shared.require_pod(caller.as_deref(), &namespace, &pod, &kind)?;
     let PodStream { input, output } = open(shared, &namespace, &pod, kind).await?;
     // Task "stream input": ends with the caller's messages, or with the answer below.
     let pump = AbortOnDropHandle::new(tokio::spawn(pump(requests, input)));

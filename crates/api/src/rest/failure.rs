@@ -74,7 +74,7 @@ impl Failure {
     }
 
     /// `Status.details` names the object.
-    fn about(mut self, resource: &str, name: &str) -> Self {
+    pub fn about(mut self, resource: &str, name: &str) -> Self {
         let (kind, group) = resource.split_once('.').unwrap_or((resource, ""));
         for (field, value) in [("name", name), ("group", group), ("kind", kind)] {
             if !value.is_empty() {

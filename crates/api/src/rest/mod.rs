@@ -17,6 +17,7 @@ mod pods;
 mod query;
 mod read;
 mod render;
+mod review;
 mod scale;
 mod streams;
 mod versions;
@@ -50,6 +51,7 @@ use versions::Version;
 pub(crate) use failure::Failure;
 pub(crate) use path::{is_public, is_stream};
 
+use crate::auth::{Attributes, Auth, Review, User};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::nodes;
 
@@ -59,6 +61,7 @@ const KUBERNETES: (&str, &str) = ("1", "37");
 /// What all requests share.
 pub(crate) struct Rest {
     pub registry: Registry,
+    pub auth: Arc<Auth>,
     pub store: SharedStore,
     /// Version of the binary.
     pub version: String,
@@ -79,6 +82,7 @@ struct Call {
     version: Option<&'static Version>,
     query: Query,
     headers: HeaderMap,
+    user: Arc<User>,
 }
 
 impl Rest {
@@ -99,7 +103,10 @@ impl Rest {
     async fn route(self: Arc<Self>, request: Request<Body>) -> Result<Response> {
         let (parts, body) = request.into_parts();
         let query = Query::of(&parts.uri);
-        let Some(target) = Target::parse(&parts.method, &parts.uri, &query)? else {
+        let target = Target::parse(&parts.method, &parts.uri, &query)?;
+        let user = parts.extensions.get::<Arc<User>>().cloned();
+        self.authorize(user.as_deref(), target.as_ref(), &query, &parts)?;
+        let Some(target) = target else {
             return self.plain(&parts, &query);
         };
         let target = match target {
@@ -120,6 +127,27 @@ impl Rest {
             }
             Target::Resource(_) => Err(Failure::no_resource()),
         }
+    }
+
+    /// May the caller do this? What is public needs no caller.
+    fn authorize(
+        &self,
+        user: Option<&User>,
+        target: Option<&Target>,
+        query: &Query,
+        parts: &Parts,
+    ) -> Result<()> {
+        let path = parts.uri.path();
+        let wanted = match target {
+            Some(Target::Resource(request)) => request.attributes(query),
+            // The gate has judged paths that are not below `/api`.
+            None => return Ok(()),
+            Some(_) => Attributes::path(&parts.method.as_str().to_ascii_lowercase(), path),
+        };
+        let unknown = || Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
+        self.auth.require(user.ok_or_else(unknown)?, &wanted).map_err(|text| {
+            Failure::forbidden(text).about(&wanted.resource_and_group(), &wanted.name)
+        })
     }
 
     /// Paths that are no resources.
@@ -158,6 +186,10 @@ impl Rest {
         mut parts: Parts,
         body: Body,
     ) -> Result<Response> {
+        let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
+        if let Some(review) = Review::of(&request.group, &request.resource) {
+            return self.review(review, &user, &request, &parts, body).await;
+        }
         let ResourceRequest { group, version, resource, .. } = &request;
         let measures = group == metrics::GROUP && version == metrics::VERSION;
         let other = Version::find(group, version, resource);
@@ -173,7 +205,7 @@ impl Rest {
         let reads = matches!(request.verb, "get" | "list" | "watch");
         let connects = kind == &kinds::POD && pods::connects(&request);
         let headers = parts.headers.clone();
-        let call = Call { rest: self, request, kind, version: other, query, headers };
+        let call = Call { rest: self, request, kind, version: other, query, headers, user };
         if measures {
             return within("nothing was changed", call.measure()).await;
         }
@@ -221,6 +253,9 @@ impl Call {
             "" => Subresource::Main,
             "status" if self.kind.has_status => Subresource::Status,
             "scale" => return self.scale(body).await,
+            "token" if *self.kind == kinds::SERVICE_ACCOUNT => {
+                return self.token(body).await;
+            }
             _ => return self.write_pod(body).await,
         };
         match (verb, part) {

@@ -2,9 +2,11 @@
 
 use axum::http::{Method, Uri};
 use percent_encoding::percent_decode_str;
+use quorate_objects::FieldSelector;
 
 use super::failure::{Failure, Result};
 use super::query::Query;
+use crate::auth::Attributes;
 
 /// A request for a resource, in the words in which it is authorised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +25,27 @@ pub(crate) struct ResourceRequest {
     pub name: String,
     /// `""`, `status`, `log`, …
     pub subresource: String,
+}
+
+impl ResourceRequest {
+    /// What is asked for, for the authoriser. Who lists or watches one object by its name asks for
+    /// that object, as in Kubernetes: rules with resource names then apply.
+    pub fn attributes(&self, query: &Query) -> Attributes {
+        let collection = self.name.is_empty() && matches!(self.verb, "list" | "watch");
+        let fields = query.get("fieldSelector").filter(|_| collection);
+        let selector = fields.and_then(|fields| FieldSelector::parse(fields).ok());
+        let selected = selector.as_ref().and_then(|selector| selector.required("metadata.name"));
+        let name = selected.unwrap_or(&self.name);
+        Attributes {
+            verb: self.verb.to_owned(),
+            group: self.group.clone(),
+            resource: self.resource.clone(),
+            subresource: self.subresource.clone(),
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+            path: String::new(),
+        }
+    }
 }
 
 /// A path below `/api` or `/apis`.

@@ -74,17 +74,19 @@ fn autoscaler_to_v2(value: &mut Value) {
         }));
     }
     let mut kept = |field: &str| {
-        let annotations = value["metadata"]["annotations"].as_object_mut()?;
+        let annotations = value.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
         let text = annotations.remove(&format!("{KEPT}{field}"))?;
         serde_json::from_str::<Value>(text.as_str()?).ok()
     };
     let (others, behavior) = (kept("metrics"), kept("behavior"));
     metrics.extend(others.as_ref().and_then(Value::as_array).into_iter().flatten().cloned());
+    // What is no object is refused by those who decode it.
+    let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) else { return };
     if !metrics.is_empty() {
-        value["spec"]["metrics"] = metrics.into();
+        spec.insert("metrics".into(), metrics.into());
     }
     if let Some(behavior) = behavior {
-        value["spec"]["behavior"] = behavior;
+        spec.insert("behavior".into(), behavior);
     }
 }
 

@@ -206,6 +206,7 @@ impl Call {
             dry_run: self.query.dry_run(kind)?,
             field_validation: self.query.validation()?.of_registry(),
             field_manager: Some(self.field_manager()?),
+            admission: self.rest.auth.admission(&self.user),
             ..WriteOptions::default()
         })
     }

@@ -4,5 +4,6 @@
 mod faults;
 mod master;
 mod nodes;
+mod noise;
 mod objects;
 mod rest;

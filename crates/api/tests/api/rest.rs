@@ -16,18 +16,18 @@ use crate::master::{Master, config_map, pod, soon};
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// A client without any knowledge of its own.
-struct Http {
+pub struct Http {
     client: Client<HttpConnector, Body>,
-    base: String,
+    pub base: String,
 }
 
 impl Http {
-    fn new(master: &Master) -> Self {
+    pub fn new(master: &Master) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { client, base: master.url() }
     }
 
-    async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
+    pub async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
         let response = soon("an answer", self.client.request(request)).await.unwrap();
         let code = response.status();
         let bytes = soon("a body", response.into_body().collect()).await.unwrap().to_bytes();
@@ -58,7 +58,7 @@ impl Http {
         self.send(self.request(Method::GET, path, &[("accept", accept)], "")).await
     }
 
-    async fn call(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+    pub async fn call(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
         self.send(self.request(method, path, &[], &body.to_string())).await
     }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use quorate_proto::Tls;
 use quorate_proto::peer as pb;
 use quorate_proto::peer::peer_server::{Peer, PeerServer as Service};
+use quorate_proto::{MASTERS, Subject, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -68,6 +68,7 @@ impl PeerServer {
             Ok::<_, std::io::Error>(stream)
         });
         let mut server = tonic::transport::Server::builder();
+        let secure = tls.is_some();
         if let Some(tls) = tls {
             server = server.tls_config(tls.server())?;
         }
@@ -77,11 +78,28 @@ impl PeerServer {
             .http2_keepalive_interval(Some(super::KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(super::KEEPALIVE_TIMEOUT))
             .add_service(InterceptedService::new(service, move |request: Request<()>| {
+                if secure {
+                    check_master(&request)?;
+                }
                 check_cluster(&cluster_id, request)
             }))
             .serve_with_incoming_shutdown(incoming, cancel.cancelled_owned())
             .await
     }
+}
+
+/// Only masters are peers: agents and users have certificates of the same authority, and whoever
+/// gets in here can write anything.
+fn check_master(request: &Request<()>) -> Result<(), Status> {
+    let certificates = request.peer_certs().unwrap_or_default();
+    let subject = certificates.first().and_then(|certificate| Subject::of(certificate));
+    if subject.as_ref().is_some_and(Subject::is_master) {
+        return Ok(());
+    }
+    let name = subject.map(|subject| subject.common_name).unwrap_or_default();
+    Err(Status::permission_denied(format!(
+        "{name:?} is no master: its certificate must have the organisation {MASTERS}"
+    )))
 }
 
 fn check_cluster(ours: &str, request: Request<()>) -> Result<Request<()>, Status> {

@@ -156,7 +156,7 @@ impl Up {
         spec.masters.iter().try_for_each(layout::check_ports)?;
         spec.endpoint.iter().try_for_each(layout::check_endpoint)?;
         if !spec.insecure {
-            pki::ensure(&dir.join("pki"))?;
+            pki::ensure(&dir.join("pki"), &spec)?;
         }
         spec.save(dir)?;
         Ok(LocalCluster { dir: dir.to_owned(), spec })
@@ -247,7 +247,7 @@ impl Up {
     ) -> Result<()> {
         if !cluster.spec.insecure {
             // A cluster whose certificates were removed gets new ones.
-            pki::ensure(&cluster.dir.join("pki"))?;
+            pki::ensure(&cluster.dir.join("pki"), &cluster.spec)?;
         }
         for member in idle {
             started.add(member.role, cluster.spawn(member.role)?);
