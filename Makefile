@@ -41,8 +41,10 @@ chaos: deps ## Breaks clusters on purpose, and judges what clients saw
 	$(CHAOS)/planned --scenario planned --seed 3
 	$(CHAOS)/partitions --scenario partitions --seed 4
 	$(CHAOS)/nodes --scenario nodes --nodes 2 --seed 5
-	$(CHAOS)/random --steps 12 --seed 6
-	$(CHAOS)/fresh --steps 12
+	$(CHAOS)/disk --scenario disk --seed 6
+	$(CHAOS)/members --scenario members --seed 7
+	$(CHAOS)/random --random --steps 12 --seed 8
+	$(CHAOS)/fresh --random --steps 12
 	$(BIN)/quorate chaos failover --kills 5
 
 verify: lint test ## Everything that CI checks; changes no file of the checkout

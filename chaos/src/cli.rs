@@ -9,7 +9,7 @@ use quorate_testkit::Options;
 
 use crate::evidence::Evidence;
 use crate::failover::{self, How};
-use crate::plan::{Abilities, Plan, SCENARIOS};
+use crate::plan::{Abilities, Ability, Plan, SCENARIOS};
 use crate::report::verdict_lines;
 use crate::run::{Config, run};
 use crate::verdicts;
@@ -46,9 +46,16 @@ struct Run {
     /// Plan in YAML, as an earlier run has written it or by hand
     #[arg(long, conflicts_with = "steps")]
     plan: Option<PathBuf>,
+    /// Random faults (the default), of every kind that is possible
+    #[arg(long, conflicts_with_all = ["plan", "scenario"])]
+    random: bool,
     /// Number of random steps [default: 20]
     #[arg(long)]
     steps: Option<usize>,
+    /// What random faults may use [default: everything but members and disks, with --random
+    /// everything]
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["plan", "scenario"])]
+    faults: Vec<Ability>,
     /// Seed of all choices [default: a fresh one, which is printed]
     #[arg(long)]
     seed: Option<u64>,
@@ -64,6 +71,13 @@ struct Run {
     /// Number of clients
     #[arg(long, default_value_t = 9)]
     clients: u32,
+    /// Steps after which everything is judged and forgotten: a long run needs no more memory than
+    /// a short one
+    #[arg(long, default_value_t = 25)]
+    window: usize,
+    /// After a violation keep its evidence and go on with a new cluster
+    #[arg(long)]
+    keep_going: bool,
     /// Do not put a proxy between the processes (no partitions then)
     #[arg(long)]
     no_links: bool,
@@ -148,6 +162,7 @@ impl Run {
         let seed = self.seed.unwrap_or_else(rand::random);
         eprintln!("seed {seed}");
         let plan = self.plan(seed)?;
+        let needs = plan.needs();
         let out = self.out.unwrap_or_else(|| format!("quorate-chaos-{}", plan.seed).into());
         let config = Config {
             cluster: Options {
@@ -156,8 +171,12 @@ impl Run {
                 hollow: self.hollow,
                 insecure: !self.tls,
                 links: !self.no_links,
+                spare_place: needs.contains(&Ability::Members),
                 ..Options::default()
             },
+            disks: needs.contains(&Ability::Disks),
+            window: self.window,
+            keep_going: self.keep_going,
             plan,
             clients: self.clients,
             keep_logs: self.keep_logs,
@@ -177,16 +196,29 @@ impl Run {
             let plan = Plan::load(path)?;
             return Ok(Plan { seed: self.seed.unwrap_or(plan.seed), ..plan });
         }
-        let abilities = Abilities {
-            links: !self.no_links,
-            nodes: self.nodes > 0 || self.hollow > 0,
-            processes: true,
-        };
         let steps = self.steps.unwrap_or(20);
         if steps == 0 {
             bail!("--steps: at least 1");
         }
-        Ok(Plan::random(seed, steps, abilities))
+        Ok(Plan::random(seed, steps, &self.abilities()))
+    }
+
+    /// What random faults may use.
+    fn abilities(&self) -> Abilities {
+        use Ability::{Disks, Members, Network, Nodes, Processes};
+        let wanted: &[Ability] = match (self.faults.as_slice(), self.random) {
+            ([], false) => &[Processes, Network, Nodes],
+            ([], true) => &[Processes, Network, Nodes, Disks, Members],
+            (named, _) => named,
+        };
+        let nodes = self.nodes > 0 || self.hollow > 0;
+        let possible = |ability: &&Ability| match ability {
+            Network => !self.no_links,
+            Nodes => nodes,
+            Members => self.masters > 2,
+            Processes | Disks => true,
+        };
+        wanted.iter().filter(possible).copied().collect()
     }
 }
 

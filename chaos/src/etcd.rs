@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcd::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcd::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcd::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcd::mvccpb;
@@ -119,6 +120,62 @@ impl Etcd {
         self.ended(async { kv.txn(request).await }).await
     }
 
+    /// Makes a lease of so many seconds; answers with its id and the seconds that it got.
+    pub async fn lease_grant(&mut self, ttl: i64) -> Ended<(i64, i64)> {
+        let mut leases = LeaseClient::new(self.channel());
+        let request = pb::LeaseGrantRequest { ttl, id: 0 };
+        match self.ended(async { leases.lease_grant(request).await }).await {
+            Ended::Done(lease) => Ended::Done((lease.id, lease.ttl)),
+            Ended::Refused(text) => Ended::Refused(text),
+            Ended::Unknown(text) => Ended::Unknown(text),
+        }
+    }
+
+    /// Renews a lease once; answers whether it was still there.
+    pub async fn lease_keep_alive(&mut self, id: i64) -> Ended<bool> {
+        let mut leases = LeaseClient::new(self.channel());
+        // The answer comes before the stream ends.
+        let request = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+        let renewed = self.ended(async {
+            let mut answers = leases.lease_keep_alive(request).await?.into_inner();
+            Ok(tonic::Response::new(answers.message().await?))
+        });
+        match renewed.await {
+            Ended::Done(answer) => Ended::Done(answer.is_some_and(|lease| lease.ttl > 0)),
+            Ended::Refused(text) => Ended::Refused(text),
+            Ended::Unknown(text) => Ended::Unknown(text),
+        }
+    }
+
+    /// Ends a lease, and with it its keys.
+    pub async fn lease_revoke(&mut self, id: i64) -> Ended<()> {
+        let mut leases = LeaseClient::new(self.channel());
+        let request = pb::LeaseRevokeRequest { id };
+        match self.ended(async { leases.lease_revoke(request).await }).await {
+            Ended::Done(_) => Ended::Done(()),
+            Ended::Refused(text) => Ended::Refused(text),
+            Ended::Unknown(text) => Ended::Unknown(text),
+        }
+    }
+
+    /// Number of keys with a prefix.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer.
+    pub async fn count(&mut self, prefix: &str) -> Result<i64> {
+        let range = pb::RangeRequest {
+            key: prefix.to_owned().into(),
+            range_end: end_of(prefix).into(),
+            count_only: true,
+            ..pb::RangeRequest::default()
+        };
+        let mut kv = KvClient::new(self.channel());
+        match self.ended(async { kv.range(range).await }).await {
+            Ended::Done(response) => Ok(response.count),
+            Ended::Refused(text) | Ended::Unknown(text) => bail!("counting {prefix}: {text}"),
+        }
+    }
+
     /// Watches all keys with a prefix from now on, or from a revision on.
     ///
     /// # Errors
@@ -135,13 +192,9 @@ impl Etcd {
     }
 
     async fn open_watch(&self, prefix: &str, start_revision: i64) -> Result<WatchStream> {
-        let mut end = prefix.as_bytes().to_vec();
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
         let create = pb::WatchCreateRequest {
             key: prefix.to_owned().into(),
-            range_end: end.into(),
+            range_end: end_of(prefix).into(),
             start_revision,
             prev_kv: true,
             progress_notify: true,
@@ -209,6 +262,16 @@ impl WatchStream {
             None => bail!("the server ended the watch"),
         }
     }
+}
+
+/// The first key after all keys with a prefix, which ends with a character of ASCII.
+#[must_use]
+pub fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
 }
 
 /// Text of a key or a value.

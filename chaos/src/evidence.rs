@@ -43,6 +43,18 @@ pub struct Evidence {
     pub final_containers: Vec<Container>,
     /// Containers before and after faults that masters alone suffered.
     pub steady: Vec<SteadyWindow>,
+    /// Service traffic during faults that masters alone suffered.
+    #[serde(default)]
+    pub traffic: Vec<TrafficWindow>,
+    /// Who held locks.
+    #[serde(default)]
+    pub held: Vec<Held>,
+    /// What was written under locks.
+    #[serde(default)]
+    pub guarded: Vec<Guarded>,
+    /// Jobs that are complete.
+    #[serde(default)]
+    pub jobs: Vec<JobCount>,
     /// What had to come about after the last fault was removed.
     pub convergence: Vec<Convergence>,
 }
@@ -241,6 +253,60 @@ pub struct SteadyWindow {
     pub before: Vec<Container>,
     /// And after.
     pub after: Vec<Container>,
+}
+
+/// Requests to a service in a time in which only masters suffered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficWindow {
+    /// The faults.
+    pub faults: String,
+    /// Requests that have ended.
+    pub sent: u64,
+    /// Those without a right answer.
+    pub failed: u64,
+    /// What went wrong, of the first.
+    pub messages: Vec<String>,
+}
+
+/// Somebody held a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which lock.
+    pub lock: String,
+    /// The revision at which it was taken.
+    pub token: u64,
+    /// When the answer came that said so.
+    pub taken_at: Nanos,
+    /// When the last renewal was sent that was acknowledged.
+    pub renewed_at: Nanos,
+    /// How long the lease lives after that, in milliseconds.
+    pub ttl_ms: u64,
+    /// Did the holder give it back?
+    pub given_up: bool,
+}
+
+/// A write that was acknowledged under a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guarded {
+    /// Which lock.
+    pub lock: String,
+    /// The holder's token.
+    pub token: u64,
+    /// Revision of the write.
+    pub revision: u64,
+}
+
+/// What a complete Job says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCount {
+    /// Its name.
+    pub name: String,
+    /// Completions that were asked for.
+    pub wanted: u64,
+    /// Completions that its status counts.
+    pub counted: u64,
+    /// Pods of it that have succeeded and are still there.
+    pub succeeded: u64,
 }
 
 /// Something that had to come about.

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use quorate_testkit::links::{CLIENTS, Links, Rule};
+use quorate_testkit::membership::place;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
+use crate::disk::Trouble;
 use crate::history::Nanos;
-use crate::plan::{Direction, Fault, From};
+use crate::plan::{Direction, Fault, From, Torn, Who};
 use crate::target::Target;
 
 /// A fault as it happened.
@@ -45,8 +48,18 @@ impl Struck {
 /// How to mend a fault.
 #[derive(Debug)]
 pub enum Mend {
+    /// Its disk is well again.
+    Disk(String),
+    /// Replace this master, whose data is damaged or gone.
+    Replace(String),
+    /// Remove the master that was added.
+    Shrink(String),
     /// Start the process again.
     Start(String),
+    /// The same after what was not synced is gone from its disk.
+    StartAfterCrash(String),
+    /// The same when it has ended because of its disk.
+    StartIfEnded(String),
     /// Let it go on.
     Continue(String),
     /// Remove the rule for what the first sends to the second.
@@ -65,31 +78,9 @@ pub async fn strike(
 ) -> Result<Vec<String>> {
     let cluster = target.cluster();
     match fault {
-        Fault::Kill(who) => {
-            let victims = target.resolve(who, random).await?;
-            for name in &victims {
-                mends.push(Mend::Start(name.clone()));
-                // Signals first, so that "all" means all at once.
-                cluster.signal(name, Signal::SIGKILL)?;
-            }
-            Ok(victims)
-        }
-        Fault::Terminate(who) => {
-            let victims = target.resolve(who, random).await?;
-            for name in &victims {
-                mends.push(Mend::Start(name.clone()));
-                cluster.signal(name, Signal::SIGTERM)?;
-            }
-            Ok(victims)
-        }
-        Fault::Pause(who) => {
-            let victims = target.resolve(who, random).await?;
-            for name in &victims {
-                mends.push(Mend::Continue(name.clone()));
-                cluster.signal(name, Signal::SIGSTOP)?;
-            }
-            Ok(victims)
-        }
+        Fault::Kill(who) => signal(target, who, Signal::SIGKILL, random, mends).await,
+        Fault::Terminate(who) => signal(target, who, Signal::SIGTERM, random, mends).await,
+        Fault::Pause(who) => signal(target, who, Signal::SIGSTOP, random, mends).await,
         Fault::Transfer => {
             let leader = target.leader().await?;
             target.transfer().await?;
@@ -115,6 +106,14 @@ pub async fn strike(
             }
             Ok(victims)
         }
+        Fault::PowerCut { .. }
+        | Fault::FailSyncs(_)
+        | Fault::FailWrites(_)
+        | Fault::FullDisk { .. }
+        | Fault::SlowDisk { .. } => disks(target, fault, random, mends).await,
+        Fault::FlipBit(_) | Fault::Wipe(_) | Fault::Replace(_) | Fault::Grow => {
+            members(target, fault, random, mends).await
+        }
         Fault::KillAgent => {
             let name = target.any_node(random)?;
             mends.push(Mend::Start(name.clone()));
@@ -129,14 +128,118 @@ pub async fn strike(
         }
         Fault::CutNode => {
             let name = target.any_node(random)?;
-            for master in &target.masters {
-                set(target, &name, master, CUT, mends)?;
-                set(target, master, &name, CUT, mends)?;
+            for master in target.masters() {
+                set(target, &name, &master, CUT, mends)?;
+                set(target, &master, &name, CUT, mends)?;
             }
             Ok(vec![name])
         }
     }
 }
+
+/// One signal for all victims, so that "all" means all at once.
+async fn signal(
+    target: &Target,
+    who: &Who,
+    signal: Signal,
+    random: &mut StdRng,
+    mends: &mut Vec<Mend>,
+) -> Result<Vec<String>> {
+    let victims = target.resolve(who, random).await?;
+    for name in &victims {
+        let paused = signal == Signal::SIGSTOP;
+        mends.push(if paused { Mend::Continue(name.clone()) } else { Mend::Start(name.clone()) });
+        target.cluster().signal(name, signal)?;
+    }
+    Ok(victims)
+}
+
+/// Troubles of disks.
+async fn disks(
+    target: &Target,
+    fault: &Fault,
+    random: &mut StdRng,
+    mends: &mut Vec<Mend>,
+) -> Result<Vec<String>> {
+    let trouble = |trouble| (trouble, true);
+    let (who, (trouble, fatal)) = match fault {
+        Fault::PowerCut { who, torn } => return cut_power(target, who, *torn, random, mends).await,
+        Fault::FailSyncs(who) => (who, trouble(Trouble::SyncsFail)),
+        Fault::FailWrites(who) => (who, trouble(Trouble::WritesFail)),
+        Fault::FullDisk { who, room_mb } => {
+            (who, trouble(Trouble::Full { room: room_mb * 1024 * 1024 }))
+        }
+        Fault::SlowDisk { who, delay_ms } => {
+            (who, (Trouble::SlowSyncs(Duration::from_millis(*delay_ms)), false))
+        }
+        other => bail!("{other} is no trouble of a disk"),
+    };
+    let victims = target.resolve(who, random).await?;
+    for name in &victims {
+        mends.push(Mend::Disk(name.clone()));
+        if fatal {
+            // It ends by itself; and what it was told is lost is really lost.
+            let lost = matches!(fault, Fault::FailSyncs(_));
+            let (with, without) = (Mend::StartAfterCrash, Mend::StartIfEnded);
+            mends.push(if lost { with(name.clone()) } else { without(name.clone()) });
+        }
+        target.trouble(name, trouble)?;
+    }
+    Ok(victims)
+}
+
+async fn cut_power(
+    target: &Target,
+    who: &Who,
+    torn: Torn,
+    random: &mut StdRng,
+    mends: &mut Vec<Mend>,
+) -> Result<Vec<String>> {
+    let victims = target.resolve(who, random).await?;
+    for name in &victims {
+        mends.push(Mend::Start(name.clone()));
+        target.cluster().signal(name, Signal::SIGKILL)?;
+    }
+    for name in &victims {
+        target.cluster().wait_ended(name).await?;
+        target.crash_disk(name, torn, random)?;
+    }
+    Ok(victims)
+}
+
+/// Masters that are damaged or replaced.
+async fn members(
+    target: &Target,
+    fault: &Fault,
+    random: &mut StdRng,
+    mends: &mut Vec<Mend>,
+) -> Result<Vec<String>> {
+    let Some(who) = fault.replaces() else { bail!("{fault} replaces nobody") };
+    if *fault == Fault::Grow {
+        let name = target.grow().await?;
+        mends.push(Mend::Shrink(name.clone()));
+        return Ok(vec![name]);
+    }
+    let name = target.resolve(who, random).await?.pop().context("nobody to replace")?;
+    if matches!(fault, Fault::Replace(_)) {
+        let new = target.replace(&name).await?;
+        return Ok(vec![name, new]);
+    }
+    mends.push(Mend::Replace(name.clone()));
+    let cluster = target.cluster();
+    cluster.kill(&name).await?;
+    if matches!(fault, Fault::Wipe(_)) {
+        target.wipe(&name)?;
+    } else {
+        target.flip_bit(&name, random)?;
+    }
+    // It may refuse to run: that is what it should do when it notices.
+    cluster.start_again(&name)?;
+    Ok(vec![name])
+}
+
+/// How long a master whose disk was in trouble may take to say that it lives.
+const ANSWER: Duration = Duration::from_millis(500);
 
 const CUT: Rule = Rule { cut: true, delay: Duration::ZERO, loss: 0.0 };
 
@@ -145,13 +248,13 @@ fn links(target: &Target) -> Result<&Links> {
 }
 
 fn set(target: &Target, from: &str, to: &str, rule: Rule, mends: &mut Vec<Mend>) -> Result<()> {
-    links(target)?.set(from, to, rule);
+    links(target)?.set(place(from), place(to), rule);
     mends.push(Mend::Link(from.to_owned(), to.to_owned()));
     Ok(())
 }
 
 fn everybody_but(target: &Target, name: &str) -> Vec<String> {
-    let masters = target.masters.iter().filter(|other| *other != name).cloned();
+    let masters = target.masters().into_iter().filter(|other| other != name);
     masters.chain(target.nodes.iter().cloned()).chain([CLIENTS.to_owned()]).collect()
 }
 
@@ -162,7 +265,8 @@ fn cut(
     direction: Direction,
     mends: &mut Vec<Mend>,
 ) -> Result<()> {
-    let is_master = |other: &String| target.masters.contains(other);
+    let masters = target.masters();
+    let is_master = |other: &String| masters.contains(other);
     let others = everybody_but(target, name).into_iter().filter(|other| match from {
         From::Masters => is_master(other),
         From::Clients => !is_master(other),
@@ -181,7 +285,7 @@ fn cut(
 
 /// Two masters, the leader or not, that do not hear each other; a third hears both.
 fn bridge(target: &Target, random: &mut StdRng, mends: &mut Vec<Mend>) -> Result<Vec<String>> {
-    let mut masters = target.masters.clone();
+    let mut masters = target.masters();
     masters.shuffle(random);
     masters.truncate(2);
     if let [one, other] = masters.as_slice() {
@@ -194,23 +298,63 @@ fn bridge(target: &Target, random: &mut StdRng, mends: &mut Vec<Mend>) -> Result
 /// Mends everything that was broken. What is mended already stays as it is.
 ///
 /// # Errors
-/// When a process cannot be started again.
-pub async fn mend(target: &Target, mends: Vec<Mend>) -> Result<()> {
+/// When a process cannot be started again, or a master not be replaced.
+pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Result<()> {
     let cluster = target.cluster();
     for mend in &mends {
         match mend {
             // It may have been killed while it was paused.
             Mend::Continue(name) => drop(cluster.signal(name, Signal::SIGCONT)),
-            Mend::Link(from, to) => links(target)?.set(from, to, Rule::default()),
-            Mend::Start(_) => {}
+            Mend::Link(from, to) => links(target)?.set(place(from), place(to), Rule::default()),
+            _ => {}
+        }
+    }
+    for mend in &mends {
+        if let Mend::StartAfterCrash(name) = mend {
+            // Whoever has not noticed yet goes with the power, too.
+            drop(cluster.signal(name, Signal::SIGKILL));
+            cluster.wait_ended(name).await?;
+            target.crash_disk(name, Torn::No, random)?;
+        }
+    }
+    for mend in &mends {
+        if let Mend::Disk(name) = mend {
+            target.heal_disk(name);
+        }
+    }
+    for mend in &mends {
+        match mend {
+            Mend::Start(name) | Mend::StartAfterCrash(name) => start(target, name).await?,
+            Mend::StartIfEnded(name) if !answers(target, name).await => {
+                drop(cluster.signal(name, Signal::SIGKILL));
+                start(target, name).await?;
+            }
+            _ => {}
         }
     }
     for mend in mends {
-        if let Mend::Start(name) = mend {
-            // A process that was asked to end gets its time to do so.
-            cluster.wait_ended(&name).await?;
-            cluster.start_again(&name)?;
+        match mend {
+            Mend::Replace(name) => drop(target.replace(&name).await?),
+            Mend::Shrink(name) => target.shrink(&name).await?,
+            _ => {}
         }
     }
     Ok(())
+}
+
+async fn answers(target: &Target, name: &str) -> bool {
+    let Ok(client) = target.observer_of(name) else { return false };
+    timeout(ANSWER, client.status()).await.is_ok_and(|status| status.is_ok())
+}
+
+/// Starts a process again that was killed or told to end.
+async fn start(target: &Target, name: &str) -> Result<()> {
+    let cluster = target.cluster();
+    if !target.masters().iter().chain(&target.nodes).any(|known| known == name) {
+        // Another fault of the same step has replaced it.
+        return Ok(());
+    }
+    // A process that was asked to end gets its time to do so.
+    cluster.wait_ended(name).await?;
+    cluster.start_again(name)
 }

@@ -13,13 +13,15 @@ const TARGET: &str = "quorate_raftstore::fence:";
 /// All that the logs in the cluster's folder tell. A master whose log cannot be read tells
 /// nothing.
 #[must_use]
-pub fn read(folder: &Path, masters: &[String]) -> Vec<FencedWrite> {
-    let of = |master: &String| {
-        let log = std::fs::read(folder.join(master).join("log")).unwrap_or_default();
+pub fn read(folder: &Path) -> Vec<FencedWrite> {
+    let of = |master: String| {
+        let log = std::fs::read(folder.join(&master).join("log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&log).into_owned();
-        text.lines().filter_map(|line| parse(master, line)).collect::<Vec<_>>()
+        text.lines().filter_map(|line| parse(&master, line)).collect::<Vec<_>>()
     };
-    masters.iter().flat_map(of).collect()
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.flat_map(of).collect()
 }
 
 fn parse(master: &str, line: &str) -> Option<FencedWrite> {

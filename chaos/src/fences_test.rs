@@ -10,7 +10,7 @@ fn lines_of_a_log_are_read_and_others_are_not() {
                decided_in=3 committed_in=4 index=17 effective=false\n\
                2026-11-24T06:00:01.000000Z DEBUG quorate_raftstore::fence: leader work decided_in=3\n";
     std::fs::write(home.join("log"), log).expect("written");
-    let writes = read(folder.path(), &["m1".into(), "m2".into()]);
+    let writes = read(folder.path());
     let expected = FencedWrite {
         master: "m1".into(),
         decided_in: 3,

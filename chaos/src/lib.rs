@@ -1,6 +1,7 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
 pub mod cli;
+pub mod disk;
 pub mod etcd;
 pub mod evidence;
 pub mod failover;

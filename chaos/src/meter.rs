@@ -1,6 +1,6 @@
 //! Throughput, latency and errors over time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,12 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// One that all windows of a run share.
+    #[must_use]
+    pub fn shared() -> Arc<Self> {
+        Arc::default()
+    }
+
     /// Counts one call.
     pub fn count(&self, sent: Nanos, ended: Nanos, kind: Kind) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,15 +79,32 @@ impl Meter {
     /// All calls so far.
     #[must_use]
     pub fn totals(&self) -> Bucket {
-        let add = |sum: Bucket, bucket: Bucket| Bucket {
-            answered: sum.answered + bucket.answered,
-            refused: sum.refused + bucket.refused,
-            unknown: sum.unknown + bucket.unknown,
-            slowest_us: sum.slowest_us.max(bucket.slowest_us),
-            total_us: sum.total_us + bucket.total_us,
-        };
-        self.buckets().into_iter().fold(Bucket::default(), add)
+        self.buckets().into_iter().fold(Bucket::default(), Bucket::and)
     }
+}
+
+impl Bucket {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            answered: self.answered + other.answered,
+            refused: self.refused + other.refused,
+            unknown: self.unknown + other.unknown,
+            slowest_us: self.slowest_us.max(other.slowest_us),
+            total_us: self.total_us + other.total_us,
+        }
+    }
+}
+
+/// At most `most` buckets with the same calls, and how long each of them is in milliseconds.
+#[must_use]
+pub fn coarser(buckets: &[Bucket], most: usize) -> (Vec<Bucket>, u64) {
+    let size = buckets.len().div_ceil(most.max(1)).max(1);
+    let sums = buckets
+        .chunks(size)
+        .map(|chunk| chunk.iter().copied().fold(Bucket::default(), Bucket::and));
+    (sums.collect(), BUCKET_MS * u64::try_from(size).unwrap_or(1))
 }
 
 #[cfg(test)]

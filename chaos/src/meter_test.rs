@@ -17,3 +17,12 @@ fn calls_are_counted_where_they_end() {
     assert_eq!(meter.totals().total_us, 210_000);
     assert_eq!(meter.totals().slowest_us, 160_000);
 }
+
+#[test]
+fn a_long_run_is_shown_in_fewer_buckets_with_the_same_calls() {
+    let buckets = vec![Bucket { answered: 2, slowest_us: 7, ..Bucket::default() }; 25];
+    let (coarse, millis) = coarser(&buckets, 10);
+    assert_eq!((coarse.len(), millis), (9, 300));
+    assert_eq!(coarse.iter().map(|bucket| bucket.answered).sum::<u32>(), 50);
+    assert_eq!(coarser(&buckets, 25), (buckets, BUCKET_MS));
+}

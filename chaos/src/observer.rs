@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence::{Container, ContainerSample, Evidence, MasterSighting};
 use crate::history::Clock;
+use crate::run::STATEFUL;
 use crate::target::Target;
 
 /// Pause between two looks at the masters.
@@ -71,7 +72,9 @@ async fn masters(target: Target, clock: Clock, seen: Arc<Mutex<Seen>>, cancel: C
         let statuses = target.statuses().await.unwrap_or_default();
         // Its process may have been replaced between the two looks.
         let same = target.cluster().pids().unwrap_or_default() == pids;
-        let sightings = statuses.into_iter().filter(|_| same).map(|status| MasterSighting {
+        // One that is joining does not know its name yet.
+        let known = statuses.into_iter().filter(|status| same && !status.name.is_empty());
+        let sightings = known.map(|status| MasterSighting {
             at: clock.now(),
             pid: pids.get(&status.name).and_then(|pid| u32::try_from(*pid).ok()).unwrap_or(0),
             leads: status.role == "leader",
@@ -114,6 +117,7 @@ fn container(container: docker::Container) -> Container {
         container.labels.get(&format!("quorate.dev/{name}")).cloned().unwrap_or_default()
     };
     let pod = format!("{}/{}", label("pod-namespace"), label("pod-name"));
+    let stateful = label("pod-name").starts_with(&format!("{STATEFUL}-"));
     Container {
         node: label("node"),
         pod_uid: label("pod-uid"),
@@ -122,6 +126,6 @@ fn container(container: docker::Container) -> Container {
         id: container.id.clone(),
         started_at: container.started_at.clone(),
         running: container.running,
-        stateful: false,
+        stateful,
     }
 }

@@ -52,6 +52,23 @@ async fn a_short_run_keeps_every_promise() -> Result<()> {
     Ok(())
 }
 
+/// Masters on disks that lose what was not synced, and masters that are replaced.
+#[tokio::test]
+async fn power_cuts_and_new_members_keep_every_promise() -> Result<()> {
+    for (scenario, faults) in [("power", 3), ("members", 7)] {
+        let (output, report) = chaos(&["--scenario", scenario, "--seed", "1"], None).await?;
+        ensure!(output.code == Some(0), "{scenario}: {output}");
+        let struck = report["faults"].as_array().context("faults")?;
+        let happened = struck.iter().filter(|fault| fault["skipped"].is_null()).count();
+        ensure!(happened >= faults, "{scenario}: {happened} faults\n{output}");
+        for name in ["no lost acknowledged write", "members agree", "locks are fenced"] {
+            let (outcome, checked) = verdict(&report, name)?;
+            ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
+        }
+    }
+    Ok(())
+}
+
 /// Runs until the harness has caught the defect: a few times at most, for some defects show only
 /// when something is on its way at the wrong moment.
 async fn is_caught(defect: &str, args: &[&str], by: &str) -> Result<()> {
@@ -73,6 +90,11 @@ async fn an_early_acknowledgement_is_caught() -> Result<()> {
     // After a power cut the log is shorter than what was applied: masters refuse to start.
     let plan = ["--scenario", "blackout"];
     is_caught("early-acknowledgement", &plan, "bounded convergence").await
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_synced_is_caught() -> Result<()> {
+    is_caught("skip-sync", &["--scenario", "power"], "no lost acknowledged write").await
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ impl System {
                 let hollow = if pods { HOLLOW } else { 0 };
                 let options =
                     Options { nodes: 0, hollow, insecure: true, links, ..Options::default() };
-                Self::Quorate { target: Box::new(Target::start(options).await?), pods }
+                Self::Quorate { target: Box::new(Target::start(options, false).await?), pods }
             }
             "etcd" => Self::Etcd(EtcdCluster::start(links).await?),
             other => bail!("there is no peer {other:?}: only etcd"),
@@ -133,7 +133,7 @@ impl System {
     fn cut(&self, name: &str, rule: Rule) {
         let (links, others): (Option<&Links>, Vec<String>) = match self {
             Self::Quorate { target, .. } => {
-                let others = [target.masters.clone(), target.nodes.clone()].concat();
+                let others = [target.masters(), target.nodes.clone()].concat();
                 (target.cluster().links(), others)
             }
             Self::Etcd(cluster) => (cluster.links(), cluster.names()),

@@ -3,6 +3,7 @@
 
 mod page;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -11,9 +12,15 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::{Evidence, MasterSighting};
 use crate::faults::Struck;
 use crate::history::Nanos;
-use crate::meter::Bucket;
+use crate::meter::{Bucket, coarser};
 use crate::plan::Plan;
+use crate::target::Target;
 use crate::verdicts::{Outcome, Verdict, any_violation};
+
+/// Most pieces of time that a report shows.
+const BUCKETS: usize = 4_000;
+/// Sightings of masters that the next window is told of.
+const REMEMBERED: usize = 200;
 
 /// A run, judged.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,6 +42,12 @@ pub struct Report {
     pub faults: Vec<Struck>,
     /// Throughput, latency, errors.
     pub buckets: Vec<Bucket>,
+    /// Length of a bucket in milliseconds.
+    pub bucket_ms: u64,
+    /// Number of windows that were judged.
+    pub windows: usize,
+    /// Was it ended early, by a signal?
+    pub interrupted: bool,
     /// Who led, and when.
     pub leaders: Vec<Reign>,
     /// Why the run could not be carried through.
@@ -74,7 +87,88 @@ pub fn leaders(sightings: &[MasterSighting]) -> Vec<Reign> {
     reigns
 }
 
+/// What the next window must know of this one to judge terms: when each leader was seen, and
+/// what every master said last.
+#[must_use]
+pub fn remember(sightings: &[MasterSighting]) -> Vec<MasterSighting> {
+    let mut last: BTreeMap<(&str, u64), &MasterSighting> = BTreeMap::new();
+    for seen in sightings.iter().filter(|seen| seen.leads) {
+        last.insert((&seen.master, seen.term), seen);
+    }
+    let newest: BTreeMap<&str, &MasterSighting> =
+        sightings.iter().map(|seen| (seen.master.as_str(), seen)).collect();
+    let mut all: Vec<MasterSighting> =
+        last.into_values().chain(newest.into_values()).cloned().collect();
+    all.sort_by_key(|seen| seen.at);
+    all.split_off(all.len().saturating_sub(REMEMBERED))
+}
+
 impl Report {
+    /// Of a run that has just begun.
+    #[must_use]
+    pub fn new(plan: Plan, target: &Target) -> Self {
+        Self {
+            seed: plan.seed,
+            plan,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            masters: target.masters(),
+            nodes: target.nodes.clone(),
+            seconds: 0,
+            faults: Vec::new(),
+            buckets: Vec::new(),
+            bucket_ms: 0,
+            windows: 0,
+            interrupted: false,
+            leaders: Vec::new(),
+            error: None,
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// Adds what was judged in one window.
+    pub fn add(&mut self, window: usize, verdicts: Vec<Verdict>, error: Option<anyhow::Error>) {
+        let several = self.plan.steps.len() > 1 && window > 0;
+        self.windows = window + 1;
+        if self.verdicts.is_empty() {
+            self.verdicts = verdicts;
+        } else {
+            for (sum, verdict) in self.verdicts.iter_mut().zip(verdicts) {
+                sum.add(verdict, window + 1);
+            }
+        }
+        if let Some(error) = error {
+            let text = format!("{error:#}");
+            let text = if several { format!("window {}: {text}", window + 1) } else { text };
+            self.error = Some(match self.error.take() {
+                Some(earlier) => format!("{earlier}\n{text}"),
+                None => text,
+            });
+        }
+    }
+
+    /// Throughput so far, in as many pieces as a page can show.
+    pub fn set_buckets(&mut self, buckets: Vec<Bucket>) {
+        (self.buckets, self.bucket_ms) = coarser(&buckets, BUCKETS);
+    }
+
+    /// How things stand after a window, in one line.
+    #[must_use]
+    pub fn line(&self, window: usize) -> String {
+        let count = |wanted: fn(&Outcome) -> bool| {
+            self.verdicts.iter().filter(|verdict| wanted(&verdict.outcome)).count()
+        };
+        let checked: usize = self.verdicts.iter().map(|verdict| verdict.checked).sum();
+        format!(
+            "window {} judged: so far {} faults, {} promises kept, {} VIOLATED, {} not decided; \
+             {checked} things checked",
+            window + 1,
+            self.faults.iter().filter(|fault| fault.skipped.is_none()).count(),
+            count(|outcome| matches!(outcome, Outcome::Kept)),
+            count(|outcome| matches!(outcome, Outcome::Violated(_))),
+            count(|outcome| matches!(outcome, Outcome::NotDecided(_))),
+        )
+    }
+
     /// Was a promise broken, or the run not carried through?
     #[must_use]
     pub fn failed(&self) -> bool {
@@ -90,7 +184,7 @@ impl Report {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
         };
-        write("report.json", serde_json::to_vec_pretty(self)?)?;
+        write("report.json", serde_json::to_vec(self)?)?;
         write("report.html", page::page(self).into_bytes())?;
         write("evidence.json", serde_json::to_vec(evidence)?)?;
         let plan = serde_json::to_value(&self.plan)?;
@@ -107,10 +201,11 @@ impl Report {
         let refused: u32 = self.buckets.iter().map(|bucket| bucket.refused).sum();
         lines.push(format!(
             "{happened} faults in {} s; {answered} calls answered, {refused} refused, {unknown} \
-             of unknown outcome; {} leaders seen; seed {}",
+             of unknown outcome; {} leaders seen; seed {}{}",
             self.seconds,
             self.leaders.len(),
-            self.seed
+            self.seed,
+            if self.interrupted { "; interrupted" } else { "" }
         ));
         lines.extend(self.error.iter().map(|error| format!("not carried through: {error}")));
         lines.join("\n")
@@ -134,6 +229,20 @@ pub fn verdict_lines(verdicts: &[Verdict]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Empties the logs of all processes, which append to them.
+///
+/// # Errors
+/// When a file cannot be changed.
+pub fn empty_logs(cluster: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(cluster)?.flatten() {
+        let log = entry.path().join("log");
+        if log.is_file() {
+            std::fs::OpenOptions::new().write(true).open(&log)?.set_len(0)?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the logs of all processes.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::history::Nanos;
-use crate::meter::{BUCKET_MS, Bucket};
+use crate::meter::Bucket;
 use crate::verdicts::Outcome;
 
 /// Width of the drawing, in its own units.
@@ -65,10 +65,11 @@ impl Scale {
 
 fn timeline(report: &Report) -> String {
     let last_fault = report.faults.iter().map(|fault| fault.until).max().unwrap_or(0);
-    let buckets = Nanos::try_from(report.buckets.len()).unwrap_or(0) * BUCKET_MS * 1_000_000;
+    let buckets = Nanos::try_from(report.buckets.len()).unwrap_or(0) * report.bucket_ms * 1_000_000;
     let scale = Scale { end: last_fault.max(buckets).max(1) as f64 };
     let mut svg = String::from("<svg viewBox='0 0 1000 330' role=img aria-label='timeline'>");
-    let throughput = |bucket: &Bucket| f64::from(bucket.answered) * 1_000.0 / BUCKET_MS as f64;
+    let throughput =
+        |bucket: &Bucket| f64::from(bucket.answered) * 1_000.0 / report.bucket_ms.max(1) as f64;
     let latency = |bucket: &Bucket| bucket.slowest_us as f64 / 1_000.0;
     let errors = |bucket: &Bucket| f64::from(bucket.refused + bucket.unknown);
     for fault in &report.faults {
@@ -101,7 +102,7 @@ fn chart(
     let most = report.buckets.iter().map(value).fold(1.0_f64, f64::max);
     let mut path = String::new();
     for (index, bucket) in report.buckets.iter().enumerate() {
-        let at = Nanos::try_from(index).unwrap_or(0) * BUCKET_MS * 1_000_000;
+        let at = Nanos::try_from(index).unwrap_or(0) * report.bucket_ms * 1_000_000;
         let y = top + HEIGHT - HEIGHT * value(bucket) / most;
         let _ = write!(path, "{}{:.1},{y:.1}", if index == 0 { "M" } else { "L" }, scale.x(at));
     }

@@ -28,6 +28,9 @@ fn report(outcome: Outcome) -> Report {
         seconds: 9,
         faults: vec![struck],
         buckets: vec![Bucket { answered: 5, ..Bucket::default() }; 40],
+        bucket_ms: 100,
+        windows: 1,
+        interrupted: false,
         leaders: leaders(&[sighting(1, "m1", 1), sighting(5, "m1", 1), sighting(9, "m2", 2)]),
         error: None,
         verdicts: vec![verdict],
@@ -39,6 +42,32 @@ fn reigns_are_put_together() {
     let report = report(Outcome::Kept);
     assert_eq!(report.leaders.len(), 2);
     assert_eq!((report.leaders[0].from, report.leaders[0].until), (1, 5));
+}
+
+#[test]
+fn windows_add_up_and_the_worst_outcome_stays() {
+    let mut sum = report(Outcome::Kept);
+    let broken = report(Outcome::Violated(vec!["two leaders".into()]));
+    sum.add(1, broken.verdicts, None);
+    assert_eq!(sum.verdicts[0].outcome, Outcome::Violated(vec!["window 2: two leaders".into()]));
+    sum.add(2, report(Outcome::Kept).verdicts, Some(anyhow::anyhow!("no leader")));
+    assert!(matches!(sum.verdicts[0].outcome, Outcome::Violated(_)) && sum.failed());
+    assert_eq!((sum.verdicts[0].checked, sum.windows), (9, 3));
+    assert_eq!(sum.error.as_deref(), Some("window 3: no leader"));
+}
+
+#[test]
+fn the_next_window_knows_every_leader_and_what_each_master_said_last() {
+    let follows = |at, term| MasterSighting { leads: false, ..sighting(at, "m2", term) };
+    let seen = [
+        sighting(1, "m1", 1),
+        sighting(2, "m1", 1),
+        follows(3, 1),
+        sighting(5, "m2", 2),
+        follows(7, 3),
+    ];
+    let ats: Vec<Nanos> = remember(&seen).into_iter().map(|seen| seen.at).collect();
+    assert_eq!(ats, [2, 2, 5, 7]);
 }
 
 #[test]

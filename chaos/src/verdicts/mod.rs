@@ -5,7 +5,9 @@ mod acknowledged;
 mod convergence;
 mod fencing;
 mod identity;
+mod jobs;
 mod linearizable;
+mod locks;
 mod members;
 mod one_leader;
 mod one_node;
@@ -14,6 +16,7 @@ mod overcommit;
 mod progress;
 mod refused;
 mod restarts;
+mod traffic;
 mod watch;
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,28 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// How many things were looked at.
     pub checked: usize,
+}
+
+impl Verdict {
+    /// Adds the verdict on the same promise in a later window: the worst outcome stays.
+    pub fn add(&mut self, later: Self, window: usize) {
+        use Outcome::{Kept, NotChecked, NotDecided, Violated};
+        let named = |texts: Vec<String>| -> Vec<String> {
+            texts.into_iter().map(|text| format!("window {window}: {text}")).collect()
+        };
+        self.checked += later.checked;
+        let sum = match (std::mem::replace(&mut self.outcome, NotChecked), later.outcome) {
+            (Violated(texts), Violated(more)) => Violated([texts, named(more)].concat()),
+            (Violated(texts), _) => Violated(texts),
+            (_, Violated(more)) => Violated(named(more)),
+            (NotDecided(texts), NotDecided(more)) => NotDecided([texts, named(more)].concat()),
+            (NotDecided(texts), _) => NotDecided(texts),
+            (_, NotDecided(more)) => NotDecided(named(more)),
+            (NotChecked, NotChecked) => NotChecked,
+            _ => Kept,
+        };
+        self.outcome = sum;
+    }
 }
 
 /// What one file of this module returns.
@@ -102,10 +127,14 @@ const PROMISES: &[Promise] = &[
     one_leader::PROMISE,
     progress::PROMISE,
     fencing::PROMISE,
+    locks::FENCED,
+    locks::LEASES,
     one_node::PROMISE,
     overcommit::PROMISE,
     identity::PROMISE,
+    jobs::PROMISE,
     restarts::PROMISE,
+    traffic::PROMISE,
     orphans::PROMISE,
     convergence::PROMISE,
 ];

@@ -1,6 +1,7 @@
 //! What clients do while the cluster is broken, and the book they keep of it.
 
 mod lists;
+mod locks;
 mod pods;
 mod registers;
 mod sets;
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
-use quorate_client::{Client, ClientError, Code, ListOptions, WriteOptions};
+use quorate_client::{Client, ClientError, Code, DeleteOptions, ListOptions, WriteOptions};
 use quorate_objects::{Kind, Typed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -23,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::etcd::{Ended, Etcd};
-use crate::evidence::{Evidence, PodSighting, WatchLog, Write, Writes};
+use crate::evidence::{Evidence, Guarded, Held, PodSighting, WatchLog, Write, Writes};
 use crate::history::{Clock, History, Nanos, Operation};
 use crate::linear::{
     ListInput, ListOutput, RegisterInput, RegisterOutput, SetInput, SetOutput, TransactionInput,
@@ -31,7 +33,8 @@ use crate::linear::{
 };
 use crate::meter::{Kind as Counted, Meter};
 
-pub use pods::deployment;
+pub(crate) use locks::LOCKS;
+pub use pods::{deployment, job, service, stateful_set};
 
 /// Label on every object of a run; its value is the kind of workload.
 pub(crate) const LABEL: &str = "quorate.dev/chaos";
@@ -44,6 +47,12 @@ pub(crate) const NAMESPACE: &str = "default";
 /// Turns of all clients per object before they move on to fresh ones: histories of one key stay
 /// short enough to be judged.
 const TURNS_PER_KEY: u64 = 400;
+/// Most turns of a window.
+const TURNS_PER_WINDOW: u64 = 100_000 * KEYS;
+/// Most values of a window.
+const VALUES_PER_WINDOW: u64 = 1_000_000_000;
+/// Deletions at a time when a window is over.
+const DELETIONS: usize = 16;
 /// Objects of a kind that are worked on at the same time.
 const KEYS: u64 = 4;
 
@@ -53,7 +62,11 @@ pub struct Book {
     /// The run's clock.
     pub clock: Clock,
     /// Throughput and latency.
-    pub meter: Meter,
+    pub meter: Arc<Meter>,
+    /// Which window of the run it is for.
+    window: usize,
+    held: Mutex<Vec<Held>>,
+    guarded: Mutex<Vec<Guarded>>,
     next: AtomicU64,
     turns: AtomicU64,
     registers: History<RegisterInput, RegisterOutput>,
@@ -68,14 +81,18 @@ pub struct Book {
 }
 
 impl Book {
-    /// An empty one.
+    /// An empty one, for the n-th window of a run: keys and values of different windows differ,
+    /// so that a late effect of an earlier one cannot be mistaken.
     #[must_use]
-    pub fn new(clock: Clock) -> Arc<Self> {
+    pub fn new(clock: Clock, meter: Arc<Meter>, window: usize) -> Arc<Self> {
         Arc::new(Self {
             clock,
-            meter: Meter::default(),
-            next: AtomicU64::new(1),
-            turns: AtomicU64::new(0),
+            meter,
+            window,
+            held: Mutex::default(),
+            guarded: Mutex::default(),
+            next: AtomicU64::new(window as u64 * VALUES_PER_WINDOW + 1),
+            turns: AtomicU64::new(window as u64 * TURNS_PER_WINDOW),
             registers: History::default(),
             sets: History::default(),
             lists: History::default(),
@@ -181,6 +198,40 @@ impl Book {
         Ok(())
     }
 
+    /// Deletes everything that clients have made: the next window begins with nothing.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub async fn clean_up(&self, client: &Client, etcd: Option<Etcd>) -> Result<()> {
+        let options = ListOptions {
+            namespace: NAMESPACE.to_owned(),
+            labels: LABEL.to_owned(),
+            ..ListOptions::default()
+        };
+        let list = client.list(config_map_kind(), &options).await?;
+        let delete = async |name: String| {
+            let options = DeleteOptions::default();
+            let kind = config_map_kind();
+            match client.delete(kind, NAMESPACE, &name, &options).await {
+                Err(error) if !error.is_not_found() => {
+                    Err(error).with_context(|| format!("deleting {name}"))
+                }
+                _ => Ok(()),
+            }
+        };
+        let names = list.items.into_iter().map(|object| object.name);
+        let mut deletions = futures::stream::iter(names.map(delete)).buffer_unordered(DELETIONS);
+        while let Some(deleted) = deletions.next().await {
+            deleted?;
+        }
+        if let Some(mut etcd) = etcd {
+            for prefix in [TRANSACTIONS, locks::GUARDED] {
+                transactions::delete_all(&mut etcd, prefix).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves everything into `evidence`.
     pub fn hand_over(&self, evidence: &mut Evidence) {
         evidence.registers = self.registers.take();
@@ -190,6 +241,8 @@ impl Book {
         evidence.writes = std::mem::take(&mut *lock(&self.writes));
         evidence.watches = std::mem::take(&mut *lock(&self.watches));
         evidence.pods = std::mem::take(&mut *lock(&self.pods));
+        evidence.held = std::mem::take(&mut *lock(&self.held));
+        evidence.guarded = std::mem::take(&mut *lock(&self.guarded));
     }
 }
 
@@ -399,6 +452,7 @@ async fn work(mut worker: Worker, cancel: CancellationToken) {
             0 => sets::step(&mut worker).await,
             1 if worker.random.random_bool(0.4) => lists::step(&mut worker).await,
             2 if worker.random.random_bool(0.5) => transactions::step(&mut worker).await,
+            2 if worker.random.random_bool(0.1) => locks::step(&mut worker).await,
             _ => registers::step(&mut worker).await,
         }
         tokio::time::sleep(worker.pause).await;

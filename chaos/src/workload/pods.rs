@@ -86,3 +86,38 @@ pub fn deployment(name: &str, image: &str, replicas: u32) -> String {
          {{cpu: 10m, memory: 8Mi}}}}\n"
     )
 }
+
+/// A Service in front of a Deployment's pods, at the same port of every node.
+#[must_use]
+pub fn service(name: &str, node_port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  type: NodePort\n  \
+         selector: {{app: {name}}}\n  ports: [{{port: 80, targetPort: 8080, nodePort: \
+         {node_port}}}]\n"
+    )
+}
+
+/// A StatefulSet of small pods; see [`deployment`].
+#[must_use]
+pub fn stateful_set(name: &str, image: &str, replicas: u32) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: {name}}}\nspec:\n  replicas: \
+         {replicas}\n  serviceName: {name}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      \
+         terminationGracePeriodSeconds: 1\n      containers:\n      - name: web\n        image: \
+         '{image}'\n        resources: {{requests: {{cpu: 10m, memory: 8Mi}}}}\n"
+    )
+}
+
+/// A Job of short pods.
+#[must_use]
+pub fn job(name: &str, image: &str, completions: u32) -> String {
+    format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}, labels: {{chaos: job}}}}\n\
+         spec:\n  completions: {completions}\n  parallelism: 2\n  backoffLimit: 50\n  template:\n    \
+         metadata: {{labels: {{chaos: job}}}}\n    spec:\n      restartPolicy: Never\n      \
+         terminationGracePeriodSeconds: 1\n      containers:\n      - name: work\n        image: \
+         '{image}'\n        command: [sh, -c, 'sleep 0.3']\n        resources: {{requests: {{cpu: \
+         10m, memory: 8Mi}}}}\n"
+    )
+}

@@ -5,7 +5,7 @@ use quorate_proto::etcd::etcdserverpb as pb;
 use rand::Rng;
 
 use super::{Answer, TRANSACTIONS, Worker};
-use crate::etcd::{Ended, Etcd, text};
+use crate::etcd::{Ended, Etcd, end_of, text};
 use crate::linear::{TransactionInput, TransactionOutput};
 use crate::meter::Kind as Counted;
 
@@ -126,15 +126,25 @@ fn output(response: &pb::TxnResponse) -> TransactionOutput {
     TransactionOutput { succeeded: response.succeeded, reads: reads.collect() }
 }
 
+/// Deletes all keys with a prefix.
+pub(super) async fn delete_all(etcd: &mut Etcd, prefix: &str) -> Result<()> {
+    let delete = pb::DeleteRangeRequest {
+        key: prefix.to_owned().into_bytes().into(),
+        range_end: end_of(prefix).into(),
+        ..pb::DeleteRangeRequest::default()
+    };
+    let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestDeleteRange(delete)) };
+    match etcd.txn(pb::TxnRequest { success: vec![op], ..pb::TxnRequest::default() }).await {
+        Ended::Done(_) => Ok(()),
+        other => bail!("deleting {prefix}: {other:?}"),
+    }
+}
+
 /// All keys of transactions, with value and revision.
 pub(super) async fn read_all(etcd: &mut Etcd) -> Result<Vec<(String, (u64, u64))>> {
-    let mut end = TRANSACTIONS.as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
     let range = pb::RangeRequest {
         key: TRANSACTIONS.as_bytes().into(),
-        range_end: end.into(),
+        range_end: end_of(TRANSACTIONS).into(),
         ..pb::RangeRequest::default()
     };
     let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(range)) };

@@ -27,6 +27,8 @@ mod peer;
 mod reads;
 mod restore;
 mod rocks;
+#[cfg(test)]
+mod simulation;
 mod space;
 mod start;
 mod state;

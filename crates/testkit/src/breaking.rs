@@ -13,6 +13,7 @@ use quorate_client::ClusterFile;
 use crate::cluster::{PATIENCE, TestCluster};
 use crate::docker;
 use crate::links::{Destination, Links};
+use crate::membership::place;
 use crate::wait::wait_for;
 
 impl TestCluster {
@@ -32,6 +33,14 @@ impl TestCluster {
         let pid = *self.pids()?.get(name).with_context(|| format!("no {name} in this cluster"))?;
         ensure!(self.is_alive(pid), "{name} (process {pid}) is not running");
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {name} ({pid})"))
+    }
+
+    /// Does a process run?
+    ///
+    /// # Errors
+    /// When `cluster.json` cannot be read.
+    pub fn runs(&self, name: &str) -> Result<bool> {
+        Ok(self.pids()?.get(name).is_some_and(|pid| self.is_alive(*pid)))
     }
 
     /// SIGKILL, and waits until the process is gone.
@@ -100,7 +109,7 @@ impl TestCluster {
     /// # Errors
     /// When it was never started, or cannot be.
     pub fn start_again(&self, name: &str) -> Result<()> {
-        if self.pids()?.get(name).is_some_and(|pid| self.is_alive(*pid)) {
+        if self.runs(name)? {
             return Ok(());
         }
         let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,18 +132,29 @@ impl TestCluster {
         self.record_pid(name, pid)
     }
 
-    /// Writes a process id into `cluster.json`, and keeps everything else of the file.
+    /// Writes a process id into `cluster.json`.
     fn record_pid(&self, name: &str, pid: u32) -> Result<()> {
-        let path = self.dir.join("cluster.json");
-        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-        for list in ["masters", "nodes"] {
-            let entries = file.get_mut(list).and_then(serde_json::Value::as_array_mut);
-            for entry in entries.into_iter().flatten() {
-                if entry["name"] == name {
-                    entry["pid"] = pid.into();
+        self.change_file(|file| {
+            for list in ["masters", "nodes"] {
+                let entries = file.get_mut(list).and_then(serde_json::Value::as_array_mut);
+                for entry in entries.into_iter().flatten() {
+                    if entry["name"] == name {
+                        entry["pid"] = pid.into();
+                    }
                 }
             }
-        }
+            Ok(())
+        })
+    }
+
+    /// Changes `cluster.json`, and keeps everything else of the file.
+    pub(crate) fn change_file(
+        &self,
+        change: impl FnOnce(&mut serde_json::Value) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.dir.join("cluster.json");
+        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        change(&mut file)?;
         let temporary = self.dir.join(".cluster.json.testkit");
         std::fs::write(&temporary, serde_json::to_vec_pretty(&file)?)?;
         Ok(std::fs::rename(&temporary, &path)?)
@@ -181,7 +201,8 @@ pub(crate) fn links_of(dir: &Path, port_base: u16, masters: u16) -> Links {
         real: local(port),
     };
     let dir = dir.to_owned();
-    let processes = move || ClusterFile::load(&dir).map(pids).unwrap_or_default();
+    let by_place = |file| pids(file).into_iter().map(|(name, pid)| (place(&name).to_owned(), pid));
+    let processes = move || ClusterFile::load(&dir).map(by_place).into_iter().flatten().collect();
     Links::start(ports.map(destination).collect(), Arc::new(processes))
 }
 

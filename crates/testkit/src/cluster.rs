@@ -40,6 +40,8 @@ pub struct Options {
     pub insecure: bool,
     /// Put a proxy in front of every master: see [`TestCluster::links`].
     pub links: bool,
+    /// Keep ports for one more master: see [`TestCluster::new_place`].
+    pub spare_place: bool,
     /// Environment of the processes, beyond what this one has.
     pub environment: Vec<(String, String)>,
 }
@@ -52,6 +54,7 @@ impl Default for Options {
             hollow: 0,
             insecure: false,
             links: false,
+            spare_place: false,
             environment: Vec::new(),
         }
     }
@@ -65,6 +68,9 @@ pub struct TestCluster {
     cluster_id: String,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) links: Option<Links>,
+    /// Number of masters at the start.
+    pub(crate) first_masters: u16,
+    pub(crate) spare_place: bool,
     /// Command lines of the processes as they were started.
     pub(crate) commands: Mutex<BTreeMap<String, Vec<String>>>,
     _ports: Option<PortBase>,
@@ -79,7 +85,7 @@ impl TestCluster {
     /// When it does not come up; the error carries what `quorate up` and the logs say.
     pub async fn start(options: Options) -> Result<Self> {
         let temp = tempfile::Builder::new().prefix("quorate-test-").tempdir()?;
-        let ports = PortBase::reserve(options.masters)?;
+        let ports = PortBase::reserve(options.masters + u16::from(options.spare_place))?;
         let dir = temp.path().join("cluster");
         let mut cluster = Self::start_in(&dir, ports.number(), options).await?;
         cluster._ports = Some(ports);
@@ -96,7 +102,11 @@ impl TestCluster {
             binary: process::binary()?,
             dir: dir.to_owned(),
             cluster_id: String::new(),
-            links: options.links.then(|| links_of(dir, port_base, options.masters)),
+            links: options.links.then(|| {
+                links_of(dir, port_base, options.masters + u16::from(options.spare_place))
+            }),
+            first_masters: options.masters,
+            spare_place: options.spare_place,
             environment: options.environment,
             commands: Mutex::default(),
             _ports: None,

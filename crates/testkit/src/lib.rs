@@ -11,6 +11,7 @@ pub mod image;
 pub mod kubectl;
 pub mod links;
 pub mod load;
+pub mod membership;
 pub mod ports;
 pub mod process;
 mod sockets;

@@ -1,18 +1,22 @@
 //! What is broken: a cluster of processes on this machine, started for the purpose.
 
+mod disks;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use quorate_client::v1::StatusResponse;
 use quorate_client::{Client, ClientOptions, ClusterFile};
-use quorate_testkit::{Options, TestCluster};
+use quorate_testkit::membership::place;
+use quorate_testkit::{Options, TestCluster, wait_for};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
 use crate::etcd::Etcd;
-use crate::plan::{Abilities, Who};
+use crate::plan::{Abilities, Ability, Who};
+use disks::Disks;
 
 /// After this time a client's call is over.
 const CALL: Duration = Duration::from_secs(5);
@@ -21,12 +25,15 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 /// How long a master gets to say who it is.
 const STATUS: Duration = Duration::from_millis(500);
 
+/// How long a fault that needs a leader waits for one.
+const ELECTION: Duration = Duration::from_secs(4);
+
 /// A cluster under test.
 #[derive(Clone, Debug)]
 pub struct Target {
+    /// Before the cluster: its folder can be removed once they are unmounted.
+    disks: Arc<Disks>,
     cluster: Arc<TestCluster>,
-    /// Names of the masters.
-    pub masters: Vec<String>,
     /// Names of the processes of nodes.
     pub nodes: Vec<String>,
     /// Do pods run in Docker? On hollow nodes they have no containers.
@@ -34,20 +41,33 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts a cluster, and waits until it is ready.
+    /// Starts a cluster, and waits until it is ready. With `disks`, the masters' data lies on
+    /// disks that can be broken.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(options: Options, disks: bool) -> Result<Self> {
         let docker = options.nodes > 0;
         let cluster = TestCluster::start(options).await?;
         let file = cluster.file()?;
-        Ok(Self {
+        let target = Self {
+            disks: Arc::default(),
             cluster: Arc::new(cluster),
-            masters: file.masters.into_iter().map(|master| master.name).collect(),
             nodes: file.nodes.into_iter().map(|node| node.name).collect(),
             docker,
-        })
+        };
+        if disks {
+            target.move_to_disks().await?;
+        }
+        Ok(target)
+    }
+
+    /// Names of the masters as they are now.
+    #[must_use]
+    pub fn masters(&self) -> Vec<String> {
+        // The file is written by this process alone, and replaced as a whole.
+        let masters = self.cluster.file().map(|file| file.masters).unwrap_or_default();
+        masters.into_iter().map(|master| master.name).collect()
     }
 
     /// The cluster.
@@ -59,11 +79,14 @@ impl Target {
     /// What can be done to it.
     #[must_use]
     pub fn abilities(&self) -> Abilities {
-        Abilities {
-            links: self.cluster.links().is_some(),
-            nodes: !self.nodes.is_empty(),
-            processes: true,
-        }
+        let abilities = [
+            (Ability::Processes, true),
+            (Ability::Network, self.cluster.links().is_some()),
+            (Ability::Disks, !self.disks.is_empty()),
+            (Ability::Members, self.masters().len() > 2),
+            (Ability::Nodes, !self.nodes.is_empty()),
+        ];
+        abilities.into_iter().filter(|(_, able)| *able).map(|(ability, _)| ability).collect()
     }
 
     /// The n-th client: all have all masters, and each begins at another.
@@ -124,16 +147,22 @@ impl Target {
         leader_of(&self.statuses().await?).context("no master leads")
     }
 
+    /// The same once somebody does: after an earlier fault that may take a moment.
+    async fn wait_leader(&self) -> Result<String> {
+        let (leader, _) = wait_for("a leader", ELECTION, async || self.leader().await).await?;
+        Ok(leader)
+    }
+
     /// Which processes `who` means at this moment.
     ///
     /// # Errors
     /// When there is none such.
     pub async fn resolve(&self, who: &Who, random: &mut StdRng) -> Result<Vec<String>> {
         let leader = match who {
-            Who::Leader | Who::Follower => Some(self.leader().await?),
+            Who::Leader | Who::Follower => Some(self.wait_leader().await?),
             _ => None,
         };
-        let mut masters = self.masters.clone();
+        let mut masters = self.masters();
         masters.shuffle(random);
         Ok(match who {
             Who::Leader => leader.into_iter().collect(),
@@ -147,14 +176,28 @@ impl Target {
             }
             Who::All => masters,
             Who::Named(name) => {
-                ensure!(
-                    self.masters.contains(name) || self.nodes.contains(name),
-                    "there is no {name}: there are {}",
-                    [self.masters.clone(), self.nodes.clone()].concat().join(", ")
-                );
-                vec![name.clone()]
+                // A master that was replaced is meant by its place.
+                let all = [self.masters(), self.nodes.clone()].concat();
+                let found = all.iter().find(|known| *known == name || place(known) == name);
+                let unknown = || format!("there is no {name}: there are {}", all.join(", "));
+                vec![found.with_context(unknown)?.clone()]
             }
         })
+    }
+
+    /// Starts every process that should run and does not; returns their names.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn revive(&self) -> Result<Vec<String>> {
+        let mut ended = Vec::new();
+        for name in self.masters().iter().chain(&self.nodes) {
+            if !self.cluster.runs(name)? {
+                self.cluster.start_again(name)?;
+                ended.push(name.clone());
+            }
+        }
+        Ok(ended)
     }
 
     /// Any node.

@@ -1,6 +1,9 @@
 use super::*;
 
-const EVERYTHING: Abilities = Abilities { links: true, nodes: true, processes: true };
+fn everything() -> Abilities {
+    use Ability::{Disks, Members, Network, Nodes, Processes};
+    Abilities::from([Processes, Network, Disks, Members, Nodes])
+}
 
 #[test]
 fn every_scenario_is_a_plan() {
@@ -15,14 +18,14 @@ fn every_scenario_is_a_plan() {
 
 #[test]
 fn the_same_seed_makes_the_same_plan_and_another_another() {
-    let plan = |seed| Plan::random(seed, 50, EVERYTHING);
+    let plan = |seed| Plan::random(seed, 50, &everything());
     assert_eq!(plan(7), plan(7));
     assert_ne!(plan(7), plan(8));
 }
 
 #[test]
 fn a_plan_is_written_as_it_is_read() {
-    let plan = Plan::random(7, 200, EVERYTHING);
+    let plan = Plan::random(7, 200, &everything());
     let yaml = serde_yaml_ng::to_string(&serde_json::to_value(&plan).expect("JSON")).expect("YAML");
     assert_eq!(Plan::parse(&yaml).expect("a plan"), plan);
 }
@@ -37,6 +40,8 @@ fn names_of_processes_are_allowed_and_mistakes_are_named() {
         ("steps: [{faults: []}]", "no faults"),
         ("steps: [{faults: [{explode: m1}]}]", "explode"),
         ("steps: [{faults: [{kill: m1}], hold: 3}]", "hold"),
+        ("steps: [{faults: [{wipe: majority}]}]", "more than one"),
+        ("steps: [{faults: [grow, {replace: m1}]}]", "more than one"),
     ] {
         let error = format!("{:#}", Plan::parse(text).expect_err(text));
         assert!(error.contains(part), "{text}: {error}");
@@ -45,10 +50,12 @@ fn names_of_processes_are_allowed_and_mistakes_are_named() {
 
 #[test]
 fn a_plan_keeps_to_what_is_possible() {
-    let none = Abilities { links: false, nodes: false, processes: false };
-    let plan = Plan::random(7, 200, EVERYTHING).within(none);
+    let plan = Plan::random(7, 200, &everything()).within(&Abilities::new());
     assert!(plan.steps.iter().flat_map(|s| &s.faults).all(|fault| *fault == Fault::Transfer));
-    let masters = Abilities { nodes: false, ..EVERYTHING };
-    let plan = Plan::random(7, 200, EVERYTHING).within(masters);
+    let mut masters = everything();
+    masters.remove(&Ability::Nodes);
+    let plan = Plan::random(7, 200, &masters);
+    assert_eq!(plan.clone().within(&masters), plan, "it uses what it may, and nothing else");
+    assert_eq!(plan.needs(), masters);
     assert!(plan.steps.iter().flat_map(|s| &s.faults).all(Fault::spares_nodes));
 }

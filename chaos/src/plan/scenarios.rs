@@ -1,0 +1,113 @@
+//! Plans with a name.
+
+/// Name, what it is good for, and its steps.
+pub const SCENARIOS: &[(&str, &str, &str)] = &[
+    (
+        "kills",
+        "SIGKILL of the leader, of a follower, of a majority, of all",
+        "- {faults: [{kill: leader}]}\n- {faults: [{kill: follower}]}\n- {faults: [{kill: leader}]}\n\
+         - {faults: [{kill: majority}]}\n- {faults: [{kill: all}], hold-ms: 500}\n",
+    ),
+    (
+        "pauses",
+        "SIGSTOP of the leader and of followers, for half an election time-out and for several",
+        "- {faults: [{pause: leader}], hold-ms: 500}\n- {faults: [{pause: leader}], hold-ms: 3000}\n\
+         - {faults: [{pause: follower}], hold-ms: 2000}\n- {faults: [{pause: majority}], hold-ms: \
+         2000}\n",
+    ),
+    (
+        "planned",
+        "what an operator does: transfers, a rolling restart",
+        "- {faults: [transfer]}\n- {faults: [{terminate: m1}]}\n- {faults: [{terminate: m2}]}\n\
+         - {faults: [{terminate: m3}]}\n- {faults: [{terminate: leader}]}\n",
+    ),
+    (
+        "partitions",
+        "the leader cut off from masters, clients, everybody; one way; bridged; slow and lossy",
+        "- {faults: [{cut: {who: leader, from: everybody}}], hold-ms: 3000}\n\
+         - {faults: [{cut: {who: leader, from: masters}}], hold-ms: 3000}\n\
+         - {faults: [{cut: {who: leader, from: masters, direction: in}}], hold-ms: 3000}\n\
+         - {faults: [{cut: {who: leader, from: masters, direction: out}}], hold-ms: 3000}\n\
+         - {faults: [{cut: {who: follower, from: everybody}}], hold-ms: 3000}\n\
+         - {faults: [bridge], hold-ms: 4000}\n\
+         - {faults: [{slow: {who: leader, delay-ms: 60, loss: 0.1}}], hold-ms: 3000}\n",
+    ),
+    (
+        "transfers",
+        "leadership goes round, many times",
+        "- {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
+         - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n",
+    ),
+    (
+        "blackout",
+        "all masters at once, three times",
+        "- {faults: [{kill: all}], hold-ms: 200, rest-ms: 1000}\n\
+         - {faults: [{kill: all}], hold-ms: 200, rest-ms: 1000}\n\
+         - {faults: [{kill: all}], hold-ms: 200, rest-ms: 1000}\n",
+    ),
+    (
+        "nodes",
+        "an agent dies, a node dies with its containers, a node is cut off",
+        "- {faults: [kill-agent], hold-ms: 2000}\n- {faults: [kill-node], hold-ms: 6000}\n\
+         - {faults: [cut-node], hold-ms: 5000}\n",
+    ),
+    (
+        "disk",
+        "lost and torn writes, failing and slow syncs, failing writes, full disks, flipped bits",
+        "- {faults: [{power-cut: {who: all}}], hold-ms: 300, rest-ms: 1000}\n\
+         - {faults: [{power-cut: {who: leader, torn: prefix}}], hold-ms: 1200, rest-ms: 1000}\n\
+         - {faults: [{power-cut: {who: all, torn: prefix}}], hold-ms: 300, rest-ms: 1000}\n\
+         - {faults: [{fail-syncs: leader}], hold-ms: 1500, rest-ms: 1000}\n\
+         - {faults: [{fail-syncs: all}], hold-ms: 800, rest-ms: 1000}\n\
+         - {faults: [{fail-writes: leader}], hold-ms: 1500, rest-ms: 1000}\n\
+         - {faults: [{full-disk: {who: leader}}], hold-ms: 2500, rest-ms: 1000}\n\
+         - {faults: [{full-disk: {who: follower, room-mb: 1}}], hold-ms: 2500, rest-ms: 1000}\n\
+         - {faults: [{slow-disk: {who: leader, delay-ms: 150}}], hold-ms: 2500, rest-ms: 1000}\n\
+         - {faults: [{slow-disk: {who: majority, delay-ms: 60}}], hold-ms: 2500, rest-ms: 1000}\n\
+         - {faults: [{power-cut: {who: all, torn: prefix}}], hold-ms: 300, rest-ms: 1000}\n\
+         - {faults: [{flip-bit: follower}], hold-ms: 1500, rest-ms: 1000}\n",
+    ),
+    (
+        "power",
+        "the power of all masters fails, three times",
+        "- {faults: [{power-cut: {who: all}}], hold-ms: 200, rest-ms: 1000}\n\
+         - {faults: [{power-cut: {who: all}}], hold-ms: 200, rest-ms: 1000}\n\
+         - {faults: [{power-cut: {who: all, torn: prefix}}], hold-ms: 200, rest-ms: 1000}\n",
+    ),
+    (
+        "torn-zeros",
+        "the power of all masters fails, and leaves files with zeros at the end",
+        "- {faults: [{power-cut: {who: all, torn: zeros}}], hold-ms: 200, rest-ms: 1500}\n\
+         - {faults: [{power-cut: {who: all, torn: zeros}}], hold-ms: 200, rest-ms: 1500}\n\
+         - {faults: [{power-cut: {who: all, torn: zeros}}], hold-ms: 200, rest-ms: 1500}\n",
+    ),
+    (
+        "members",
+        "masters replaced, a disk wiped, one more and one less, with a leader killed in between",
+        "- {faults: [{replace: follower}], hold-ms: 800, rest-ms: 1000}\n\
+         - {faults: [{replace: leader}], hold-ms: 800, rest-ms: 1000}\n\
+         - {faults: [{wipe: follower}], hold-ms: 1500, rest-ms: 1000}\n\
+         - {faults: [{wipe: leader}], hold-ms: 1500, rest-ms: 1000}\n\
+         - {faults: [grow, {kill: leader}], hold-ms: 1500, rest-ms: 1000}\n\
+         - {faults: [grow, transfer], hold-ms: 1500, rest-ms: 1000}\n",
+    ),
+    (
+        "short",
+        "a little of everything, for every build",
+        "- {faults: [{kill: leader}], hold-ms: 1200, rest-ms: 800}\n\
+         - {faults: [{cut: {who: leader, from: everybody}}], hold-ms: 2500, rest-ms: 1000}\n\
+         - {faults: [{pause: leader}], hold-ms: 2000, rest-ms: 800}\n\
+         - {faults: [{terminate: leader}], hold-ms: 800, rest-ms: 800}\n\
+         - {faults: [{kill: all}], hold-ms: 300, rest-ms: 800}\n",
+    ),
+];

@@ -1,0 +1,151 @@
+//! Some steps of a run, with clients, watchers and observers of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use quorate_testkit::load::Load;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Run, pods};
+use crate::evidence::{Evidence, SteadyWindow, TrafficWindow};
+use crate::faults::{self, Struck};
+use crate::observer::Observer;
+use crate::plan::Step;
+use crate::target::Target;
+use crate::workload::{self, Book, Running};
+
+/// Work without faults before the first one.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// A window of a run.
+pub(super) struct Window<'a> {
+    pub(super) run: &'a mut Run,
+    pub(super) target: Target,
+    pub(super) book: Arc<Book>,
+    pub(super) evidence: Evidence,
+    pub(super) struck: Vec<Struck>,
+    /// Requests to a service.
+    load: Option<Load>,
+    /// Did the last step spare the nodes?
+    calm: bool,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(run: &'a mut Run, target: &Target, number: usize) -> Self {
+        let book = Book::new(run.clock, Arc::clone(&run.meter), number);
+        let (target, evidence) = (target.clone(), Evidence::default());
+        Self { run, target, book, evidence, struck: Vec::new(), load: None, calm: true }
+    }
+
+    /// `first`: number of the first step in the whole plan.
+    pub(super) async fn all_steps(
+        &mut self,
+        steps: &[Step],
+        first: usize,
+        interrupted: &CancellationToken,
+    ) -> Result<()> {
+        if !self.target.nodes.is_empty() {
+            pods::deploy(&self.target).await?;
+        }
+        self.load = pods::traffic(&self.target)?;
+        let observer = Observer::start(&self.target, self.run.clock);
+        let load = workload::Load {
+            clients: self.run.config.clients,
+            pods: !self.target.nodes.is_empty(),
+            ..workload::Load::default()
+        };
+        let target = self.target.clone();
+        let (client, etcd) = (|number| target.client(number), |number| target.etcd(number));
+        let seed = self.run.report.seed.wrapping_add(first as u64);
+        let mut running = Running::start(load, seed, &self.book, client, etcd).await?;
+        sleep(WARM_UP).await;
+        let mut result = Ok(());
+        for (number, step) in (first..).zip(steps) {
+            if interrupted.is_cancelled() {
+                break;
+            }
+            result = self.step(number, step, &observer, interrupted).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        self.run.progress.line("mending and converging");
+        let settled = self.settle(&mut running).await;
+        running.stop().await;
+        observer.stop(&mut self.evidence).await;
+        if let Some(load) = self.load.take() {
+            load.stop().await;
+        }
+        self.book.hand_over(&mut self.evidence);
+        result.and(settled)?;
+        pods::remove_jobs(&self.target.client(0)?).await?;
+        self.book.clean_up(&self.target.client(0)?, self.target.etcd(0)?).await
+    }
+
+    async fn step(
+        &mut self,
+        number: usize,
+        step: &Step,
+        observer: &Observer,
+        interrupted: &CancellationToken,
+    ) -> Result<()> {
+        let spares_nodes = step.faults.iter().all(|fault| fault.spares_nodes());
+        let before = pods::steady(&self.target).await.filter(|_| spares_nodes);
+        let asked = self.load.as_ref().map(Load::counts);
+        let mut mends = Vec::new();
+        let first = self.struck.len();
+        for fault in &step.faults {
+            let from = self.run.clock.now();
+            let target = self.target.clone();
+            let struck = faults::strike(&target, fault, &mut self.run.random, &mut mends).await;
+            let (victims, skipped) = match struck {
+                Ok(victims) => (victims, None),
+                Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+            };
+            self.struck.push(Struck {
+                fault: fault.to_string(),
+                victims,
+                from,
+                until: from,
+                spares_nodes: fault.spares_nodes(),
+                skipped,
+            });
+        }
+        let names: Vec<String> = self.struck[first..].iter().map(Struck::title).collect();
+        let names = names.join(" and ");
+        let totals = self.run.meter.totals();
+        self.run.progress.step(number + 1, &names, totals, observer.leadership());
+        let job = format!("job-{number}");
+        pods::churn(&self.target, &mut self.run.random, &job).await;
+        pause(step.hold_ms, interrupted).await;
+        faults::mend(&self.target, mends, &mut self.run.random)
+            .await
+            .with_context(|| format!("mending: {names}"))?;
+        let now = self.run.clock.now();
+        self.struck[first..].iter_mut().for_each(|struck| struck.until = now);
+        pause(step.rest_ms, interrupted).await;
+        // As a supervisor does: a master that ended later because of its disk runs again.
+        for name in self.target.revive()? {
+            self.run.progress.line(&format!("{name} had ended by itself after: {names}"));
+        }
+        // What a node's fault has begun may go on for a while.
+        let calm = std::mem::replace(&mut self.calm, spares_nodes) && spares_nodes;
+        if let (Some(load), Some(asked), true) = (&self.load, asked, calm) {
+            let counts = load.counts().since(asked);
+            let messages = if counts.failed > 0 { load.messages() } else { Vec::new() };
+            let (sent, failed) = (counts.sent, counts.failed);
+            let window = TrafficWindow { faults: names.clone(), sent, failed, messages };
+            self.evidence.traffic.push(window);
+        }
+        if let (Some(before), Some(after)) = (before, pods::steady(&self.target).await) {
+            self.evidence.steady.push(SteadyWindow { faults: names, before, after });
+        }
+        Ok(())
+    }
+}
+
+async fn pause(millis: u64, interrupted: &CancellationToken) {
+    // Whether it was interrupted is asked where it matters.
+    let _ = interrupted.run_until_cancelled(sleep(Duration::from_millis(millis))).await;
+}
