@@ -87,6 +87,7 @@ down: ## Stops the cluster that 'make up' started
 
 clients:
 	@deploy/install-kubectl.sh >/dev/null
+	@deploy/install-helm.sh >/dev/null
 	@deploy/install-python-client.sh >/dev/null
 
 deps:

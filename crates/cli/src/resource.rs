@@ -59,7 +59,7 @@ fn slashed(arg: &str) -> Result<Target<'_>> {
 /// A kind, or all kinds of a category such as `all`.
 fn expand(word: &str) -> Result<Vec<&'static Kind>> {
     let category: Vec<_> =
-        kinds().iter().copied().filter(|kind| kind.categories.contains(&word)).collect();
+        kinds().into_iter().filter(|kind| kind.categories.contains(&word)).collect();
     if category.is_empty() { Ok(vec![by_name(word)?]) } else { Ok(category) }
 }
 

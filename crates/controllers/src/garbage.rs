@@ -188,7 +188,7 @@ impl Controller for GarbageCollector {
 
     fn all(&self) -> Vec<Key> {
         let cache = self.context.registry().cache();
-        let kinds = all_kinds().iter().filter(|kind| ***kind != kinds::EVENT);
+        let kinds = all_kinds().into_iter().filter(|kind| **kind != kinds::EVENT);
         let objects = kinds.flat_map(|kind| cache.list(kind, None));
         objects.filter(|object| concerns(object)).map(|object| key_of(&object)).collect()
     }

@@ -17,6 +17,7 @@ use crate::autoscaler::Autoscalers;
 use crate::context::Context;
 use crate::controller::{self, Controller};
 use crate::cron_job::CronJobs;
+use crate::custom_resources::CustomResources;
 use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::disruption::DisruptionBudgets;
@@ -231,6 +232,7 @@ pub(crate) fn controllers(
     add("node-address-controller", &|c| Arc::new(NodeAddresses::new(c, options.pod_cidr)));
     add("endpoints-controller", &|c| Arc::new(Endpoints::new(c)));
     add("namespace-controller", &|c| Arc::new(Namespaces::new(c)));
+    add("custom-resource-controller", &|c| Arc::new(CustomResources::new(c)));
     add("garbage-collector", &|c| Arc::new(GarbageCollector::new(c)));
     all
 }

@@ -5,6 +5,7 @@ mod autoscaler;
 mod context;
 mod controller;
 mod cron_job;
+mod custom_resources;
 mod daemon_set;
 mod deployment;
 mod disruption;

@@ -37,7 +37,7 @@ pub fn decode_with(
     if !errors.is_empty() {
         return Err(Invalid::new(kind, &name, errors));
     }
-    let known = (kind.ops.decode)(&value).map_err(|errors| Invalid::new(kind, &name, errors))?;
+    let known = kind.known(&value).map_err(|errors| Invalid::new(kind, &name, errors))?;
     let mut errors = Vec::new();
     if validation == FieldValidation::Strict {
         unknown_fields(&value, &known, "", &mut errors);

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::custom::Custom;
 use crate::error::{Errors, FieldError, Invalid};
 
 /// A column of `get`'s table.
@@ -87,8 +88,16 @@ impl ScalePaths {
     };
 }
 
-/// A kind's functions, over JSON. Made from its [`Typed`] implementation.
-pub(crate) struct Ops {
+/// What a kind does with its objects.
+pub(crate) enum Ops {
+    /// Built in.
+    Typed(TypedOps),
+    /// Defined by a CustomResourceDefinition.
+    Custom(Box<Custom>),
+}
+
+/// A built-in kind's functions, over JSON. Made from its [`Typed`] implementation.
+pub(crate) struct TypedOps {
     pub decode: fn(&Value) -> Result<Value, Vec<FieldError>>,
     pub default: fn(&mut Value) -> Result<(), Vec<FieldError>>,
     pub validate: fn(&Value) -> Vec<FieldError>,
@@ -102,7 +111,7 @@ pub(crate) struct Ops {
 
 impl Ops {
     pub(crate) const fn of<T: Typed>() -> Self {
-        Self {
+        Self::Typed(TypedOps {
             decode: decode_json::<T>,
             default: default_json::<T>,
             validate: validate_json::<T>,
@@ -112,7 +121,7 @@ impl Ops {
             cells: cells_of::<T>,
             scale: T::SCALE,
             schema: SchemaGenerator::subschema_for::<T>,
-        }
+        })
     }
 }
 
@@ -177,7 +186,8 @@ impl Kind {
     /// Finds a kind by `apps/v1` and `Deployment`.
     #[must_use]
     pub fn by_gvk(api_version: &str, kind: &str) -> Option<&'static Kind> {
-        crate::kinds().iter().copied().find(|k| k.kind == kind && k.api_version() == api_version)
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        crate::kinds::find(|k| k.kind == kind && k.group == group && k.version == version)
     }
 
     /// Finds a kind by what users type: plural, singular, short name or kind, in any case, with
@@ -189,7 +199,7 @@ impl Kind {
             Some((name, group)) => (name, Some(group)),
             None => (lower.as_str(), None),
         };
-        crate::kinds().iter().copied().find(|kind| {
+        crate::kinds::find(|kind| {
             let named = kind.plural == name
                 || kind.singular == name
                 || kind.kind.eq_ignore_ascii_case(name)
@@ -237,7 +247,15 @@ impl Kind {
     /// # Errors
     /// When the value is not an object of this kind.
     pub fn default(&self, value: &mut Value) -> Result<(), Invalid> {
-        (self.ops.default)(value).map_err(|errors| Invalid::new(self, name_of(value), errors))
+        match &self.ops {
+            Ops::Typed(ops) => {
+                (ops.default)(value).map_err(|errors| Invalid::new(self, name_of(value), errors))
+            }
+            Ops::Custom(custom) => {
+                custom.default(value);
+                Ok(())
+            }
+        }
     }
 
     /// Checks an object, its metadata included.
@@ -245,7 +263,11 @@ impl Kind {
     /// # Errors
     /// All that is wrong.
     pub fn validate(&self, value: &Value) -> Result<(), Invalid> {
-        self.verdict(value, (self.ops.validate)(value))
+        let errors = match &self.ops {
+            Ops::Typed(ops) => (ops.validate)(value),
+            Ops::Custom(custom) => custom.validate(self, value),
+        };
+        self.verdict(value, errors)
     }
 
     /// Checks a change from `old` to `new`, and `new` itself.
@@ -253,13 +275,53 @@ impl Kind {
     /// # Errors
     /// All that is wrong.
     pub fn validate_update(&self, new: &Value, old: &Value) -> Result<(), Invalid> {
-        self.verdict(new, (self.ops.validate_update)(new, old))
+        let errors = match &self.ops {
+            Ops::Typed(ops) => (ops.validate_update)(new, old),
+            Ops::Custom(custom) => custom.validate_update(self, new, old),
+        };
+        self.verdict(new, errors)
     }
 
     /// One cell per column; `<unknown>` in all of them when the value cannot be decoded.
     #[must_use]
     pub fn row(&self, value: &Value, now: Timestamp) -> Vec<String> {
-        (self.ops.row)(value, now)
+        match &self.ops {
+            Ops::Typed(ops) => (ops.row)(value, now),
+            Ops::Custom(custom) => custom.row(value, now),
+        }
+    }
+
+    /// The object as its kind knows it.
+    pub(crate) fn known(&self, value: &Value) -> Result<Value, Vec<FieldError>> {
+        match &self.ops {
+            Ops::Typed(ops) => (ops.decode)(value),
+            Ops::Custom(custom) => custom.decode(value),
+        }
+    }
+
+    /// Is it defined by a CustomResourceDefinition?
+    #[must_use]
+    pub fn is_custom(&self) -> bool {
+        self.custom().is_some()
+    }
+
+    /// Do clients get it in this version?
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.custom().is_none_or(|custom| custom.served)
+    }
+
+    /// The structural schema of a custom kind, in OpenAPI's words.
+    #[must_use]
+    pub fn structure(&self) -> Option<Arc<Value>> {
+        self.custom().map(|custom| Arc::clone(&custom.schema().root))
+    }
+
+    fn custom(&self) -> Option<&Custom> {
+        match &self.ops {
+            Ops::Typed(_) => None,
+            Ops::Custom(custom) => Some(custom),
+        }
     }
 
     /// Decodes an object for [`Self::cells`].
@@ -267,26 +329,40 @@ impl Kind {
     /// # Errors
     /// When it is not such an object.
     pub fn parse(&self, json: &[u8]) -> Result<Decoded, serde_json::Error> {
-        (self.ops.parse)(json)
+        match &self.ops {
+            Ops::Typed(ops) => (ops.parse)(json),
+            Ops::Custom(_) => Ok(Arc::new(serde_json::from_slice::<Value>(json)?)),
+        }
     }
 
     /// [`Self::row`] of an object that [`Self::parse`] has decoded.
     #[must_use]
     pub fn cells(&self, object: &(dyn Any + Send + Sync), now: Timestamp) -> Vec<String> {
-        let cells = (self.ops.cells)(object, now);
+        let cells = match &self.ops {
+            Ops::Typed(ops) => (ops.cells)(object, now),
+            Ops::Custom(custom) => {
+                object.downcast_ref::<Value>().map(|value| custom.row(value, now))
+            }
+        };
         cells.unwrap_or_else(|| vec!["<unknown>".into(); self.columns.len()])
     }
 
     /// Set for kinds with the subresource `scale`.
     #[must_use]
     pub fn scale(&self) -> Option<ScalePaths> {
-        self.ops.scale
+        match &self.ops {
+            Ops::Typed(ops) => ops.scale,
+            Ops::Custom(custom) => custom.scale(),
+        }
     }
 
     /// A reference to the kind's schema, which is added to the generator's definitions.
     #[must_use]
     pub fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        (self.ops.schema)(generator)
+        match &self.ops {
+            Ops::Typed(ops) => (ops.schema)(generator),
+            Ops::Custom(custom) => custom.described(self, generator),
+        }
     }
 
     fn verdict(&self, value: &Value, errors: Vec<FieldError>) -> Result<(), Invalid> {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::kinds::{self, kinds as all_kinds};
+use crate::kinds;
 use crate::{FieldValidation, Kind, decode, decode_with};
 
 fn pod() -> Value {
@@ -86,7 +86,7 @@ fn names_of_kinds() {
         assert_eq!(Kind::by_resource(name), Some(&kinds::DEPLOYMENT), "{name}");
     }
     assert_eq!(Kind::by_resource("deployments.batch"), None);
-    for kind in all_kinds() {
+    for kind in kinds::builtin() {
         assert_eq!(Kind::by_gvk(&kind.api_version(), kind.kind), Some(*kind));
         assert_eq!(Kind::by_resource(&kind.resource()), Some(*kind));
         let empty = json!({"apiVersion": kind.api_version(), "kind": kind.kind});

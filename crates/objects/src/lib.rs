@@ -1,9 +1,11 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
 pub mod affinity;
+pub mod custom;
 mod decode;
 mod error;
 pub mod job;
+pub mod jsonpath;
 mod kind;
 pub mod kinds;
 pub mod manifest;

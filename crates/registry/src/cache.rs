@@ -101,6 +101,21 @@ impl View {
         old
     }
 
+    /// After a change of a definition: its objects are shown as it says now.
+    fn renew(&mut self, definition: &str) {
+        let Some(kind) = kinds::find(|kind| kind.is_custom() && kind.resource() == definition)
+        else {
+            return;
+        };
+        let old: Vec<_> = self.iter(kind, None).map(Arc::clone).collect();
+        for object in old.into_iter().filter(|object| !std::ptr::eq(object.kind, kind)) {
+            match object.as_kind(kind) {
+                Ok(renewed) => drop(self.replace(&renewed.key(), Some(Arc::new(renewed)))),
+                Err(error) => tracing::error!(?object, %error, "is shown as it was"),
+            }
+        }
+    }
+
     fn index(&mut self, key: &ObjectKey, object: &Arc<Object>, add: bool) {
         for owner in object.meta.owner_references.iter().flatten() {
             set_index(&mut self.by_owner, &owner.uid, key, object, add);
@@ -248,6 +263,9 @@ impl Cache {
         let mut state = self.state.write();
         for (key, at, new) in changes {
             state.apply_one(&key, at, new, self.capacity);
+            if *key.kind == kinds::CUSTOM_RESOURCE_DEFINITION {
+                state.view.renew(&key.name);
+            }
         }
         state.view.revision = state.view.revision.max(revision);
         let revision = state.view.revision;
@@ -333,7 +351,7 @@ impl Cache {
         namespace: Option<&str>,
     ) -> (Vec<Arc<Object>>, u64, u64) {
         let state = self.state.read();
-        let wanted = kinds().iter().copied().filter(|k| kind.is_none_or(|kind| kind == *k));
+        let wanted = kinds().into_iter().filter(|k| kind.is_none_or(|kind| kind == *k));
         let list = wanted.flat_map(|k| state.view.iter(k, namespace)).cloned().collect();
         (list, state.view.revision, state.seq)
     }

@@ -126,7 +126,7 @@ impl Registry {
         let timeout: Duration = self.inner.options.request_timeout;
         self.inner.cache.wait(namespace.revision, timeout).await?;
         let mut left = false;
-        for kind in kinds().iter().copied().filter(|kind| kind.namespaced) {
+        for kind in kinds().into_iter().filter(|kind| kind.namespaced) {
             for object in self.inner.cache.list(kind, Some(name)) {
                 let options = DeleteOptions { fence, ..DeleteOptions::default() };
                 match self.delete(kind, name, object.name(), &options).await {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use quorate_objects::{custom, kinds};
 use quorate_store::{
     Consistency, Event, EventType, KeyRange, RangeRequest, SharedStore, StoreError, WatchRequest,
 };
@@ -46,6 +48,7 @@ pub(crate) async fn run(store: SharedStore, cache: Arc<Cache>, cancel: Cancellat
 }
 
 async fn relist(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
+    learn_all(store).await?;
     let everything = KeyRange::prefix(PREFIX);
     let mut request = RangeRequest { limit: PAGE, ..RangeRequest::new(everything) };
     let mut list = BTreeMap::new();
@@ -64,8 +67,40 @@ async fn relist(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
         let next = [last.key.as_ref(), &[0]].concat();
         request.range.key = Bytes::from(next);
     }
+    for old in cache.list(&kinds::CUSTOM_RESOURCE_DEFINITION, None) {
+        if !list.contains_key(&old.key()) {
+            custom::unregister(old.name());
+        }
+    }
     cache.reset(request.revision, list);
     Ok(())
+}
+
+/// Reads the definitions of custom kinds: without them the keys of their objects say nothing. One
+/// that is made between this and the list has no objects before its names are accepted, and that
+/// is a change that comes later.
+async fn learn_all(store: &SharedStore) -> Result<(), StoreError> {
+    let resource = kinds::CUSTOM_RESOURCE_DEFINITION.resource();
+    let range = KeyRange::prefix(format!("{PREFIX}{resource}/"));
+    let found = store.range(RangeRequest::new(range), Consistency::Serializable).await?;
+    for kv in &found.kvs {
+        if let Some((key, definition)) = decode(&kv.key, &kv.value, kv.mod_revision) {
+            learn(&key, Some(&definition));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the table of custom kinds as the cluster has it.
+fn learn(key: &ObjectKey, definition: Option<&Object>) {
+    if *key.kind != kinds::CUSTOM_RESOURCE_DEFINITION {
+        return;
+    }
+    match definition.map(Object::typed::<CustomResourceDefinition>) {
+        None => custom::unregister(&key.name),
+        Some(Ok(definition)) => custom::register(&definition),
+        Some(Err(error)) => tracing::error!(name = key.name, %error, "a definition is broken"),
+    }
 }
 
 async fn follow(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
@@ -85,9 +120,15 @@ fn change(event: &Event) -> Option<(ObjectKey, u64, Option<Arc<Object>>)> {
     match event.kind {
         EventType::Put => {
             let (key, object) = decode(&event.kv.key, &event.kv.value, revision)?;
+            // Before the objects of its kind, which come later.
+            learn(&key, Some(&object));
             Some((key, revision, Some(object)))
         }
-        EventType::Delete => Some((ObjectKey::parse(&event.kv.key)?, revision, None)),
+        EventType::Delete => {
+            let key = ObjectKey::parse(&event.kv.key)?;
+            learn(&key, None);
+            Some((key, revision, None))
+        }
     }
 }
 

@@ -43,4 +43,6 @@ pub use quorate_store::Consistency;
 #[cfg(test)]
 mod admission_test;
 #[cfg(test)]
+mod custom_test;
+#[cfg(test)]
 mod registry_test;

@@ -53,8 +53,8 @@ impl ObjectKey {
         let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
         let (resource, rest) = rest.split_once('/')?;
         let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
-        let mut kinds = quorate_objects::kinds().iter().copied();
-        let kind = kinds.find(|kind| kind.plural == plural && kind.group == group)?;
+        let kind =
+            quorate_objects::kinds::find(|kind| kind.plural == plural && kind.group == group)?;
         let (namespace, name) = if kind.namespaced { rest.split_once('/')? } else { ("", rest) };
         Some(Self::new(kind, namespace, name))
     }
@@ -101,6 +101,10 @@ impl Object {
             RegistryError::Internal(format!("a stored {} cannot be decoded: {error}", kind.kind))
         };
         value["metadata"]["resourceVersion"] = revision.to_string().into();
+        if kind.is_custom() {
+            // It may have been written before another version became the one that is stored.
+            value["apiVersion"] = kind.api_version().into();
+        }
         let meta = serde_json::from_str(&value["metadata"].to_string()).map_err(internal)?;
         let fields =
             kind.selectable.iter().filter_map(|path| Some((*path, field(&value, path)?))).collect();
@@ -123,6 +127,11 @@ impl Object {
     /// The same object with another revision: events of deletion carry the deletion's.
     pub(crate) fn at_revision(&self, revision: u64) -> Result<Self, RegistryError> {
         Self::from_value(self.kind, self.value(), revision)
+    }
+
+    /// The same object after its kind has changed: the definition of a custom kind was.
+    pub(crate) fn as_kind(&self, kind: &'static Kind) -> Result<Self, RegistryError> {
+        Self::from_value(kind, self.value(), self.revision)
     }
 
     /// The name.

@@ -267,8 +267,8 @@ pub fn counted_usage(view: &View, quota: &ResourceQuota) -> Amounts {
     let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
     let namespace = quota.metadata.namespace.as_deref();
     let mut total: Amounts = hard.keys().map(|name| (name.clone(), Quantity::default())).collect();
-    let counted = |kind: &&&'static Kind| kind.namespaced && ***kind != kinds::EVENT;
-    for kind in kinds().iter().filter(counted) {
+    let counted = |kind: &&'static Kind| kind.namespaced && **kind != kinds::EVENT;
+    for kind in kinds().into_iter().filter(counted) {
         for object in view.iter(kind, namespace) {
             if !applies(quota, object) {
                 continue;

@@ -101,6 +101,10 @@ impl Registry {
         // After the allocations: what is found there is looked at by its place.
         let counted = self.count(&key, &value, fresh).await?;
         counted.plan(&mut plan)?;
+        // Last: nobody looks at what is found there.
+        if let Some((definition, revision)) = self.definition_revision(&key, fresh).await? {
+            plan.expect(definition.store_key(), revision);
+        }
         plan.put(key.store_key(), encode(&value)?);
         if options.dry_run {
             let taken = self.load(&key).await;
@@ -144,6 +148,29 @@ impl Registry {
             return Err(terminating(key));
         }
         Ok((ns_key, namespace.revision))
+    }
+
+    /// The definition of the object's kind, when it has one, must stay as well.
+    async fn definition_revision(
+        &self,
+        key: &ObjectKey,
+        fresh: bool,
+    ) -> Result<Option<(ObjectKey, u64)>, RegistryError> {
+        if !key.kind.is_custom() {
+            return Ok(None);
+        }
+        let kind = &kinds::CUSTOM_RESOURCE_DEFINITION;
+        let definition = ObjectKey::new(kind, "", &key.kind.resource());
+        let cached = self.inner.cache.get(kind, "", &definition.name).filter(|_| !fresh);
+        let found = match cached {
+            Some(found) => found,
+            None => self.reload(&definition).await?.object,
+        };
+        if found.is_deleting() {
+            let text = "create not allowed while custom resource definition is terminating";
+            return Err(RegistryError::Forbidden(text.into()));
+        }
+        Ok(Some((definition, found.revision)))
     }
 
     /// Replaces an object, but for its status. A resourceVersion in the metadata is the
@@ -433,7 +460,7 @@ fn prepare_update(
     }
     let old_meta = &old["metadata"];
     let generation = old_meta["generation"].as_i64().unwrap_or(1);
-    let changed = content(&new) != content(old);
+    let changed = content(kind, &new) != content(kind, old);
     let bump = i64::from(subresource == Subresource::Main && changed);
     let meta = metadata_mut(&mut new);
     meta.insert("generation".into(), (generation + bump).into());
@@ -445,6 +472,8 @@ fn prepare_update(
         Subresource::Main => kind.validate_update(&new, old)?,
         // To the rules of updates the whole change would be forbidden.
         Subresource::EphemeralContainers => kind.validate(&new)?,
+        // Typed ones were checked when they were decoded, custom ones only their schema can check.
+        Subresource::Status if kind.is_custom() => kind.validate(&new)?,
         Subresource::Status | Subresource::Bind => {}
     }
     Ok(Some(new))
@@ -466,9 +495,16 @@ fn add_ephemeral(kind: &Kind, new: &Value, old: &Value) -> Result<Value, Registr
     Ok(value)
 }
 
-/// What counts for the generation: the spec, or everything for kinds that have none.
-fn content(value: &Value) -> Option<&Value> {
-    value.get("spec")
+/// What counts for the generation: the spec, or of custom kinds everything but the metadata and
+/// a status that is a subresource.
+fn content<'a>(kind: &Kind, value: &'a Value) -> Vec<(&'a String, &'a Value)> {
+    let counts = |field: &str| match field {
+        "apiVersion" | "kind" | "metadata" => false,
+        "spec" => true,
+        "status" => kind.is_custom() && !kind.has_status,
+        _ => kind.is_custom(),
+    };
+    value.as_object().into_iter().flatten().filter(|(field, _)| counts(field)).collect()
 }
 
 /// Who owns what after a write: what the writer says of it (clients that move from one way of

@@ -6,6 +6,7 @@
 mod breaking;
 pub mod cluster;
 pub mod docker;
+pub mod helm;
 pub mod http;
 pub mod image;
 pub mod kubectl;
@@ -20,5 +21,6 @@ pub mod wait;
 pub mod writer;
 
 pub use cluster::{Options, TestCluster};
+pub use helm::Helm;
 pub use kubectl::Kubectl;
 pub use wait::wait_for;

@@ -12,7 +12,7 @@ use super::accept::{Accept, MediaType};
 use super::failure::{Failure, Result};
 use super::metrics;
 use super::render::respond;
-use super::versions::VERSIONS;
+use super::versions::Version;
 
 /// What can be done with every kind.
 const VERBS: &[&str] =
@@ -103,7 +103,7 @@ impl Served {
 /// Everything that is served, in the order of the table of kinds.
 pub(super) fn served() -> Vec<Served> {
     let mut all = Vec::new();
-    for kind in kinds() {
+    for kind in kinds().into_iter().filter(|kind| kind.is_served()) {
         let own = (kind.group, kind.version, kind.kind);
         let place = (kind.group, kind.version, kind.plural);
         all.push(Served {
@@ -127,18 +127,20 @@ pub(super) fn served() -> Vec<Served> {
 }
 
 fn other_versions() -> impl Iterator<Item = Served> {
-    VERSIONS.iter().flat_map(|one| {
+    Version::all().into_iter().flat_map(|one| {
         let kind = one.kind;
         let place = (kind.group, one.version, kind.plural);
         let own = (kind.group, one.version, kind.kind);
-        let main = Served {
+        let mut all = vec![Served {
             singular: kind.singular,
             short_names: kind.short_names,
             categories: kind.categories,
             ..Served::part(place, kind.namespaced, "", own, VERBS)
-        };
-        let status = Served::part(place, kind.namespaced, "status", own, CHANGE);
-        [main, status]
+        }];
+        if kind.has_status {
+            all.push(Served::part(place, kind.namespaced, "status", own, CHANGE));
+        }
+        all
     })
 }
 

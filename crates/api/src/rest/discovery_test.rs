@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn every_kind_is_discovered_in_both_forms() {
     let all = served();
-    for kind in kinds() {
+    for kind in quorate_objects::kinds::builtin() {
         let one = all.iter().find(|one| one.resource == kind.plural && one.group == kind.group);
         assert_eq!(one.unwrap().singular, kind.singular);
         let aggregate = aggregate_resources(&all, kind.group, kind.version);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use quorate_objects::kinds::kinds;
+use quorate_objects::kinds;
 use quorate_objects::{FieldError, FieldErrorKind, Invalid};
 use quorate_registry::{Code, RegistryError};
 use serde_json::{Map, Value, json};
@@ -195,8 +195,7 @@ fn invalid(invalid: &Invalid) -> Failure {
 /// In the words of a decoder that refuses.
 fn malformed(invalid: &Invalid) -> Failure {
     let (kind, group) = invalid.kind.split_once('.').unwrap_or((&invalid.kind, ""));
-    let mut all = kinds().iter();
-    let known = all.find(|known| known.kind == kind && known.group == group);
+    let known = kinds::find(|known| known.kind == kind && known.group == group);
     let api_version = known.map(|known| known.api_version()).unwrap_or_default();
     let head = format!("{kind} in version \"{api_version}\" cannot be handled as a {kind}");
     let strict: Vec<String> = invalid

@@ -34,7 +34,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use quorate_objects::{Kind, kinds};
-use quorate_registry::{Registry, Subresource};
+use quorate_registry::{Consistency, Registry, Subresource};
 use quorate_store::SharedStore;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -79,7 +79,7 @@ struct Call {
     request: ResourceRequest,
     kind: &'static Kind,
     /// Set when the client speaks another version than the one that is stored.
-    version: Option<&'static Version>,
+    version: Option<Version>,
     query: Query,
     headers: HeaderMap,
     user: Arc<User>,
@@ -167,6 +167,10 @@ impl Rest {
         }
     }
 
+    async fn catch_up(&self) -> Result<()> {
+        Ok(self.registry.freshen(Consistency::Linearizable).await?)
+    }
+
     fn version(&self, headers: &HeaderMap) -> Result<Response> {
         let (major, minor) = KUBERNETES;
         let version = json!({
@@ -192,7 +196,12 @@ impl Rest {
         }
         let ResourceRequest { group, version, resource, .. } = &request;
         let measures = group == metrics::GROUP && version == metrics::VERSION;
-        let other = Version::find(group, version, resource);
+        let mut other = Version::find(group, version, resource);
+        if other.is_none() && !measures && find(group, version, resource).is_none() {
+            // Another master may have heard of the kind's definition before this one.
+            within("nothing was changed", self.catch_up()).await?;
+            other = Version::find(group, version, resource);
+        }
         let kind = match other {
             Some(other) => Some(other.kind),
             None if measures => metrics::kind_of(resource),
@@ -281,8 +290,9 @@ impl Call {
 
 /// The kind of a resource.
 fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    let mut all = kinds().iter().copied();
-    all.find(|kind| kind.plural == plural && kind.group == group && kind.version == version)
+    kinds::find(|kind| {
+        kind.plural == plural && kind.group == group && kind.version == version && kind.is_served()
+    })
 }
 
 /// Where one can begin.

@@ -15,7 +15,7 @@ use super::accept::{Accept, MediaType};
 use super::discovery::versions;
 use super::failure::{Failure, Result};
 use super::render::respond;
-use super::versions::{VERSIONS, Version};
+use super::versions::Version;
 
 /// What kubectl before 1.28 asks for; it goes on when nothing is described.
 const V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -59,14 +59,15 @@ fn base(group: &str, version: &str) -> String {
 }
 
 /// Kinds of a group version, each with what makes its schema.
-fn of_version(group: &str, version: &str) -> Vec<(&'static Kind, Option<&'static Version>)> {
-    let own = kinds().iter().copied().filter(|kind| kind.version == version);
-    let others = VERSIONS.iter().filter(|one| one.version == version);
+fn of_version(group: &str, version: &str) -> Vec<(&'static Kind, Option<Version>)> {
+    let own = kinds().into_iter().filter(|kind| kind.version == version && kind.is_served());
+    let others = Version::all().into_iter().filter(|one| one.version == version);
     let all = own.map(|kind| (kind, None)).chain(others.map(|one| (one.kind, Some(one))));
     all.filter(|(kind, _)| kind.group == group).collect()
 }
 
-/// Clients keep documents by the hash in their URL: it changes with the binary and with the kinds.
+/// Clients keep documents by the hash in their URL: it changes with the binary, with the kinds and
+/// with the schemas of custom ones.
 fn index() -> Value {
     let mut paths = Map::new();
     for (group, versions) in versions() {
@@ -74,7 +75,11 @@ fn index() -> Value {
         {
             let mut hasher = DefaultHasher::new();
             env!("CARGO_PKG_VERSION").hash(&mut hasher);
-            of_version(group, version).iter().for_each(|(kind, _)| kind.kind.hash(&mut hasher));
+            for (kind, other) in of_version(group, version) {
+                kind.kind.hash(&mut hasher);
+                let shown = other.map_or(kind, |other| other.shown);
+                shown.structure().map(|schema| schema.to_string()).hash(&mut hasher);
+            }
             let path = base(group, version);
             let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
             paths.insert(path, json!({"serverRelativeURL": url}));
@@ -89,7 +94,7 @@ fn document(group: &str, version: &str) -> Result<Value> {
     let mut named = Vec::new();
     for (kind, other) in of_version(group, version) {
         let schema = match other {
-            Some(other) => (other.schema)(&mut generator),
+            Some(other) => other.schema(&mut generator),
             None => kind.schema(&mut generator),
         };
         add_paths(&mut paths, kind, version, schema.as_value());

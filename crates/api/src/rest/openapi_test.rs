@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn every_patch_takes_field_validation() {
     // What kubectl looks for before it creates or applies anything.
-    for kind in kinds() {
+    for kind in quorate_objects::kinds::builtin() {
         let document = document(kind.group, kind.version).unwrap();
         let paths = document["paths"].as_object().unwrap();
         let patch = paths

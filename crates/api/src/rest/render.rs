@@ -46,7 +46,7 @@ impl IncludeObject {
 pub(crate) struct Renderer {
     pub kind: &'static Kind,
     /// Set when the client speaks another version than the one that is stored.
-    pub version: Option<&'static Version>,
+    pub version: Option<Version>,
     pub accept: Accept,
     pub include: IncludeObject,
     /// Ages are counted up to here.
@@ -76,7 +76,20 @@ impl ListMeta {
 
 impl Renderer {
     fn api_version(&self) -> String {
-        self.version.map_or_else(|| self.kind.api_version(), Version::api_version)
+        self.version.as_ref().map_or_else(|| self.kind.api_version(), Version::api_version)
+    }
+
+    /// The kind whose columns are shown.
+    fn shown(&self) -> &'static Kind {
+        self.version.map_or(self.kind, |version| version.shown)
+    }
+
+    fn cells(&self, object: &Object) -> Vec<String> {
+        let shown = self.shown();
+        if std::ptr::eq(shown, object.kind) {
+            return object.cells(self.now);
+        }
+        shown.row(&object.value(), self.now)
     }
 
     /// The object in the version of the client.
@@ -191,14 +204,14 @@ impl Renderer {
         objects: impl Iterator<Item = &'a Object>,
         columns: bool,
     ) -> Result<Vec<u8>> {
-        let definitions = if columns { columns_of(self.kind) } else { Value::Array(Vec::new()) };
+        let definitions = if columns { columns_of(self.shown()) } else { Value::Array(Vec::new()) };
         let mut text = format!(
             "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\
              \"columnDefinitions\":{definitions},\"rows\":["
         );
         for (index, object) in objects.enumerate() {
             let comma = if index > 0 { "," } else { "" };
-            let cells = json!(object.cells(self.now));
+            let cells = json!(self.cells(object));
             let _ = write!(text, "{comma}{{\"cells\":{cells}");
             match self.include {
                 IncludeObject::None => {}

@@ -1,32 +1,37 @@
-//! Older versions of kinds, for clients that still speak them: converted on their way in and out.
-//! A kind is stored in one version only.
+//! Other versions of kinds, for clients that speak them: converted on their way in and out.
+//! A kind is stored in one version only. Versions of custom kinds differ in their name alone.
 
-use quorate_objects::{Kind, kinds};
+use quorate_objects::{Kind, custom, kinds};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 /// A version of a kind beside the stored one.
+#[derive(Clone, Copy)]
 pub(super) struct Version {
     pub version: &'static str,
     /// The kind as it is stored.
     pub kind: &'static Kind,
+    /// Whose columns are shown.
+    pub shown: &'static Kind,
     /// From this version to the stored one, but for the apiVersion.
     to_stored: fn(&mut Value),
     /// And back.
     from_stored: fn(&mut Value),
-    /// Adds the version's schema to a generator's definitions, and refers to it.
-    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Adds the version's schema to a generator's definitions, and refers to it; that of `shown`
+    /// when there is none.
+    schema: Option<fn(&mut SchemaGenerator) -> Schema>,
 }
 
-/// All of them.
-pub(super) static VERSIONS: &[Version] = &[Version {
+/// Those of the kinds that are built in.
+static BUILTIN: &[Version] = &[Version {
     version: "v1",
     kind: &kinds::HORIZONTAL_POD_AUTOSCALER,
+    shown: &kinds::HORIZONTAL_POD_AUTOSCALER,
     to_stored: autoscaler_to_v2,
     from_stored: autoscaler_to_v1,
-    schema: SchemaGenerator::subschema_for::<
-        k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler,
-    >,
+    schema: Some(
+        SchemaGenerator::subschema_for::<k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler>,
+    ),
 }];
 
 /// Where what version 1 cannot say of an autoscaler is kept, so that nothing is lost when an
@@ -34,10 +39,31 @@ pub(super) static VERSIONS: &[Version] = &[Version {
 const KEPT: &str = "autoscaling.alpha.kubernetes.io/";
 
 impl Version {
-    pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
-        VERSIONS.iter().find(|one| {
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        let custom = custom::other_versions().into_iter().map(|other| Self {
+            version: other.kind.version,
+            kind: other.stored,
+            shown: other.kind,
+            to_stored: |_| {},
+            from_stored: |_| {},
+            schema: None,
+        });
+        BUILTIN.iter().copied().chain(custom).collect()
+    }
+
+    pub fn find(group: &str, version: &str, plural: &str) -> Option<Self> {
+        Self::all().into_iter().find(|one| {
             one.version == version && one.kind.group == group && one.kind.plural == plural
         })
+    }
+
+    /// Adds the version's schema to a generator's definitions, and refers to it.
+    pub fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        match self.schema {
+            Some(schema) => schema(generator),
+            None => self.shown.schema(generator),
+        }
     }
 
     pub fn api_version(&self) -> String {

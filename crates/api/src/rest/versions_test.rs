@@ -31,7 +31,7 @@ fn what_kubectl_autoscale_sends_is_understood() {
         "metadata": {"name": "web"},
         "spec": {"maxReplicas": 5, "targetCPUUtilizationPercentage": 80},
     });
-    VERSIONS[0].store(&mut value);
+    BUILTIN[0].store(&mut value);
     assert_eq!(value["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
     quorate_objects::decode(value, &kinds::HORIZONTAL_POD_AUTOSCALER).unwrap();
 }

@@ -52,7 +52,7 @@ impl Call {
         }
         let how = self.patch_kind(body)?;
         let options = self.write_options("PatchOptions.meta.k8s.io")?;
-        if let Some(version) = self.version {
+        if let Some(version) = &self.version {
             let patched = self.patch_version(version, body, how, part, &options).await?;
             return self.written(StatusCode::OK, &patched, &[]);
         }
@@ -110,9 +110,16 @@ impl Call {
         match media_type(&self.headers) {
             "application/json-patch+json" => Ok(PatchKind::Json),
             "application/merge-patch+json" => Ok(PatchKind::Merge),
+            "application/strategic-merge-patch+json" if self.kind.is_custom() => {
+                Err(Failure::media_type(
+                    "the body of the request was in an unknown format - accepted media types \
+                     include: application/json-patch+json, application/merge-patch+json",
+                ))
+            }
             "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
             // The Python client says nothing, or this.
             "" | "application/json" if list() => Ok(PatchKind::Json),
+            "" | "application/json" if self.kind.is_custom() => Ok(PatchKind::Merge),
             "" | "application/json" => Ok(PatchKind::Strategic),
             other => Err(Failure::media_type(format!(
                 "the body of the request was in an unknown format {other:?} - accepted media \
@@ -131,7 +138,7 @@ impl Call {
     /// What a client sends, with apiVersion and kind, in the version that is stored.
     fn stored(&self, mut value: Value) -> Result<Value> {
         let api_version =
-            self.version.map_or_else(|| self.kind.api_version(), Version::api_version);
+            self.version.as_ref().map_or_else(|| self.kind.api_version(), Version::api_version);
         complete(self.kind.kind, &api_version, &mut value)?;
         if let Some(version) = self.version {
             version.store(&mut value);

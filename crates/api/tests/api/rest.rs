@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::master::{Master, config_map, pod, soon};
 
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// A client without any knowledge of its own.
 pub struct Http {
@@ -36,7 +36,7 @@ impl Http {
         (code, value)
     }
 
-    fn request(
+    pub fn request(
         &self,
         method: Method,
         path: &str,
@@ -50,11 +50,11 @@ impl Http {
         request.body(Body::from(body.to_owned())).unwrap()
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, Value) {
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         self.send(self.request(Method::GET, path, &[], "")).await
     }
 
-    async fn get_as(&self, path: &str, accept: &str) -> (StatusCode, Value) {
+    pub async fn get_as(&self, path: &str, accept: &str) -> (StatusCode, Value) {
         self.send(self.request(Method::GET, path, &[("accept", accept)], "")).await
     }
 
@@ -62,12 +62,12 @@ impl Http {
         self.send(self.request(method, path, &[], &body.to_string())).await
     }
 
-    async fn patch(&self, path: &str, media_type: &str, body: &Value) -> (StatusCode, Value) {
+    pub async fn patch(&self, path: &str, media_type: &str, body: &Value) -> (StatusCode, Value) {
         let headers = [("content-type", media_type)];
         self.send(self.request(Method::PATCH, path, &headers, &body.to_string())).await
     }
 
-    async fn watch(&self, path: &str) -> Watch {
+    pub async fn watch(&self, path: &str) -> Watch {
         let request = self.request(Method::GET, path, &[], "");
         let response = soon("an answer", self.client.request(request)).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -75,14 +75,14 @@ impl Http {
     }
 }
 
-struct Watch {
+pub struct Watch {
     body: Body,
     rest: Vec<u8>,
 }
 
 impl Watch {
     /// The next event; none when the server has ended the watch.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -93,7 +93,7 @@ impl Watch {
         }
     }
 
-    async fn event(&mut self) -> (String, String) {
+    pub async fn event(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch has ended");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         (text(&event["type"]), text(&event["object"]["metadata"]["name"]))

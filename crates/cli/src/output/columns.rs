@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use crate::output::jsonpath::JsonPath;
+use quorate_objects::jsonpath::JsonPath;
 
 /// Headings with their paths.
 #[derive(Clone, Debug, PartialEq)]

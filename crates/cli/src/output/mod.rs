@@ -1,14 +1,13 @@
 //! What commands print: tables, JSON, YAML, names, JSON paths, columns.
 
 pub mod columns;
-pub mod jsonpath;
 pub mod print;
 pub mod table;
 
 use std::str::FromStr;
 
 use crate::output::columns::Columns;
-use crate::output::jsonpath::JsonPath;
+use quorate_objects::jsonpath::JsonPath;
 
 /// The value of `-o`.
 #[derive(Clone, Debug, PartialEq)]

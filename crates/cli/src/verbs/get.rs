@@ -115,7 +115,7 @@ impl Get {
     fn sort(&self, items: &mut [Value]) -> Result<()> {
         let Some(path) = &self.sort_by else { return Ok(()) };
         let path = format!("{{{}}}", path.trim_matches(['{', '}']));
-        let path: crate::output::jsonpath::JsonPath = path.parse().map_err(CliError::Local)?;
+        let path: quorate_objects::jsonpath::JsonPath = path.parse().map_err(CliError::Local)?;
         // Numbers by value, everything else by its text (RFC 3339 times sort as text).
         items.sort_by_cached_key(|item| {
             let text = path.render(item);

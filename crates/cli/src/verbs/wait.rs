@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::context::{Context, Selectors, list_all};
 use crate::error::{CliError, Result};
-use crate::output::jsonpath::JsonPath;
 use crate::output::print;
 use crate::resource::{self, reference};
 use crate::{duration, json};
+use quorate_objects::jsonpath::JsonPath;
 
 /// Waits.
 #[derive(Args, Debug)]

@@ -47,10 +47,24 @@ kinds! {
     cluster_role => CLUSTER_ROLE,
     cluster_role_binding => CLUSTER_ROLE_BINDING,
     lease => LEASE,
+    custom_resource_definition => CUSTOM_RESOURCE_DEFINITION,
 }
 
-/// All kinds that are served.
+pub use custom_resource_definition::CLEANUP_FINALIZER;
+
+/// All kinds that are served now: those that are built in, and the custom ones.
 #[must_use]
-pub fn kinds() -> &'static [&'static Kind] {
+pub fn kinds() -> Vec<&'static Kind> {
+    ALL.iter().copied().chain(crate::custom::served()).collect()
+}
+
+/// The kinds that are built in.
+#[must_use]
+pub fn builtin() -> &'static [&'static Kind] {
     ALL
+}
+
+/// The first kind for which this is true.
+pub fn find(fits: impl Fn(&Kind) -> bool) -> Option<&'static Kind> {
+    ALL.iter().copied().find(|kind| fits(kind)).or_else(|| crate::custom::find(fits))
 }

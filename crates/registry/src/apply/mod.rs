@@ -54,10 +54,9 @@ pub struct Applied {
     pub created: bool,
 }
 
-/// Where merging begins in objects of a kind.
-fn top(kind: &Kind) -> Place<'_> {
-    let _ = kind;
-    Place::TOP
+/// Where merging begins in objects of a kind: a custom one has a schema.
+fn top(structure: Option<&Value>) -> Place<'_> {
+    structure.map_or(Place::TOP, Place::CustomTop)
 }
 
 /// Checks the name of a field manager.
@@ -84,7 +83,7 @@ pub(crate) fn record(
     manager: &str,
     subresource: Subresource,
 ) {
-    let (now, api_version) = (now_text(), kind.api_version());
+    let (now, api_version, structure) = (now_text(), kind.api_version(), kind.structure());
     managed::record_update(
         new,
         old,
@@ -94,7 +93,7 @@ pub(crate) fn record(
             api_version: &api_version,
             subresource,
             has_status: kind.has_status,
-            place: top(kind),
+            place: top(structure.as_deref()),
             now: &now,
         },
     );
@@ -190,14 +189,14 @@ fn merged(
     options: &ApplyOptions,
 ) -> Result<Value, RegistryError> {
     let kind = key.kind;
-    let (now, api_version) = (now_text(), kind.api_version());
+    let (now, api_version, structure) = (now_text(), kind.api_version(), kind.structure());
     let writer = Writer {
         manager: &options.manager,
         apply: true,
         api_version: &api_version,
         subresource,
         has_status: kind.has_status,
-        place: top(kind),
+        place: top(structure.as_deref()),
         now: &now,
     };
     let failed = |error: ApplyError| match error {

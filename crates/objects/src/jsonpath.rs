@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use crate::json::plain;
-
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JsonPath(Vec<Part>);
@@ -244,6 +242,15 @@ fn subscript(inner: &str) -> Result<Step, String> {
 fn unquote(text: &str) -> Option<&str> {
     let quote = ['"', '\''].into_iter().find(|q| text.starts_with(*q))?;
     text[1..].strip_suffix(quote)
+}
+
+/// A scalar without quotes, anything else as JSON.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
