@@ -119,6 +119,110 @@ def dynamic_client():
     deployments.delete(name="py", namespace=NAMESPACE)
 
 
+def watches_go_on():
+    """A watch from a revision shows what came after it, in order, and ends when it is told to."""
+    start = core.list_namespaced_config_map(NAMESPACE).metadata.resource_version
+    for number in range(3):
+        meta = {"name": f"py-{number}", "labels": {"by": "watch"}}
+        core.create_namespaced_config_map(NAMESPACE, {"metadata": meta})
+    core.delete_namespaced_config_map("py-1", NAMESPACE)
+    seen, watcher = [], watch.Watch()
+    for event in watcher.stream(
+        core.list_namespaced_config_map, NAMESPACE, label_selector="by=watch",
+        resource_version=start, timeout_seconds=30,
+    ):
+        seen.append((event["type"], event["object"].metadata.name))
+        if len(seen) == 4:
+            watcher.stop()
+    want = [("ADDED", f"py-{number}") for number in range(3)] + [("DELETED", "py-1")]
+    assert seen == want, seen
+    core.delete_collection_namespaced_config_map(NAMESPACE, label_selector="by=watch")
+    # Too old a revision is said so, and not just an empty watch.
+    try:
+        for event in watch.Watch().stream(
+            core.list_namespaced_config_map, NAMESPACE, resource_version="1", timeout_seconds=2
+        ):
+            pass
+    except ApiException as error:
+        assert error.status == 410, error
+
+
+def applies():
+    def apply(manager, value, **more):
+        body = {
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied"},
+            "data": {"key": value},
+        }
+        return core.patch_namespaced_config_map(
+            "applied", NAMESPACE, body, field_manager=manager,
+            _content_type="application/apply-patch+yaml", **more,
+        )
+
+    assert apply("one", "1").data == {"key": "1"}
+    try:
+        apply("two", "2")
+        raise AssertionError("no conflict")
+    except ApiException as error:
+        assert error.status == 409 and "conflict with" in error.body, error
+    forced = apply("two", "2", force=True)
+    assert forced.data == {"key": "2"}, forced
+    assert [one.manager for one in forced.metadata.managed_fields or []] == ["two"], forced
+    core.delete_namespaced_config_map("applied", NAMESPACE)
+
+
+def custom_objects():
+    names = {"plural": "snakes", "singular": "snake", "kind": "Snake"}
+    schema = {
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": {"length": {"type": "integer"}}}},
+    }
+    version = {
+        "name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
+    }
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "snakes.python.example.com"},
+        "spec": {
+            "group": "python.example.com", "scope": "Namespaced", "names": names,
+            "versions": [version],
+        },
+    }
+    extensions, custom = client.ApiextensionsV1Api(), client.CustomObjectsApi()
+    extensions.create_custom_resource_definition(definition)
+
+    def established():
+        found = extensions.read_custom_resource_definition("snakes.python.example.com")
+        conditions = found.status.conditions or []
+        return any(one.type == "Established" and one.status == "True" for one in conditions)
+
+    until("established", established)
+    place = ("python.example.com", "v1", NAMESPACE, "snakes")
+    body = {
+        "apiVersion": "python.example.com/v1", "kind": "Snake", "metadata": {"name": "kaa"},
+        "spec": {"length": 9},
+    }
+    custom.create_namespaced_custom_object(*place, body)
+    patched = custom.patch_namespaced_custom_object(*place, "kaa", {"spec": {"length": 10}})
+    assert patched["spec"] == {"length": 10}, patched
+    listed = custom.list_namespaced_custom_object(*place)
+    assert [one["metadata"]["name"] for one in listed["items"]] == ["kaa"], listed
+    snakes = dynamic.DynamicClient(client.ApiClient()).resources.get(
+        api_version="python.example.com/v1", kind="Snake"
+    )
+    assert snakes.get(name="kaa", namespace=NAMESPACE).spec.length == 10
+    extensions.delete_custom_resource_definition("snakes.python.example.com")
+    until("gone", lambda: not custom_kind_is_there(place))
+
+
+def custom_kind_is_there(place):
+    try:
+        client.CustomObjectsApi().list_namespaced_custom_object(*place)
+        return True
+    except ApiException as error:
+        assert error.status == 404, error
+        return False
+
+
 def clean():
     core.delete_namespaced_pod("py", NAMESPACE, grace_period_seconds=0)
 
@@ -132,6 +236,8 @@ def clean():
 
 
 assert client.VersionApi().get_code().major == "1"
-for one in (config_maps, watches, pods, execs, forwards, dynamic_client, clean):
+steps = [config_maps, watches, watches_go_on, applies, custom_objects]
+steps += [pods, execs, forwards, dynamic_client, clean]
+for one in steps:
     one()
     step(one.__name__)

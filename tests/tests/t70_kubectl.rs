@@ -374,7 +374,10 @@ async fn the_python_client_works(cluster: Arc<TestCluster>) -> Result<()> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     ensure!(output.status.success(), "{out}{err}");
-    has(&out, &["config_maps", "watches", "pods", "execs", "forwards", "dynamic_client", "clean"])
+    for step in ["config_maps", "watches", "watches_go_on", "applies", "custom_objects", "pods"] {
+        has(&out, &[step])?;
+    }
+    has(&out, &["execs", "forwards", "dynamic_client", "clean"])
 }
 
 async fn a_dead_master_is_not_noticed_at_the_endpoint(cluster: Arc<TestCluster>) -> Result<()> {
