@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use quorate_testkit::Options;
 
+use crate::disk::Names;
 use crate::evidence::Evidence;
 use crate::failover::{self, How};
 use crate::plan::{Abilities, Ability, Plan, SCENARIOS};
 use crate::report::verdict_lines;
-use crate::run::{Config, run};
+use crate::run::{Cluster, Config, run};
 use crate::verdicts;
 
 /// Breaks a Quorate cluster on purpose, and judges what its clients saw.
@@ -59,6 +60,14 @@ struct Run {
     /// Seed of all choices [default: a fresh one, which is printed]
     #[arg(long)]
     seed: Option<u64>,
+    /// Break this running cluster, by its folder (`quorate up --dir`), instead of one that is
+    /// started for the purpose; it must be said what may be broken, with --allow
+    #[arg(long, value_name = "DIR", requires = "allow",
+          conflicts_with_all = ["masters", "nodes", "hollow", "tls"])]
+    cluster: Option<PathBuf>,
+    /// With --cluster: what may be broken. Leadership is handed over in any case
+    #[arg(long, value_enum, value_delimiter = ',', requires = "cluster")]
+    allow: Vec<Ability>,
     /// Number of masters
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
     masters: u16,
@@ -81,6 +90,10 @@ struct Run {
     /// Do not put a proxy between the processes (no partitions then)
     #[arg(long)]
     no_links: bool,
+    /// Disks lose new names in directories that were not synced, even of files that were: POSIX
+    /// allows it, though file systems of Linux do not do it
+    #[arg(long)]
+    posix_disks: bool,
     /// Speak TLS, and not etcd's API
     #[arg(long)]
     tls: bool,
@@ -163,18 +176,10 @@ impl Run {
         eprintln!("seed {seed}");
         let plan = self.plan(seed)?;
         let needs = plan.needs();
-        let out = self.out.unwrap_or_else(|| format!("quorate-chaos-{}", plan.seed).into());
+        let default = || format!("quorate-chaos-{}", plan.seed).into();
+        let out = self.out.clone().unwrap_or_else(default);
         let config = Config {
-            cluster: Options {
-                masters: self.masters,
-                nodes: self.nodes,
-                hollow: self.hollow,
-                insecure: !self.tls,
-                links: !self.no_links,
-                spare_place: needs.contains(&Ability::Members),
-                ..Options::default()
-            },
-            disks: needs.contains(&Ability::Disks),
+            cluster: self.cluster(&needs)?,
             window: self.window,
             keep_going: self.keep_going,
             plan,
@@ -186,6 +191,26 @@ impl Run {
         println!("{}", report.summary());
         println!("{}", out.join("report.html").display());
         Ok(exit_code(!report.failed()))
+    }
+
+    /// The cluster to break, with what its plan `needs`.
+    fn cluster(&self, needs: &Abilities) -> Result<Cluster> {
+        if let Some(folder) = &self.cluster {
+            check_allowed(&self.allow)?;
+            let allowed = self.allow.iter().copied().collect();
+            return Ok(Cluster::Running { folder: folder.clone(), allowed });
+        }
+        let options = Options {
+            masters: self.masters,
+            nodes: self.nodes,
+            hollow: self.hollow,
+            insecure: !self.tls,
+            links: !self.no_links,
+            spare_place: needs.contains(&Ability::Members),
+            ..Options::default()
+        };
+        let names = if self.posix_disks { Names::WithDirectory } else { Names::WithFile };
+        Ok(Cluster::Own { options, disks: needs.contains(&Ability::Disks).then_some(names) })
     }
 
     fn plan(&self, seed: u64) -> Result<Plan> {
@@ -205,20 +230,34 @@ impl Run {
 
     /// What random faults may use.
     fn abilities(&self) -> Abilities {
-        use Ability::{Disks, Members, Network, Nodes, Processes};
+        use Ability::{Disks, Members, Network, Nodes, Pods, Processes};
         let wanted: &[Ability] = match (self.faults.as_slice(), self.random) {
-            ([], false) => &[Processes, Network, Nodes],
-            ([], true) => &[Processes, Network, Nodes, Disks, Members],
+            ([], _) if self.cluster.is_some() => &self.allow,
+            ([], false) => &[Processes, Network, Nodes, Pods],
+            ([], true) => &[Processes, Network, Nodes, Pods, Disks, Members],
             (named, _) => named,
         };
-        let nodes = self.nodes > 0 || self.hollow > 0;
+        let nodes = self.nodes > 0 || self.hollow > 0 || self.cluster.is_some();
         let possible = |ability: &&Ability| match ability {
             Network => !self.no_links,
-            Nodes => nodes,
+            Nodes | Pods => nodes,
             Members => self.masters > 2,
             Processes | Disks => true,
         };
         wanted.iter().filter(possible).copied().collect()
+    }
+}
+
+/// Of a running cluster, only what can be undone from outside may be broken.
+fn check_allowed(allow: &[Ability]) -> Result<()> {
+    use Ability::{Disks, Members, Network};
+    match allow.iter().find(|ability| matches!(ability, Disks | Members | Network)) {
+        None => Ok(()),
+        Some(ability) => bail!(
+            "--allow: {} can only be broken in a cluster that is started for the purpose (leave \
+             out --cluster); here there are processes, nodes and pods",
+            format!("{ability:?}").to_lowercase()
+        ),
     }
 }
 

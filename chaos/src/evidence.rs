@@ -46,6 +46,9 @@ pub struct Evidence {
     /// Service traffic during faults that masters alone suffered.
     #[serde(default)]
     pub traffic: Vec<TrafficWindow>,
+    /// Processes that did not run after a step that gave them no reason to end.
+    #[serde(default)]
+    pub ends: Vec<StepEnds>,
     /// Who held locks.
     #[serde(default)]
     pub held: Vec<Held>,
@@ -266,6 +269,15 @@ pub struct TrafficWindow {
     pub failed: u64,
     /// What went wrong, of the first.
     pub messages: Vec<String>,
+}
+
+/// Who had ended by itself after a step in which no disk failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepEnds {
+    /// The faults.
+    pub faults: String,
+    /// The processes.
+    pub ended: Vec<String>,
 }
 
 /// Somebody held a lock.

@@ -48,6 +48,8 @@ impl Struck {
 /// How to mend a fault.
 #[derive(Debug)]
 pub enum Mend {
+    /// Let the node be used again.
+    Uncordon(String),
     /// Its disk is well again.
     Disk(String),
     /// Replace this master, whose data is damaged or gone.
@@ -76,7 +78,6 @@ pub async fn strike(
     random: &mut StdRng,
     mends: &mut Vec<Mend>,
 ) -> Result<Vec<String>> {
-    let cluster = target.cluster();
     match fault {
         Fault::Kill(who) => signal(target, who, Signal::SIGKILL, random, mends).await,
         Fault::Terminate(who) => signal(target, who, Signal::SIGTERM, random, mends).await,
@@ -114,16 +115,26 @@ pub async fn strike(
         Fault::FlipBit(_) | Fault::Wipe(_) | Fault::Replace(_) | Fault::Grow => {
             members(target, fault, random, mends).await
         }
-        Fault::KillAgent => {
-            let name = target.any_node(random)?;
-            mends.push(Mend::Start(name.clone()));
-            cluster.signal(&name, Signal::SIGKILL)?;
-            Ok(vec![name])
+        Fault::KillAgent | Fault::KillNode | Fault::CutNode | Fault::DeletePod | Fault::Drain => {
+            nodes(target, fault, random, mends).await
         }
-        Fault::KillNode => {
-            let name = target.any_node(random)?;
-            mends.push(Mend::Start(name.clone()));
-            cluster.kill_node(&name).await?;
+    }
+}
+
+/// What hits nodes and pods.
+async fn nodes(
+    target: &Target,
+    fault: &Fault,
+    random: &mut StdRng,
+    mends: &mut Vec<Mend>,
+) -> Result<Vec<String>> {
+    let cluster = target.cluster();
+    match fault {
+        Fault::DeletePod => target.delete_any_pod(random).await.map(|name| vec![name]),
+        Fault::Drain => {
+            let name = target.any_node_object(random).await?;
+            mends.push(Mend::Uncordon(name.clone()));
+            target.drain(&name).await?;
             Ok(vec![name])
         }
         Fault::CutNode => {
@@ -131,6 +142,16 @@ pub async fn strike(
             for master in target.masters() {
                 set(target, &name, &master, CUT, mends)?;
                 set(target, &master, &name, CUT, mends)?;
+            }
+            Ok(vec![name])
+        }
+        _ => {
+            let name = target.any_node(random)?;
+            mends.push(Mend::Start(name.clone()));
+            if *fault == Fault::KillNode {
+                cluster.kill_node(&name).await?;
+            } else {
+                cluster.signal(&name, Signal::SIGKILL)?;
             }
             Ok(vec![name])
         }
@@ -336,6 +357,7 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
         match mend {
             Mend::Replace(name) => drop(target.replace(&name).await?),
             Mend::Shrink(name) => target.shrink(&name).await?,
+            Mend::Uncordon(name) => target.uncordon(&name).await?,
             _ => {}
         }
     }

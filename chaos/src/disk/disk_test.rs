@@ -16,7 +16,7 @@ fn disk() -> Option<(tempfile::TempDir, Disk)> {
         return None;
     }
     fs::write(folder.path().join("there before"), "text").expect("written");
-    let disk = Disk::mount(folder.path()).expect("mounted");
+    let disk = Disk::mount(folder.path(), Names::WithDirectory).expect("mounted");
     Some((folder, disk))
 }
 

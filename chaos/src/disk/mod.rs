@@ -1,8 +1,7 @@
 //! A disk that can be broken: a file system of ours (FUSE) that a master's data lies on.
 //!
 //! It knows what a crash of the machine would leave: the bytes of each file as of its last
-//! `fsync` or `fdatasync`, and the names in each directory as of the last sync of the directory.
-//! That is as strict as POSIX allows; no real file system loses more.
+//! `fsync` or `fdatasync`, and the names in each directory as [`Names`] says.
 
 mod contents;
 mod filesystem;
@@ -22,6 +21,7 @@ use rand::Rng;
 use crate::plan::Torn;
 use filesystem::Served;
 pub use mounts::unmount_stale;
+pub use tree::Names;
 use tree::Tree;
 
 /// Calls that the disk serves at a time: a slow sync delays no read.
@@ -72,9 +72,9 @@ impl Disk {
     /// # Errors
     /// When the directory cannot be read, or nothing can be mounted: that needs `/dev/fuse` and
     /// the right to mount.
-    pub fn mount(at: &Path) -> Result<Self> {
+    pub fn mount(at: &Path, names: Names) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("quorate-disk-").tempdir()?;
-        let mut tree = Tree::new(folder.path())?;
+        let mut tree = Tree::new(folder.path(), names)?;
         tree.import(at).with_context(|| format!("copying {}", at.display()))?;
         let shared = Arc::new(Shared {
             tree: Mutex::new(tree),

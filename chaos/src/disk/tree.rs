@@ -16,7 +16,7 @@ use crate::plan::Torn;
 /// Number of the topmost directory.
 pub(super) const ROOT: u64 = 1;
 
-type Names = BTreeMap<OsString, u64>;
+type Entries = BTreeMap<OsString, u64>;
 
 /// A file or a directory.
 #[derive(Debug)]
@@ -33,16 +33,26 @@ pub(super) enum Kind {
     File(Contents),
     Directory {
         /// As programs see it.
-        now: Names,
+        now: Entries,
         /// As of the last sync of the directory.
-        on_disk: Names,
+        on_disk: Entries,
     },
+}
+
+/// When a new name is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// When its directory was synced, or the file itself: what the file systems of Linux do.
+    WithFile,
+    /// When its directory was synced, and not before: all that POSIX promises.
+    WithDirectory,
 }
 
 /// A whole disk. The bytes of its files lie in a folder, one file each, by number.
 #[derive(Debug)]
 pub(super) struct Tree {
     folder: PathBuf,
+    promised: Names,
     nodes: BTreeMap<u64, Node>,
     next: u64,
 }
@@ -54,14 +64,15 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 fn directory() -> Kind {
-    Kind::Directory { now: Names::new(), on_disk: Names::new() }
+    Kind::Directory { now: Entries::new(), on_disk: Entries::new() }
 }
 
 impl Tree {
     /// An empty disk, whose files lie in `folder`.
-    pub(super) fn new(folder: &Path) -> io::Result<Self> {
+    pub(super) fn new(folder: &Path, promised: Names) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut tree = Self { folder: folder.to_owned(), nodes: BTreeMap::new(), next: ROOT };
+        let nodes = BTreeMap::new();
+        let mut tree = Self { folder: folder.to_owned(), promised, nodes, next: ROOT };
         tree.insert(directory(), 0o755);
         Ok(tree)
     }
@@ -111,14 +122,14 @@ impl Tree {
         }
     }
 
-    pub(super) fn names(&self, number: u64) -> Result<&Names> {
+    pub(super) fn names(&self, number: u64) -> Result<&Entries> {
         match &self.node(number)?.kind {
             Kind::Directory { now, .. } => Ok(now),
             Kind::File(_) => Err(Errno::ENOTDIR),
         }
     }
 
-    fn names_mut(&mut self, number: u64) -> Result<&mut Names> {
+    fn names_mut(&mut self, number: u64) -> Result<&mut Entries> {
         match &mut self.node_mut(number)?.kind {
             Kind::Directory { now, .. } => Ok(now),
             Kind::File(_) => Err(Errno::ENOTDIR),
@@ -241,17 +252,34 @@ impl Tree {
         }
     }
 
-    /// Bytes of a file, or names of a directory, as they are now, are on the disk. Syncing a file
-    /// does not sync its name.
+    /// Bytes of a file, or names of a directory, as they are now, are on the disk.
     pub(super) fn sync(&mut self, number: u64) -> Result<()> {
         match &mut self.node_mut(number)?.kind {
             Kind::File(contents) => contents.sync(),
-            Kind::Directory { now, on_disk } => {
-                on_disk.clone_from(now);
-                self.collect();
+            Kind::Directory { now, on_disk } => on_disk.clone_from(now),
+        }
+        if self.promised == Names::WithFile {
+            self.sync_name(number);
+        }
+        self.collect();
+        Ok(())
+    }
+
+    /// A node's names, and those of the directories above it, are on the disk.
+    fn sync_name(&mut self, number: u64) {
+        let mut above = Vec::new();
+        for (parent, node) in &mut self.nodes {
+            let Kind::Directory { now, on_disk } = &mut node.kind else { continue };
+            on_disk.retain(|name, at| *at != number || now.get(name) == Some(at));
+            let own: Vec<_> = now.iter().filter(|(_, at)| **at == number).collect();
+            if !own.is_empty() {
+                on_disk.extend(own.into_iter().map(|(name, at)| (name.clone(), *at)));
+                above.push(*parent);
             }
         }
-        Ok(())
+        above.into_iter().filter(|parent| *parent != ROOT).for_each(|parent| {
+            self.sync_name(parent);
+        });
     }
 
     /// The sync of a file fails, and loses what it should have written. Names stay as they are.

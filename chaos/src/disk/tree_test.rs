@@ -8,8 +8,12 @@ fn lose_all(tree: &mut Tree) {
 }
 
 fn tree() -> (tempfile::TempDir, Tree) {
+    tree_with(Names::WithDirectory)
+}
+
+fn tree_with(names: Names) -> (tempfile::TempDir, Tree) {
     let folder = tempfile::tempdir().expect("a folder");
-    let tree = Tree::new(folder.path()).expect("a tree");
+    let tree = Tree::new(folder.path(), names).expect("a tree");
     (folder, tree)
 }
 
@@ -63,4 +67,20 @@ fn a_file_lives_while_it_is_open_and_under_each_of_its_names() {
     assert_eq!(tree.read(file, 0, 9).expect("read"), b"still");
     tree.close(file);
     assert_eq!(tree.read(file, 0, 9), Err(Errno::ENOENT));
+}
+
+#[test]
+fn where_a_file_is_synced_with_its_names_those_above_and_renames_are_too() {
+    let (_folder, mut tree) = tree_with(Names::WithFile);
+    let log = tree.make_directory(ROOT, "log".as_ref(), 0o755).expect("made");
+    let file = tree.create(log, "1.tmp".as_ref(), 0o644).expect("created");
+    tree.create(log, "2".as_ref(), 0o644).expect("created");
+    tree.write(file, 0, b"text").expect("written");
+    tree.sync(file).expect("synced");
+    lose_all(&mut tree);
+    assert_eq!((names(&tree, ROOT), names(&tree, log)), (vec!["log".into()], vec!["1.tmp".into()]));
+    tree.rename((log, "1.tmp".as_ref()), (log, "1".as_ref())).expect("renamed");
+    tree.sync(file).expect("synced");
+    lose_all(&mut tree);
+    assert_eq!(names(&tree, log), ["1"]);
 }

@@ -27,7 +27,7 @@ impl System {
                 let hollow = if pods { HOLLOW } else { 0 };
                 let options =
                     Options { nodes: 0, hollow, insecure: true, links, ..Options::default() };
-                Self::Quorate { target: Box::new(Target::start(options, false).await?), pods }
+                Self::Quorate { target: Box::new(Target::start(options, None).await?), pods }
             }
             "etcd" => Self::Etcd(EtcdCluster::start(links).await?),
             other => bail!("there is no peer {other:?}: only etcd"),

@@ -15,8 +15,10 @@ pub enum Ability {
     Disks,
     /// Masters that may be removed, added and replaced.
     Members,
-    /// Nodes.
+    /// Agents that may be killed, with and without their containers.
     Nodes,
+    /// Pods that may be deleted, and nodes that may be drained.
+    Pods,
 }
 
 /// What can be done to a cluster.
@@ -170,6 +172,10 @@ pub enum Fault {
     KillNode,
     /// A node that reaches no master; its pods run on.
     CutNode,
+    /// Any pod is deleted.
+    DeletePod,
+    /// A node is emptied, and may be used again afterwards.
+    Drain,
 }
 
 impl Fault {
@@ -180,7 +186,10 @@ impl Fault {
             Self::Kill(who) | Self::Terminate(who) | Self::Pause(who) => {
                 !matches!(who, Who::Named(name) if !name.starts_with('m'))
             }
-            _ => !self.needs().contains(&Ability::Nodes),
+            _ => {
+                let needs = self.needs();
+                !needs.contains(&Ability::Nodes) && !needs.contains(&Ability::Pods)
+            }
         }
     }
 
@@ -200,7 +209,14 @@ impl Fault {
             Self::Wipe(_) | Self::Replace(_) | Self::Grow => &[Ability::Members],
             Self::KillAgent | Self::KillNode => &[Ability::Nodes, Ability::Processes],
             Self::CutNode => &[Ability::Nodes, Ability::Network],
+            Self::DeletePod | Self::Drain => &[Ability::Pods],
         }
+    }
+
+    /// May a master end because of what happens to its disk?
+    #[must_use]
+    pub fn damages_disks(&self) -> bool {
+        matches!(self, Self::Wipe(_)) || self.needs().contains(&Ability::Disks)
     }
 
     /// Whom it costs a disk or a vote: more than one at a time may cost the cluster.
@@ -261,6 +277,8 @@ impl fmt::Display for Fault {
             Self::KillAgent => write!(f, "kill an agent"),
             Self::KillNode => write!(f, "kill a node with its containers"),
             Self::CutNode => write!(f, "cut a node off from all masters"),
+            Self::DeletePod => write!(f, "delete a pod"),
+            Self::Drain => write!(f, "drain a node"),
         }
     }
 }

@@ -1,8 +1,8 @@
 use super::*;
 
 fn everything() -> Abilities {
-    use Ability::{Disks, Members, Network, Nodes, Processes};
-    Abilities::from([Processes, Network, Disks, Members, Nodes])
+    use Ability::{Disks, Members, Network, Nodes, Pods, Processes};
+    Abilities::from([Processes, Network, Disks, Members, Nodes, Pods])
 }
 
 #[test]
@@ -54,6 +54,7 @@ fn a_plan_keeps_to_what_is_possible() {
     assert!(plan.steps.iter().flat_map(|s| &s.faults).all(|fault| *fault == Fault::Transfer));
     let mut masters = everything();
     masters.remove(&Ability::Nodes);
+    masters.remove(&Ability::Pods);
     let plan = Plan::random(7, 200, &masters);
     assert_eq!(plan.clone().within(&masters), plan, "it uses what it may, and nothing else");
     assert_eq!(plan.needs(), masters);

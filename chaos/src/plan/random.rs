@@ -101,5 +101,5 @@ fn members(random: &mut StdRng) -> Vec<Fault> {
 }
 
 fn nodes() -> Vec<Fault> {
-    vec![Fault::KillAgent, Fault::KillNode, Fault::CutNode]
+    vec![Fault::KillAgent, Fault::KillNode, Fault::CutNode, Fault::DeletePod, Fault::Drain]
 }

@@ -57,9 +57,10 @@ pub const SCENARIOS: &[(&str, &str, &str)] = &[
     ),
     (
         "nodes",
-        "an agent dies, a node dies with its containers, a node is cut off",
+        "an agent dies, a node dies with its containers, is cut off, is drained; a pod is deleted",
         "- {faults: [kill-agent], hold-ms: 2000}\n- {faults: [kill-node], hold-ms: 6000}\n\
-         - {faults: [cut-node], hold-ms: 5000}\n",
+         - {faults: [cut-node], hold-ms: 5000}\n- {faults: [drain], hold-ms: 1000}\n\
+         - {faults: [delete-pod], hold-ms: 500}\n",
     ),
     (
         "disk",

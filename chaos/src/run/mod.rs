@@ -15,11 +15,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
+use crate::disk::Names;
 use crate::evidence::Evidence;
 use crate::fences;
 use crate::history::Clock;
 use crate::meter::Meter;
-use crate::plan::{Plan, Step};
+use crate::plan::{Abilities, Plan, Step};
 use crate::progress::Progress;
 use crate::report::{self, Report};
 use crate::target::Target;
@@ -27,13 +28,30 @@ use crate::verdicts;
 pub(crate) use pods::STATEFUL;
 use window::Window;
 
+/// Which cluster.
+#[derive(Debug)]
+pub enum Cluster {
+    /// One that is started for the purpose.
+    Own {
+        /// How.
+        options: Options,
+        /// Put the masters' data on disks that can be broken, which keep names like this.
+        disks: Option<Names>,
+    },
+    /// One that runs already.
+    Running {
+        /// Its folder.
+        folder: PathBuf,
+        /// What may be broken.
+        allowed: Abilities,
+    },
+}
+
 /// What to run.
 #[derive(Debug)]
 pub struct Config {
-    /// The cluster to start.
-    pub cluster: Options,
-    /// Put the masters' data on disks that can be broken.
-    pub disks: bool,
+    /// Where.
+    pub cluster: Cluster,
     /// What is broken.
     pub plan: Plan,
     /// Number of clients.
@@ -79,9 +97,14 @@ pub async fn run(config: Config) -> Result<Report> {
 }
 
 async fn start(config: &Config) -> Result<Target> {
-    let mut cluster = config.cluster.clone();
-    cluster.environment.push(("QUORATE_LOG".to_owned(), fences::LOG.to_owned()));
-    Target::start(cluster, config.disks).await
+    match &config.cluster {
+        Cluster::Own { options, disks } => {
+            let mut options = options.clone();
+            options.environment.push(("QUORATE_LOG".to_owned(), fences::LOG.to_owned()));
+            Target::start(options, *disks).await
+        }
+        Cluster::Running { folder, allowed } => Target::attach(folder, allowed),
+    }
 }
 
 /// What outlives a window.
@@ -110,7 +133,8 @@ impl Run {
             let first = number * size;
             let failed = self.window(&target, (number, first), steps, interrupted).await?;
             let last = number + 1 == count || interrupted.is_cancelled();
-            if last || failed && !self.config.keep_going {
+            let go_on = self.config.keep_going && target.is_ours();
+            if last || failed && !go_on {
                 break;
             }
             if failed {
@@ -159,7 +183,9 @@ impl Run {
             }
             report::keep_logs(folder, &kept.join("logs"))?;
         }
-        report::empty_logs(folder)?;
+        if target.is_ours() {
+            report::empty_logs(folder)?;
+        }
         Ok(failed)
     }
 

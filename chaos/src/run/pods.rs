@@ -1,7 +1,7 @@
 //! What runs on the nodes of a cluster under test, and how it changes meanwhile.
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use quorate_client::{Client, DeleteOptions, ListOptions, PatchType};
@@ -71,7 +71,7 @@ pub(super) async fn steady(target: &Target) -> Option<Vec<Container>> {
 /// Changes the number of pods of a Deployment, deletes one of a StatefulSet, begins a Job: what
 /// comes of it is seen by watches. During a fault each may fail, and nobody counts that.
 pub(super) async fn churn(target: &Target, random: &mut StdRng, name: &str) {
-    if target.nodes.is_empty() {
+    if target.nodes.is_empty() || !target.is_ours() {
         return;
     }
     let replicas = random.random_range(0..5);
@@ -106,6 +106,12 @@ pub(super) async fn settled(target: &Target) -> Result<()> {
     let stateful: Vec<StatefulSet> = client.list_as(&ListOptions::default()).await?;
     let deployed = deployments.iter().filter_map(|d| d.spec.replicas);
     let named = stateful.iter().filter_map(|s| s.spec.replicas);
+    if !target.is_ours() {
+        let short = deployments.iter().find(|d| d.status.as_ref().is_none_or(is_short));
+        let name = short.and_then(|d| d.metadata.name.as_deref()).unwrap_or_default();
+        ensure!(short.is_none(), "the Deployment {name} has fewer pods available than it wants");
+        return Ok(());
+    }
     let wanted = usize::try_from(deployed.chain(named).sum::<i32>()).unwrap_or(0);
     let all: Vec<Pod> = client.list_as(&ListOptions::default()).await?;
     let is_of_job = |p: &&Pod| p.metadata.labels.iter().flatten().any(|(key, _)| key == "chaos");
@@ -124,6 +130,10 @@ pub(super) async fn settled(target: &Target) -> Result<()> {
     let strangers = containers.iter().filter(|container| !alive(container)).count();
     ensure!(strangers == 0, "{strangers} containers of pods that are gone");
     Ok(())
+}
+
+fn is_short(status: &DeploymentStatus) -> bool {
+    status.unavailable_replicas.is_some_and(|missing| missing > 0)
 }
 
 /// What every Job counts.

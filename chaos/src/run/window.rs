@@ -9,10 +9,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Run, pods};
-use crate::evidence::{Evidence, SteadyWindow, TrafficWindow};
+use crate::evidence::{Evidence, SteadyWindow, StepEnds, TrafficWindow};
 use crate::faults::{self, Struck};
 use crate::observer::Observer;
-use crate::plan::Step;
+use crate::plan::{Fault, Step};
 use crate::target::Target;
 use crate::workload::{self, Book, Running};
 
@@ -29,13 +29,24 @@ pub(super) struct Window<'a> {
     load: Option<Load>,
     /// Did the last step spare the nodes?
     calm: bool,
+    /// Did it spare the disks?
+    spared_disks: bool,
 }
 
 impl<'a> Window<'a> {
     pub(super) fn new(run: &'a mut Run, target: &Target, number: usize) -> Self {
         let book = Book::new(run.clock, Arc::clone(&run.meter), number);
         let (target, evidence) = (target.clone(), Evidence::default());
-        Self { run, target, book, evidence, struck: Vec::new(), load: None, calm: true }
+        Self {
+            run,
+            target,
+            book,
+            evidence,
+            struck: Vec::new(),
+            load: None,
+            calm: true,
+            spared_disks: true,
+        }
     }
 
     /// `first`: number of the first step in the whole plan.
@@ -45,16 +56,14 @@ impl<'a> Window<'a> {
         first: usize,
         interrupted: &CancellationToken,
     ) -> Result<()> {
-        if !self.target.nodes.is_empty() {
+        let pods = self.target.is_ours() && !self.target.nodes.is_empty();
+        if pods {
             pods::deploy(&self.target).await?;
         }
         self.load = pods::traffic(&self.target)?;
         let observer = Observer::start(&self.target, self.run.clock);
-        let load = workload::Load {
-            clients: self.run.config.clients,
-            pods: !self.target.nodes.is_empty(),
-            ..workload::Load::default()
-        };
+        let load =
+            workload::Load { clients: self.run.config.clients, pods, ..workload::Load::default() };
         let target = self.target.clone();
         let (client, etcd) = (|number| target.client(number), |number| target.etcd(number));
         let seed = self.run.report.seed.wrapping_add(first as u64);
@@ -126,8 +135,13 @@ impl<'a> Window<'a> {
         self.struck[first..].iter_mut().for_each(|struck| struck.until = now);
         pause(step.rest_ms, interrupted).await;
         // As a supervisor does: a master that ended later because of its disk runs again.
-        for name in self.target.revive()? {
+        let ended = self.target.revive()?;
+        for name in &ended {
             self.run.progress.line(&format!("{name} had ended by itself after: {names}"));
+        }
+        let spares_disks = !step.faults.iter().any(Fault::damages_disks);
+        if std::mem::replace(&mut self.spared_disks, spares_disks) && spares_disks {
+            self.evidence.ends.push(StepEnds { faults: names.clone(), ended });
         }
         // What a node's fault has begun may go on for a while.
         let calm = std::mem::replace(&mut self.calm, spares_nodes) && spares_nodes;

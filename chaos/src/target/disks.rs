@@ -9,18 +9,23 @@ use quorate_testkit::membership::Vacancy;
 use rand::Rng;
 
 use super::Target;
-use crate::disk::{Disk, Trouble, unmount_stale};
+use crate::disk::{Disk, Names, Trouble, unmount_stale};
 use crate::plan::Torn;
 
 /// The disks by master; none when masters write to the machine's own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Disks {
+    names: Names,
     mounted: Mutex<BTreeMap<String, Disk>>,
     /// The place of one master more, as it was left.
     spare: Mutex<Option<Vacancy>>,
 }
 
 impl Disks {
+    pub(super) fn new(names: Names) -> Self {
+        Self { names, mounted: Mutex::default(), spare: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Disk>> {
         self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,7 +47,7 @@ impl Target {
         for name in self.masters() {
             self.cluster.signal(&name, Signal::SIGTERM)?;
             self.cluster.wait_ended(&name).await?;
-            let disk = Disk::mount(&self.cluster.data_dir(&name))?;
+            let disk = Disk::mount(&self.cluster.data_dir(&name), self.disks.names)?;
             self.disks.lock().insert(name.clone(), disk);
             self.cluster.start_again(&name)?;
             self.cluster.wait_ready().await?;
@@ -149,7 +154,7 @@ impl Target {
         let mut mounted = None;
         let name = self.cluster.add_master(place, |data| {
             if with_disk {
-                mounted = Some(Disk::mount(data)?);
+                mounted = Some(Disk::mount(data, self.disks.names)?);
             }
             Ok(())
         });

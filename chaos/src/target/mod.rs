@@ -1,6 +1,7 @@
 //! What is broken: a cluster of processes on this machine, started for the purpose.
 
 mod disks;
+mod nodes;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use quorate_client::{Client, ClientOptions, ClusterFile};
 use quorate_testkit::membership::place;
 use quorate_testkit::{Options, TestCluster, wait_for};
 use rand::rngs::StdRng;
-use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::seq::SliceRandom as _;
 
+use crate::disk::Names;
 use crate::etcd::Etcd;
 use crate::plan::{Abilities, Ability, Who};
 use disks::Disks;
@@ -36,8 +38,10 @@ pub struct Target {
     cluster: Arc<TestCluster>,
     /// Names of the processes of nodes.
     pub nodes: Vec<String>,
-    /// Do pods run in Docker? On hollow nodes they have no containers.
+    /// Do pods of ours run in Docker? On hollow nodes they have no containers.
     pub docker: bool,
+    /// In somebody else's cluster: what may be broken.
+    allowed: Option<Abilities>,
 }
 
 impl Target {
@@ -46,20 +50,44 @@ impl Target {
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start(options: Options, disks: bool) -> Result<Self> {
+    pub async fn start(options: Options, disks: Option<Names>) -> Result<Self> {
         let docker = options.nodes > 0;
         let cluster = TestCluster::start(options).await?;
         let file = cluster.file()?;
         let target = Self {
-            disks: Arc::default(),
+            disks: Arc::new(Disks::new(disks.unwrap_or(Names::WithFile))),
             cluster: Arc::new(cluster),
             nodes: file.nodes.into_iter().map(|node| node.name).collect(),
             docker,
+            allowed: None,
         };
-        if disks {
+        if disks.is_some() {
             target.move_to_disks().await?;
         }
         Ok(target)
+    }
+
+    /// A cluster that somebody has started with `quorate up`, of which only what is `allowed` may
+    /// be broken.
+    ///
+    /// # Errors
+    /// When it does not run as a whole.
+    pub fn attach(folder: &Path, allowed: &Abilities) -> Result<Self> {
+        let cluster = TestCluster::attach(folder)?;
+        let nodes = cluster.file()?.nodes.into_iter().map(|node| node.name).collect();
+        Ok(Self {
+            disks: Arc::new(Disks::new(Names::WithFile)),
+            docker: false,
+            nodes,
+            allowed: Some(allowed.clone()),
+            cluster: Arc::new(cluster),
+        })
+    }
+
+    /// Was it started for the purpose? Then everything in it is ours.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.cluster.is_owned()
     }
 
     /// Names of the masters as they are now.
@@ -83,10 +111,13 @@ impl Target {
             (Ability::Processes, true),
             (Ability::Network, self.cluster.links().is_some()),
             (Ability::Disks, !self.disks.is_empty()),
-            (Ability::Members, self.masters().len() > 2),
+            (Ability::Members, self.is_ours() && self.masters().len() > 2),
             (Ability::Nodes, !self.nodes.is_empty()),
+            (Ability::Pods, !self.nodes.is_empty()),
         ];
-        abilities.into_iter().filter(|(_, able)| *able).map(|(ability, _)| ability).collect()
+        let able = abilities.into_iter().filter(|(_, able)| *able).map(|(ability, _)| ability);
+        let may = |ability: &Ability| self.allowed.as_ref().is_none_or(|may| may.contains(ability));
+        able.filter(may).collect()
     }
 
     /// The n-th client: all have all masters, and each begins at another.
@@ -198,14 +229,6 @@ impl Target {
             }
         }
         Ok(ended)
-    }
-
-    /// Any node.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn any_node(&self, random: &mut StdRng) -> Result<String> {
-        self.nodes.choose(random).cloned().context("the cluster has no nodes")
     }
 
     /// The folder with the logs of all processes.

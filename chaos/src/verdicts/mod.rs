@@ -3,6 +3,7 @@
 
 mod acknowledged;
 mod convergence;
+mod ends;
 mod fencing;
 mod identity;
 mod jobs;
@@ -136,6 +137,7 @@ const PROMISES: &[Promise] = &[
     restarts::PROMISE,
     traffic::PROMISE,
     orphans::PROMISE,
+    ends::PROMISE,
     convergence::PROMISE,
 ];
 

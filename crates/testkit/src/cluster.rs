@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -71,6 +71,8 @@ pub struct TestCluster {
     /// Number of masters at the start.
     pub(crate) first_masters: u16,
     pub(crate) spare_place: bool,
+    /// Somebody else's is neither stopped nor removed.
+    owned: bool,
     /// Command lines of the processes as they were started.
     pub(crate) commands: Mutex<BTreeMap<String, Vec<String>>>,
     _ports: Option<PortBase>,
@@ -107,6 +109,7 @@ impl TestCluster {
             }),
             first_masters: options.masters,
             spare_place: options.spare_place,
+            owned: true,
             environment: options.environment,
             commands: Mutex::default(),
             _ports: None,
@@ -133,6 +136,50 @@ impl TestCluster {
         cluster.wait_ready().await?;
         cluster.remember_commands()?;
         Ok(cluster)
+    }
+
+    /// A local cluster that runs already, started by `quorate up --dir`. Dropping this value
+    /// leaves it running.
+    ///
+    /// # Errors
+    /// When the folder has no cluster, or one of its processes does not run.
+    pub fn attach(dir: &Path) -> Result<Self> {
+        let dir = std::fs::canonicalize(dir)
+            .with_context(|| format!("the folder of the cluster, {}", dir.display()))?;
+        let cluster = Self {
+            binary: process::binary()?,
+            cluster_id: ClusterFile::load(&dir)?.cluster_id,
+            dir,
+            links: None,
+            first_masters: 0,
+            spare_place: false,
+            owned: false,
+            environment: Vec::new(),
+            commands: Mutex::default(),
+            _ports: None,
+            _temp: None,
+        };
+        let idle: Vec<String> = cluster
+            .pids()?
+            .into_iter()
+            .filter(|(_, pid)| !cluster.is_alive(*pid))
+            .map(|(name, _)| name)
+            .collect();
+        let folder = cluster.dir.display();
+        ensure!(
+            idle.is_empty(),
+            "of the cluster in {folder} there do not run: {}; `quorate up --dir {folder}` starts \
+             them",
+            idle.join(", ")
+        );
+        cluster.remember_commands()?;
+        Ok(cluster)
+    }
+
+    /// Was it started for the purpose, and is it removed in the end?
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.owned
     }
 
     async fn up(&self, more: &[&str]) -> Result<()> {
@@ -215,10 +262,12 @@ impl TestCluster {
     /// # Errors
     /// As [`TestCluster::quorate`].
     pub async fn quorate_with(&self, args: &[&str], input: Option<&str>) -> Result<Output> {
-        // The state folder keeps `up` from becoming the user's default cluster.
         let state = self.dir.with_extension("state");
-        let mut env: Vec<(&str, &OsStr)> =
-            vec![("QUORATE_CLUSTER", self.dir.as_os_str()), ("XDG_STATE_HOME", state.as_os_str())];
+        let mut env: Vec<(&str, &OsStr)> = vec![("QUORATE_CLUSTER", self.dir.as_os_str())];
+        if self.owned {
+            // It keeps `up` from becoming the user's default cluster.
+            env.push(("XDG_STATE_HOME", state.as_os_str()));
+        }
         env.extend(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_ref())));
         process::run(&self.binary, args, &env, input).await
     }
@@ -445,6 +494,9 @@ impl Drop for TestCluster {
             if self.is_alive(pid) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
             }
+        }
+        if !self.owned {
+            return;
         }
         match run(self.binary.as_os_str(), &["down", "--dir", &dir]) {
             Ok(down) if down.status.success() => {}
