@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, WEB_IMAGE_2, build_web_image};
 use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 fn main() -> ExitCode {
     let cases = cases![
@@ -23,6 +23,10 @@ fn main() -> ExitCode {
         what_is_served_can_be_asked_for,
         pods_are_entered_read_and_forwarded,
         nodes_are_cordoned_tainted_and_drained,
+        drains_wait_for_budgets,
+        containers_are_attached_debugged_and_measured,
+        versions_are_asked_for_by_name,
+        namespaces_are_finalized,
         every_version_works,
         the_python_client_works,
         a_dead_master_is_not_noticed_at_the_endpoint,
@@ -338,6 +342,100 @@ async fn nodes_are_cordoned_tainted_and_drained(cluster: Arc<TestCluster>) -> Re
     has(&k.ok(&["taint", "node", "n1", "a=b:NoSchedule"]).await?, &["tainted"])?;
     has(&k.ok(&["taint", "node", "n1", "a-"]).await?, &["untainted"])?;
     k.ok(&["delete", "deploy", "moved"]).await.map(drop)
+}
+
+async fn drains_wait_for_budgets(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let k = Kubectl::newest(&cluster).await?;
+    k.apply(&web("guarded", 2)).await?;
+    k.ok(&["rollout", "status", "deploy/guarded", "--timeout=60s"]).await?;
+    let budget = ["create", "pdb", "guarded", "--selector=app=guarded", "--max-unavailable=0"];
+    k.ok(&budget).await?;
+    let where_ = ["get", "pods", "-l", "app=guarded", "-o", "jsonpath={.items[0].spec.nodeName}"];
+    let node = k.ok(&where_).await?;
+    let drain = ["drain", &node, "--ignore-daemonsets", "--timeout=4s"];
+    let words = "Cannot evict pod as it would violate the pod's disruption budget";
+    k.run(&drain).await?.fails_with(&[words])?;
+    let ready = ["get", "deploy", "guarded", "-o", "jsonpath={.status.readyReplicas}"];
+    ensure!(k.ok(&ready).await? == "2");
+    // One may go: they go one after the other, and there is always one.
+    let patch = "{\"spec\":{\"maxUnavailable\":1}}";
+    k.ok(&["patch", "pdb", "guarded", "--type=merge", "-p", patch]).await?;
+    let drain = ["drain", &node, "--ignore-daemonsets", "--timeout=60s"];
+    has(&k.ok(&drain).await?, &["drained"])?;
+    k.ok(&["uncordon", &node]).await?;
+    k.ok(&["delete", "deploy/guarded", "pdb/guarded"]).await.map(drop)
+}
+
+async fn containers_are_attached_debugged_and_measured(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let k = Kubectl::newest(&cluster).await?;
+    let pod = talker("heard").replace("    command:", "    stdin: true\n    command:");
+    let pod = pod.replace("exec httpd -f -p 8080 -h /www", "exec cat");
+    k.apply(&pod).await?;
+    k.ok(&["wait", "pod", "heard", "--for=condition=Ready", "--timeout=60s"]).await?;
+    let mut attached = k.command(&["attach", "-i", "heard"]);
+    let mut attached = attached.stdin(std::process::Stdio::piped()).spawn()?;
+    let mut stdin = attached.stdin.take().context("no input")?;
+    let mut lines = BufReader::new(attached.stdout.take().context("no output")?).lines();
+    stdin.write_all(b"through and back\n").await?;
+    let line = tokio::time::timeout(SOON, lines.next_line()).await.context("no line")??;
+    ensure!(line.as_deref() == Some("through and back"), "{line:?}");
+    attached.kill().await?;
+
+    let debug = ["debug", "heard", "--image", WEB_IMAGE, "-c", "probe", "--attach=false", "--"];
+    k.ok(&[&debug[..], &["sleep", "60"]].concat()).await?;
+    let image = ["get", "pod", "heard", "-o", "jsonpath={.spec.ephemeralContainers[0].image}"];
+    ensure!(k.ok(&image).await? == WEB_IMAGE);
+
+    wait_for("figures", SOON, async || {
+        has(&k.ok(&["top", "pod", "heard"]).await?, &["CPU(cores)", "MEMORY(bytes)", "heard"])?;
+        has(&k.ok(&["top", "nodes"]).await?, &["n1", "n2"])
+    })
+    .await?;
+    k.ok(&["delete", "pod", "heard", "--now"]).await.map(drop)
+}
+
+async fn versions_are_asked_for_by_name(cluster: Arc<TestCluster>) -> Result<()> {
+    let k = Kubectl::newest(&cluster).await?;
+    k.ok(&["create", "deploy", "scaled", "--image", WEB_IMAGE, "--replicas=0"]).await?;
+    k.ok(&["autoscale", "deploy", "scaled", "--max=3", "--cpu=50%"]).await?;
+    for (name, version) in [
+        // With a short name kubectl asks for the preferred version, whichever one is given.
+        ("hpa", "autoscaling/v2"),
+        ("horizontalpodautoscalers.v2.autoscaling", "autoscaling/v2"),
+        ("horizontalpodautoscalers.v1.autoscaling", "autoscaling/v1"),
+        ("horizontalpodautoscaler.autoscaling", "autoscaling/v2"),
+    ] {
+        let got = k.ok(&["get", name, "scaled", "-o", "jsonpath={.apiVersion}"]).await?;
+        ensure!(got == version, "{name}: {got}");
+        has(&k.ok(&["get", name]).await?, &["scaled", "Deployment/scaled"])?;
+    }
+    k.ok(&["delete", "hpa/scaled", "deploy/scaled"]).await.map(drop)
+}
+
+async fn namespaces_are_finalized(cluster: Arc<TestCluster>) -> Result<()> {
+    let k = Kubectl::newest(&cluster).await?;
+    let namespace = |finalizers: &str| {
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{{\"name\":\"stuck\"}},\
+             \"spec\":{{\"finalizers\":[{finalizers}]}}}}"
+        )
+    };
+    let kept = namespace("\"kubernetes\",\"example.com/keep\"");
+    k.run_with(&["create", "-f", "-"], Some(&kept)).await?.ok()?;
+    k.ok(&["delete", "ns", "stuck", "--wait=false"]).await?;
+    let finalizers = ["get", "ns", "stuck", "-o", "jsonpath={.spec.finalizers}"];
+    wait_for("the content's end", SOON, async || {
+        let left = k.ok(&finalizers).await?;
+        ensure!(left == "[\"example.com/keep\"]", "{left}");
+        Ok(())
+    })
+    .await?;
+    has(&k.ok(&["get", "ns", "stuck"]).await?, &["Terminating"])?;
+    let raw = ["replace", "--raw", "/api/v1/namespaces/stuck/finalize", "-f", "-"];
+    k.run_with(&raw, Some(&namespace(""))).await?.ok()?;
+    k.run(&["get", "ns", "stuck"]).await?.fails_with(&["not found"]).map(drop)
 }
 
 async fn every_version_works(cluster: Arc<TestCluster>) -> Result<()> {

@@ -11,12 +11,14 @@ use crate::alloc::Allocations;
 use crate::commit::{Loaded, Outcome, Plan, decode_kv, encode};
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
-use crate::options::{DeleteOptions, Propagation};
+use crate::options::{DeleteOptions, Propagation, Subresource, WriteOptions};
 use crate::registry::Registry;
 use crate::system::SYSTEM_NAMESPACES;
 use crate::write::{busy, metadata_mut, uid_mismatch};
 
 const ATTEMPTS: usize = 32;
+/// What keeps a namespace until its content is gone.
+const CONTENT: &str = "kubernetes";
 const DEFAULT_GRACE: u64 = 30;
 
 /// What came of a deletion.
@@ -139,12 +141,18 @@ impl Registry {
         if left {
             return Ok(false);
         }
-        let mut plan = Plan::default();
-        plan.expect(key.store_key(), namespace.revision);
-        plan.delete(key.store_key());
-        match self.commit(plan, fence).await? {
-            Outcome::Done(_) => Ok(true),
-            Outcome::Failed(found) => Ok(found.first().is_none_or(Option::is_none)),
+        // Others may have reasons of their own to keep it.
+        let options = WriteOptions { fence, ..WriteOptions::default() };
+        let mut finalize = |old: &Object| {
+            let mut new = old.value();
+            let list = new["spec"]["finalizers"].as_array_mut();
+            list.into_iter().for_each(|list| list.retain(|one| one != CONTENT));
+            Ok(Some(new))
+        };
+        match self.edit(&key, Subresource::Finalize, &options, &mut finalize).await {
+            Ok(namespace) => Ok(may_go(key.kind, &namespace.value())),
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(error),
         }
     }
 }

@@ -168,6 +168,8 @@ pub enum Subresource {
     Status,
     /// A pod's containers for debugging, which are only added.
     EphemeralContainers,
+    /// A namespace's finalizers.
+    Finalize,
     /// A pod's node: everything that the registry itself has prepared.
     #[doc(hidden)]
     Bind,

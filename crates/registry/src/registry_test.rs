@@ -142,6 +142,40 @@ async fn creation_needs_its_namespace() {
     assert_eq!(error.code(), Code::Forbidden);
 }
 
+/// Others may keep a namespace, by its finalizers or by those of its specification, and only
+/// `finalize` changes the latter.
+#[tokio::test]
+async fn a_namespace_stays_as_long_as_anybody_wants_it() {
+    let f = fixture().await;
+    let namespace = |spec: &[&str], meta: &[&str]| {
+        json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "kept", "finalizers": meta},
+            "spec": {"finalizers": spec},
+        })
+    };
+    f.create(namespace(&["kubernetes", "a/b"], &["c/d"])).await.unwrap();
+    let plainly = DeleteOptions::default();
+    let deleted = f.registry.delete(&kinds::NAMESPACE, "", "kept", &plainly).await.unwrap();
+    assert!(!deleted.gone);
+    assert!(!f.registry.purge_namespace("kept", None).await.unwrap());
+    let found = async || {
+        let found = f.registry.get(&kinds::NAMESPACE, "", "kept", Consistency::Linearizable).await;
+        found.map(|object| object.value())
+    };
+    assert_eq!(found().await.unwrap()["spec"]["finalizers"], json!(["a/b"]));
+    // Not by an update of the object.
+    f.update(namespace(&[], &["c/d"])).await.unwrap();
+    assert_eq!(found().await.unwrap()["spec"]["finalizers"], json!(["a/b"]));
+    let finalize = Subresource::Finalize;
+    let options = WriteOptions::default();
+    f.registry.replace(namespace(&[], &["c/d"]), finalize, &options).await.unwrap();
+    assert_eq!(found().await.unwrap()["metadata"]["finalizers"], json!(["c/d"]));
+    f.update(namespace(&[], &[])).await.unwrap();
+    assert!(found().await.unwrap_err().is_not_found());
+    assert!(f.registry.purge_namespace("kept", None).await.unwrap());
+}
+
 #[tokio::test]
 async fn of_two_creators_one_wins() {
     let f = fixture().await;

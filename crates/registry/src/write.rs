@@ -442,6 +442,11 @@ fn prepare_update(
             new = add_ephemeral(kind, &new, old)?;
             kind.default(&mut new)?;
         }
+        Subresource::Finalize => {
+            let finalizers = new["spec"]["finalizers"].take();
+            new = old.clone();
+            new["spec"]["finalizers"] = finalizers;
+        }
         Subresource::Bind => {}
         Subresource::Main => {
             if kind.has_status {
@@ -449,6 +454,10 @@ fn prepare_update(
             }
             keep_metadata(&mut new, old);
             kind.default(&mut new)?;
+            if kind == &kinds::NAMESPACE {
+                // They are changed by `finalize` only.
+                new["spec"]["finalizers"] = old["spec"]["finalizers"].clone();
+            }
             crate::alloc::keep(kind, &mut new, old);
         }
     }
@@ -474,7 +483,7 @@ fn prepare_update(
         Subresource::EphemeralContainers => kind.validate(&new)?,
         // Typed ones were checked when they were decoded, custom ones only their schema can check.
         Subresource::Status if kind.is_custom() => kind.validate(&new)?,
-        Subresource::Status | Subresource::Bind => {}
+        Subresource::Status | Subresource::Finalize | Subresource::Bind => {}
     }
     Ok(Some(new))
 }

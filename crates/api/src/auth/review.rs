@@ -16,32 +16,51 @@ pub(crate) enum Review {
     Token,
 }
 
+const AUTHORIZATION: &str = "authorization.k8s.io";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
 impl Review {
-    /// By group and resource.
-    pub(crate) fn of(group: &str, resource: &str) -> Option<Self> {
-        Some(match (group, resource) {
-            ("authorization.k8s.io", "selfsubjectaccessreviews") => Self::SelfSubjectAccess,
-            ("authorization.k8s.io", "subjectaccessreviews") => Self::SubjectAccess,
-            ("authorization.k8s.io", "localsubjectaccessreviews") => Self::LocalSubjectAccess,
-            ("authorization.k8s.io", "selfsubjectrulesreviews") => Self::SelfSubjectRules,
-            ("authentication.k8s.io", "selfsubjectreviews") => Self::SelfSubject,
-            ("authentication.k8s.io", "tokenreviews") => Self::Token,
-            _ => return None,
-        })
+    /// All of them: group, resource, kind.
+    pub(crate) const ALL: [(Self, &'static str, &'static str, &'static str); 6] = [
+        (Self::Token, AUTHENTICATION, "tokenreviews", "TokenReview"),
+        (Self::SelfSubject, AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview"),
+        (
+            Self::LocalSubjectAccess,
+            AUTHORIZATION,
+            "localsubjectaccessreviews",
+            "LocalSubjectAccessReview",
+        ),
+        (
+            Self::SelfSubjectAccess,
+            AUTHORIZATION,
+            "selfsubjectaccessreviews",
+            "SelfSubjectAccessReview",
+        ),
+        (
+            Self::SelfSubjectRules,
+            AUTHORIZATION,
+            "selfsubjectrulesreviews",
+            "SelfSubjectRulesReview",
+        ),
+        (Self::SubjectAccess, AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview"),
+    ];
+
+    /// By group and resource, all in version 1.
+    pub(crate) fn of(group: &str, version: &str, resource: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, g, r, _)| (*g, *r) == (group, resource));
+        found.filter(|_| version == "v1").map(|(review, ..)| *review)
+    }
+
+    /// Is it asked for in a namespace?
+    pub(crate) fn namespaced(self) -> bool {
+        self == Self::LocalSubjectAccess
     }
 
     /// apiVersion and kind.
-    pub(crate) fn names(self) -> (&'static str, &'static str) {
-        let (authorization, authentication) =
-            ("authorization.k8s.io/v1", "authentication.k8s.io/v1");
-        match self {
-            Self::SelfSubjectAccess => (authorization, "SelfSubjectAccessReview"),
-            Self::SubjectAccess => (authorization, "SubjectAccessReview"),
-            Self::LocalSubjectAccess => (authorization, "LocalSubjectAccessReview"),
-            Self::SelfSubjectRules => (authorization, "SelfSubjectRulesReview"),
-            Self::SelfSubject => (authentication, "SelfSubjectReview"),
-            Self::Token => (authentication, "TokenReview"),
-        }
+    fn names(self) -> (String, &'static str) {
+        let found = Self::ALL.iter().find(|(review, ..)| *review == self);
+        // The table has all of them.
+        found.map(|(_, group, _, kind)| (format!("{group}/v1"), *kind)).unwrap_or_default()
     }
 }
 
@@ -133,7 +152,7 @@ impl Auth {
             rules.extend([all(), everywhere()]);
         }
         let granted = self.registry.cache().read(|view| rbac::rules_of(view, user, namespace));
-        rules.extend(granted.into_iter().map(|granted| granted.rule));
+        rules.extend(granted);
         let (mut resource, mut path) = (Vec::new(), Vec::new());
         for rule in rules {
             if let Some(urls) = rule.non_resource_urls.filter(|urls| !urls.is_empty()) {

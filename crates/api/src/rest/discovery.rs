@@ -13,10 +13,12 @@ use super::failure::{Failure, Result};
 use super::metrics;
 use super::render::respond;
 use super::versions::Version;
+use crate::auth::Review;
 
 /// What can be done with every kind.
 const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const CREATE: &[&str] = &["create"];
 const CONNECT: &[&str] = &["create", "get"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
 
@@ -122,6 +124,14 @@ pub(super) fn served() -> Vec<Served> {
     }
     all.extend(other_versions());
     all.extend(of_pods());
+    let namespace = ("", "v1", "Namespace");
+    all.push(Served::part(("", "v1", "namespaces"), false, "finalize", namespace, &["update"]));
+    let token = ("authentication.k8s.io", "v1", "TokenRequest");
+    all.push(Served::part(("", "v1", "serviceaccounts"), true, "token", token, CREATE));
+    all.extend(Review::ALL.iter().map(|(review, group, resource, kind)| {
+        let place = (*group, "v1", *resource);
+        Served::part(place, review.namespaced(), "", (*group, "v1", *kind), CREATE)
+    }));
     all.extend(metrics::served());
     all
 }
@@ -151,8 +161,8 @@ fn of_pods() -> Vec<Served> {
         Served::of_pods("portforward", ("", "v1", "PodPortForwardOptions"), CONNECT),
         Served::of_pods("ephemeralcontainers", ("", "v1", "Pod"), CHANGE),
         Served::of_pods("log", ("", "v1", "Pod"), &["get"]),
-        Served::of_pods("binding", ("", "v1", "Binding"), &["create"]),
-        Served::of_pods("eviction", ("policy", "v1", "Eviction"), &["create"]),
+        Served::of_pods("binding", ("", "v1", "Binding"), CREATE),
+        Served::of_pods("eviction", ("policy", "v1", "Eviction"), CREATE),
     ]
 }
 

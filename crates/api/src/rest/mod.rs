@@ -191,7 +191,7 @@ impl Rest {
         body: Body,
     ) -> Result<Response> {
         let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
-        if let Some(review) = Review::of(&request.group, &request.resource) {
+        if let Some(review) = Review::of(&request.group, &request.version, &request.resource) {
             return self.review(review, &user, &request, &parts, body).await;
         }
         let ResourceRequest { group, version, resource, .. } = &request;
@@ -261,6 +261,9 @@ impl Call {
         let part = match subresource {
             "" => Subresource::Main,
             "status" if self.kind.has_status => Subresource::Status,
+            "finalize" if self.kind == &kinds::NAMESPACE && verb == "update" => {
+                Subresource::Finalize
+            }
             "scale" => return self.scale(body).await,
             "token" if *self.kind == kinds::SERVICE_ACCOUNT => {
                 return self.token(body).await;
