@@ -25,6 +25,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
+use crate::auth::User;
 use crate::authority::Lenient;
 use crate::limits::MAX_CONNECTIONS;
 use crate::server::ApiError;
@@ -50,10 +51,20 @@ const MAX_CALLS_PER_CONNECTION: u32 = 4096;
 /// The other end of a connection; an extension of every request.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// Over TLS? Without TLS (loopback only) everybody is trusted.
-    pub secure: bool,
-    /// The certificate that it showed, verified against the cluster's authority.
-    pub certificate: Option<CertificateDer<'static>>,
+    /// Who it is, as far as the connection tells; `None`: its requests have to say it.
+    pub user: Option<Arc<User>>,
+}
+
+impl Peer {
+    /// Without TLS, which is on loopback only.
+    pub(crate) fn plain() -> Self {
+        Self { user: Some(Arc::new(User::trusted())) }
+    }
+
+    /// Over TLS, with the certificate that it showed, verified against the cluster's authority.
+    pub(crate) fn secure(certificate: Option<&CertificateDer<'_>>) -> Self {
+        Self { user: certificate.and_then(|der| User::of_certificate(der)).map(Arc::new) }
+    }
 }
 
 /// TLS for servers. A certificate of the caller is asked for but not required: a bearer token may
@@ -152,12 +163,12 @@ where
 {
     prepare(&stream)?;
     let Some(tls) = tls else {
-        return http(stream, Peer { secure: false, certificate: None }, service, watcher).await;
+        return http(stream, Peer::plain(), service, watcher).await;
     };
     let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await??;
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(<[_]>::first).cloned().map(CertificateDer::into_owned);
-    http(stream, Peer { secure: true, certificate }, service, watcher).await
+    let peer = Peer::secure(certificates.and_then(<[_]>::first));
+    http(stream, peer, service, watcher).await
 }
 
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {

@@ -234,7 +234,7 @@ fn admit(
         let verb = request.method().as_str().to_ascii_lowercase();
         auth.require(&user, &Attributes::path(&verb, path)).map_err(refused)?;
     }
-    Ok(Some(Arc::new(user)))
+    Ok(Some(user))
 }
 
 /// Calls of gRPC that change something and are no streams.

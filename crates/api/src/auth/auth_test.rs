@@ -369,7 +369,7 @@ fn certificate(name: &str, groups: &[&str]) -> CertificateDer<'static> {
 #[tokio::test]
 async fn who_a_caller_is() {
     let f = fixture().await;
-    let peer = |certificate| Peer { secure: true, certificate };
+    let peer = |certificate: Option<CertificateDer<'_>>| Peer::secure(certificate.as_ref());
     let none = HeaderMap::new();
     let shown = peer(Some(certificate("jane", &["dev"])));
     let jane = f.auth.authenticate(&shown, &none).unwrap();
@@ -380,14 +380,14 @@ async fn who_a_caller_is() {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer nonsense"));
     assert!(f.auth.authenticate(&peer(None), &headers).is_none());
-    let plain = Peer { secure: false, certificate: None };
+    let plain = Peer::plain();
     assert!(f.auth.authenticate(&plain, &none).unwrap().is_in(MASTERS));
     // To be somebody else needs a permission.
     headers.insert("impersonate-user", HeaderValue::from_static("joe"));
     headers.insert("impersonate-group", HeaderValue::from_static("ops"));
     let text = f.auth.impersonate(jane, &headers).unwrap_err();
     assert!(text.starts_with("users \"joe\" is forbidden: User \"jane\" cannot impersonate"));
-    let root = || user("root", &[MASTERS]);
+    let root = || Arc::new(user("root", &[MASTERS]));
     headers.insert("impersonate-extra-a%2fb", HeaderValue::from_static("c"));
     let joe = f.auth.impersonate(root(), &headers).unwrap();
     assert_eq!(joe.extra["a/b"], ["c"]);
@@ -420,6 +420,46 @@ async fn reviews() {
     assert_eq!(ask(Review::SubjectAccess, about).unwrap()["status"]["allowed"], false);
     let token = ask(Review::Token, json!({"token": "x.y.z"})).unwrap();
     assert_eq!(token["status"]["authenticated"], false);
+}
+
+/// Figures, not a test: `cargo test -p quorate-api what_a_decision_costs -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn what_a_decision_costs() {
+    const ROUNDS: u32 = 2000;
+    let f = fixture().await;
+    f.create(account("robot")).await;
+    for number in 0..200 {
+        let name = format!("user{number}");
+        f.bind("edit", Some("default"), json!({"kind": "User", "name": name})).await;
+    }
+    f.bind("admin", Some("default"), jane()).await;
+    let jane_ = user("jane", &[]);
+    let started = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        assert!(f.may(&jane_, "list pods default"));
+        assert!(!f.may(&jane_, "list nodes"));
+    }
+    eprintln!("a decision among 200 bindings: {:?}", started.elapsed() / (2 * ROUNDS));
+    let wanted =
+        Wanted { namespace: "default".into(), account: "robot".into(), ..Wanted::default() };
+    let token = f.auth.tokens.issue(&wanted, None).await.unwrap().token;
+    f.caught_up().await;
+    let started = std::time::Instant::now();
+    f.auth.tokens.authenticate(&token).unwrap();
+    eprintln!("a token for the first time: {:?}", started.elapsed());
+    let started = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        f.auth.tokens.authenticate(&token).unwrap();
+    }
+    eprintln!("and then: {:?}", started.elapsed() / ROUNDS);
+    let certificate = certificate("jane", &["dev"]);
+    let peer = Peer::secure(Some(&certificate));
+    let started = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        f.auth.authenticate(&peer, &HeaderMap::new()).unwrap();
+    }
+    eprintln!("a certificate: {:?}", started.elapsed() / ROUNDS);
 }
 
 #[test]

@@ -57,9 +57,7 @@ pub(crate) fn check(auth: &Arc<Auth>, user: &User, new: &Value) -> Result<(), Re
     if auth.authorize(user, &wanted).allowed {
         return Ok(());
     }
-    let own: Vec<PolicyRule> = auth.registry.cache().read(|view| {
-        rbac::rules_of(view, user, &namespace).into_iter().map(|granted| granted.rule).collect()
-    });
+    let own = auth.registry.cache().read(|view| rbac::rules_of(view, user, &namespace));
     let missing: Vec<&PolicyRule> = rules.iter().filter(|rule| !rbac::covers(&own, rule)).collect();
     if missing.is_empty() {
         return Ok(());

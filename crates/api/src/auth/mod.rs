@@ -25,7 +25,6 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 use quorate_proto::Subject;
 use quorate_registry::Registry;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::connections::Peer;
 
@@ -52,8 +51,14 @@ pub(crate) struct User {
 
 impl User {
     /// Whoever reaches a master without TLS, which is on the same machine.
-    fn trusted() -> Self {
+    pub(crate) fn trusted() -> Self {
         Self { name: "system:admin".into(), ..Self::default() }.with_groups([MASTERS.to_owned()])
+    }
+
+    /// The user of a verified certificate: its common name, and its organisations as groups.
+    pub(crate) fn of_certificate(der: &[u8]) -> Option<Self> {
+        let Subject { common_name: name, organisations } = Subject::of(der)?;
+        Some(Self { name, ..Self::default() }.with_groups(organisations))
     }
 
     fn with_groups(mut self, groups: impl IntoIterator<Item = String>) -> Self {
@@ -140,15 +145,11 @@ impl Auth {
 
     /// Who sends this; `None` when they do not show it, or what they show is not valid. A
     /// certificate counts before a token.
-    pub(crate) fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Option<User> {
-        let user = if !peer.secure {
-            User::trusted()
-        } else if let Some(certificate) = &peer.certificate {
-            of_certificate(certificate)?
-        } else {
-            self.tokens.authenticate(bearer(headers)?).ok()?
-        };
-        Some(user)
+    pub(crate) fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Option<Arc<User>> {
+        if let Some(user) = &peer.user {
+            return Some(Arc::clone(user));
+        }
+        self.tokens.authenticate(bearer(headers)?).ok().map(Arc::new)
     }
 
     /// Who they want to be instead, when they may be: `Impersonate-User`, `Impersonate-Group`,
@@ -156,12 +157,16 @@ impl Auth {
     ///
     /// # Errors
     /// The text of a refusal.
-    pub(crate) fn impersonate(&self, user: User, headers: &HeaderMap) -> Result<User, String> {
+    pub(crate) fn impersonate(
+        &self,
+        user: Arc<User>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<User>, String> {
         match impersonate::wanted(headers)? {
             None => Ok(user),
             Some(other) => {
                 impersonate::needs(&other).iter().try_for_each(|need| self.require(&user, need))?;
-                Ok(other.complete())
+                Ok(Arc::new(other.complete()))
             }
         }
     }
@@ -221,12 +226,6 @@ impl Auth {
         let (auth, user) = (Arc::clone(self), Arc::clone(user));
         Some(quorate_registry::Admission::new(move |new| escalation::check(&auth, &user, new)))
     }
-}
-
-/// The user of a verified certificate: its common name, and its organisations as groups.
-fn of_certificate(certificate: &CertificateDer<'_>) -> Option<User> {
-    let Subject { common_name: name, organisations } = Subject::of(certificate)?;
-    Some(User { name, ..User::default() }.with_groups(organisations))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -1,6 +1,8 @@
 //! Roles and bindings.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::ControlFlow;
 
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -10,99 +12,132 @@ use quorate_registry::{Registry, View};
 
 use super::{Attributes, Decision, SERVICE_ACCOUNT_PREFIX, User};
 
-/// A rule that applies to a user, and what gave it to them.
-pub(crate) struct Granted {
-    pub rule: PolicyRule,
-    /// `ClusterRoleBinding "x" of ClusterRole "y" to User "z"`
-    pub by: String,
+/// What gave a rule to a user.
+struct Source<'a> {
+    /// `RoleBinding`
+    kind: &'static str,
+    /// Of the binding; "" for those of the whole cluster.
+    namespace: &'a str,
+    name: &'a str,
+    role: &'a RoleRef,
+    subject: &'a Subject,
 }
+
+/// In Kubernetes' words: `RoleBinding "x/ns" of ClusterRole "y" to User "z"`
+impl fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name, role, subject } = self;
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        write!(f, "{kind} \"{name}{slash}{namespace}\" of {} {:?}", role.kind, role.name)?;
+        write!(f, " to {} {:?}", subject.kind, subject.name)
+    }
+}
+
+/// Takes rules until it breaks.
+type Take<'a> = &'a mut dyn FnMut(&PolicyRule, &Source<'_>) -> ControlFlow<()>;
 
 /// Does any role that is bound to the user allow this?
 pub(crate) fn decide(registry: &Registry, user: &User, wanted: &Attributes) -> Decision {
-    let found = registry.cache().read(|view| {
-        let rules = rules_of(view, user, &wanted.namespace);
-        rules.into_iter().find(|granted| allows(&granted.rule, wanted))
+    let mut reason = None;
+    let _ = registry.cache().read(|view| {
+        visit(view, user, &wanted.namespace, &mut |rule, source| {
+            if !allows(rule, wanted) {
+                return ControlFlow::Continue(());
+            }
+            reason = Some(format!("RBAC: allowed by {source}"));
+            ControlFlow::Break(())
+        })
     });
-    match found {
-        Some(granted) => {
-            Decision { allowed: true, reason: format!("RBAC: allowed by {}", granted.by) }
-        }
-        None => Decision { allowed: false, reason: String::new() },
-    }
+    Decision { allowed: reason.is_some(), reason: reason.unwrap_or_default() }
 }
 
 /// Everything that a user may do in a namespace (or in none).
-pub(crate) fn rules_of(view: &View, user: &User, namespace: &str) -> Vec<Granted> {
-    let mut granted = Vec::new();
+pub(crate) fn rules_of(view: &View, user: &User, namespace: &str) -> Vec<PolicyRule> {
+    let mut rules = Vec::new();
+    let _ = visit(view, user, namespace, &mut |rule, _| {
+        rules.push(rule.clone());
+        ControlFlow::Continue(())
+    });
+    rules
+}
+
+fn visit(view: &View, user: &User, namespace: &str, take: Take<'_>) -> ControlFlow<()> {
     for object in view.iter(&kinds::CLUSTER_ROLE_BINDING, None) {
         let Ok(binding) = object.typed::<ClusterRoleBinding>() else { continue };
-        let subjects = binding.subjects.as_deref().unwrap_or_default();
-        if let Some(subject) = subjects.iter().find(|subject| is_subject(user, subject, "")) {
-            let by = by("ClusterRoleBinding", object.name(), &binding.role_ref, subject);
-            let rules = rules_of_role(view, &binding.role_ref, "");
-            granted.extend(rules.into_iter().map(|rule| Granted { rule, by: by.clone() }));
+        let subjects = binding.subjects.iter().flatten();
+        for subject in subjects.filter(|subject| is_subject(user, subject, "")).take(1) {
+            let (kind, namespace, name) = ("ClusterRoleBinding", "", object.name());
+            let source = Source { kind, namespace, name, role: &binding.role_ref, subject };
+            visit_role(view, &binding.role_ref, "", &mut |rule| take(rule, &source))?;
         }
     }
     if namespace.is_empty() {
-        return granted;
+        return ControlFlow::Continue(());
     }
     for object in view.iter(&kinds::ROLE_BINDING, Some(namespace)) {
         let Ok(binding) = object.typed::<RoleBinding>() else { continue };
-        let subjects = binding.subjects.as_deref().unwrap_or_default();
-        if let Some(subject) = subjects.iter().find(|subject| is_subject(user, subject, namespace))
-        {
-            let name = format!("{}/{namespace}", object.name());
-            let by = by("RoleBinding", &name, &binding.role_ref, subject);
-            let rules = rules_of_role(view, &binding.role_ref, namespace);
-            granted.extend(rules.into_iter().map(|rule| Granted { rule, by: by.clone() }));
+        let subjects = binding.subjects.iter().flatten();
+        for subject in subjects.filter(|subject| is_subject(user, subject, namespace)).take(1) {
+            let (kind, name) = ("RoleBinding", object.name());
+            let source = Source { kind, namespace, name, role: &binding.role_ref, subject };
+            visit_role(view, &binding.role_ref, namespace, &mut |rule| take(rule, &source))?;
         }
     }
-    granted
-}
-
-fn by(kind: &str, name: &str, role: &RoleRef, subject: &Subject) -> String {
-    format!(
-        "{kind} {name:?} of {} {:?} to {} {:?}",
-        role.kind, role.name, subject.kind, subject.name
-    )
+    ControlFlow::Continue(())
 }
 
 /// The rules of the role that a binding names; a role that is not there gives nothing.
 pub(crate) fn rules_of_role(view: &View, role: &RoleRef, namespace: &str) -> Vec<PolicyRule> {
-    if role.kind == "Role" {
-        let object = view.get(&kinds::ROLE, namespace, &role.name);
-        let role = object.and_then(|object| object.typed::<Role>().ok());
-        return role.and_then(|role| role.rules.clone()).unwrap_or_default();
-    }
     let mut rules = Vec::new();
-    let mut seen = BTreeSet::new();
-    cluster_rules(view, &role.name, &mut seen, &mut rules);
+    let _ = visit_role(view, role, namespace, &mut |rule| {
+        rules.push(rule.clone());
+        ControlFlow::Continue(())
+    });
     rules
+}
+
+fn visit_role(
+    view: &View,
+    role: &RoleRef,
+    namespace: &str,
+    take: &mut dyn FnMut(&PolicyRule) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    if role.kind != "Role" {
+        return visit_cluster_role(view, &role.name, &mut BTreeSet::new(), take);
+    }
+    let Some(object) = view.get(&kinds::ROLE, namespace, &role.name) else {
+        return ControlFlow::Continue(());
+    };
+    let Ok(role) = object.typed::<Role>() else { return ControlFlow::Continue(()) };
+    role.rules.iter().flatten().try_for_each(take)
 }
 
 /// A cluster role's own rules, and those of the roles that it aggregates: they are looked up when
 /// they are asked for, so no controller has to copy them.
-fn cluster_rules(
+fn visit_cluster_role(
     view: &View,
     name: &str,
     seen: &mut BTreeSet<String>,
-    rules: &mut Vec<PolicyRule>,
-) {
+    take: &mut dyn FnMut(&PolicyRule) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     if !seen.insert(name.to_owned()) {
-        return;
+        return ControlFlow::Continue(());
     }
-    let Some(object) = view.get(&kinds::CLUSTER_ROLE, "", name) else { return };
-    let Ok(role) = object.typed::<ClusterRole>() else { return };
-    rules.extend(role.rules.iter().flatten().cloned());
+    let Some(object) = view.get(&kinds::CLUSTER_ROLE, "", name) else {
+        return ControlFlow::Continue(());
+    };
+    let Ok(role) = object.typed::<ClusterRole>() else { return ControlFlow::Continue(()) };
+    role.rules.iter().flatten().try_for_each(&mut *take)?;
     let selectors = role.aggregation_rule.iter().flat_map(|a| a.cluster_role_selectors.iter());
     for selector in selectors.flatten() {
         let Ok(selector) = Selector::from_label_selector(selector) else { continue };
         for other in view.iter(&kinds::CLUSTER_ROLE, None) {
             if selector.matches(other.labels()) {
-                cluster_rules(view, other.name(), seen, rules);
+                visit_cluster_role(view, other.name(), seen, take)?;
             }
         }
     }
+    ControlFlow::Continue(())
 }
 
 fn is_subject(user: &User, subject: &Subject, namespace: &str) -> bool {
