@@ -385,55 +385,6 @@ impl Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leadership_moves_on_request_and_fences_the_old_leader() {
-    let cluster = Cluster::start(|_| {}).await;
-    let (old, old_term) = cluster.leader().await;
-    let fenced = |term| {
-        let mut command = Command::from(TxnRequest::put("k", "v"));
-        command.fence = term;
-        command
-    };
-    let command = fenced(old_term);
-    cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap();
-    cluster.equal_hashes().await;
-    let target = cluster.follower().await;
-    let to = cluster.store(target).id();
-    cluster
-        .on(old, move |store| async move { store.transfer_leadership(Some(to)).await })
-        .await
-        .unwrap();
-    let (new, new_term) = until("the new leader", async || {
-        let (leader, term) = cluster.leader().await;
-        (term > old_term).then_some((leader, term))
-    })
-    .await;
-    assert_eq!(new, target);
-    let command = fenced(old_term);
-    let error =
-        cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap_err();
-    assert_eq!(error, StoreError::Fenced(new_term));
-    assert_eq!(cluster.store(old).leadership().borrow().ready, None);
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_orderly_shutdown_hands_over_first() {
-    let mut cluster = Cluster::start(|_| {}).await;
-    let (leader, term) = cluster.leader().await;
-    cluster.put(leader, "k", "v").await.unwrap();
-    cluster.on(leader, |store| async move { store.shutdown().await }).await;
-    let (new, new_term) = {
-        cluster.kill(leader);
-        cluster.leader().await
-    };
-    assert!(new != leader && new_term > term);
-    cluster.put(new, "k", "w").await.unwrap();
-    cluster.restart(leader).await;
-    assert_eq!(cluster.get(leader, "k").await.as_deref(), Some("w"));
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_starts_say_what_is_wrong() {
     let cluster = Cluster::start(|_| {}).await;
     cluster.leader().await;
@@ -519,67 +470,5 @@ async fn masters_speak_tls_and_refuse_strangers() {
     // And a dead leader is noticed as without TLS.
     cluster.kill(leader);
     until("a write", async || cluster.put(follower, "k", "w").await.ok()).await;
-    cluster.stop().await;
-}
-
-fn resident() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned()
-}
-
-/// Figures, not a test: `cargo test -p quorate-raftstore figures -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures"]
-async fn figures() {
-    let mut cluster = Cluster::start(|_| {}).await;
-    let (leader, _) = cluster.leader().await;
-    let follower = cluster.follower().await;
-    eprintln!("three members, idle: {}", resident());
-    for (at, name) in [(leader, "leader"), (follower, "follower")] {
-        let started = Instant::now();
-        for i in 0..200 {
-            cluster.put(at, &format!("one{i}"), "v").await.unwrap();
-        }
-        eprintln!("1 client at the {name}: {:?} a write", started.elapsed() / 200);
-        for clients in [64, 512] {
-            let writes = 20_000 / clients;
-            let started = Instant::now();
-            let tasks: Vec<_> = (0..clients)
-                .map(|client| {
-                    let store = cluster.store(at);
-                    cluster.nodes[at].runtime.as_ref().unwrap().spawn(async move {
-                        for i in 0..writes {
-                            let key = format!("c{client}-{i}");
-                            let put = TxnRequest::put(key, vec![b'v'; 256]);
-                            store.propose(put.into()).await.unwrap();
-                        }
-                    })
-                })
-                .collect();
-            for task in tasks {
-                task.await.unwrap();
-            }
-            let rate = f64::from(clients * writes) / started.elapsed().as_secs_f64();
-            eprintln!("{clients} clients at the {name}: {rate:.0} writes/s");
-        }
-    }
-    eprintln!("three members, after the load: {}", resident());
-    let started = Instant::now();
-    for _ in 0..200 {
-        cluster.get(follower, "one0").await;
-    }
-    eprintln!("1 linearizable reader at a follower: {:?} a read", started.elapsed() / 200);
-    for round in 0..5 {
-        let (leader, _) = cluster.leader().await;
-        let follower = cluster.follower().await;
-        cluster.equal_hashes().await;
-        let killed = Instant::now();
-        cluster.kill(leader);
-        let key = format!("after{round}");
-        while cluster.put(follower, &key, "v").await.is_err() {}
-        eprintln!("leader killed to next acknowledged write: {:?}", killed.elapsed());
-        cluster.restart(leader).await;
-        cluster.equal_hashes().await;
-    }
     cluster.stop().await;
 }

@@ -1,22 +1,25 @@
 //! Writes: proposed here when this master leads, else passed on to the leader.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use openraft::errors::{ClientWriteError, RaftError};
+use futures::StreamExt as _;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use prost::Message as _;
 use quorate_proto::peer as pb;
 use quorate_proto::peer::forward_result::Outcome;
 use quorate_store::{Command, CommandResult};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::peer::{Peer, never_sent};
-use crate::types::{Proposal, Raft};
+use crate::state::State;
+use crate::types::{Proposal, Raft, TypeConfig};
 
 /// Writes that may wait for a call.
 const FORWARD_QUEUE: usize = 8192;
@@ -26,9 +29,11 @@ const FORWARD_CALLS: usize = 8;
 const FORWARD_COMMANDS: usize = 128;
 /// How much longer than the leader its caller waits.
 const FORWARD_GRACE: Duration = Duration::from_millis(100);
+/// Longest wait for what is in flight before leadership is handed over.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// What came of a proposal that was not applied.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Refusal {
     /// Another master leads, or none; nothing was written.
     NotLeader,
@@ -46,51 +51,146 @@ pub(crate) type Applied = (CommandResult, u64);
 /// Proposes on this master, for itself and for followers.
 pub(crate) struct Forwarded {
     pub raft: Raft,
-    pub permits: Arc<Semaphore>,
-    pub limit: usize,
-    pub metrics: Arc<Metrics>,
+    /// One for each write that is under way on this master, proposed here or passed on.
+    permits: Semaphore,
+    limit: usize,
+    /// Is leadership being handed over? Then nothing new is proposed.
+    paused: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+/// While it lives, nothing is proposed on this master.
+pub(crate) struct Pause<'a> {
+    paused: &'a AtomicBool,
+    _all: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.paused.store(false, SeqCst);
+    }
 }
 
 impl Forwarded {
+    pub(crate) fn new(raft: Raft, limit: usize, metrics: Arc<Metrics>) -> Self {
+        let (permits, paused) = (Semaphore::new(limit), AtomicBool::new(false));
+        Self { raft, permits, limit, paused, metrics }
+    }
+
+    /// Writes that are under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.limit - self.permits.available_permits()
+    }
+
+    /// Stops proposing, and waits (a moment at most) until what is in flight has its answer: the
+    /// outcome of a write that a change of the leader cuts off would be unknown.
+    pub(crate) async fn pause(&self) -> Pause<'_> {
+        self.paused.store(true, SeqCst);
+        let mut pause = Pause { paused: &self.paused, _all: None };
+        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        // Permits that come back go to this request, not to new writes.
+        let all = tokio::time::timeout(DRAIN, self.permits.acquire_many(all)).await;
+        pause._all = all.ok().and_then(Result::ok);
+        pause
+    }
+
+    /// Room for some writes. Those that are refused because of a pause try again elsewhere.
+    pub(crate) fn admit(&self, writes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+        let permit = self.permits.try_acquire_many(u32::try_from(writes).unwrap_or(u32::MAX));
+        // After the permit: whoever pauses waits for these writes, or they see the pause.
+        if self.paused.load(SeqCst) {
+            return Err(Refusal::NotLeader);
+        }
+        let many = |_| Refusal::Overloaded(format!("{} proposals are in flight", self.limit));
+        permit.map_err(many)
+    }
+
     /// Proposes an encoded command here.
     pub(crate) async fn propose(
         &self,
         command: Bytes,
         deadline: Instant,
     ) -> Result<Applied, Refusal> {
-        let Ok(_permit) = self.permits.try_acquire() else {
-            return Err(Refusal::Overloaded(format!("{} proposals are in flight", self.limit)));
+        let _permit = self.admit(1)?;
+        let write = self.raft.client_write(Proposal(stamp(&command)));
+        let outcome = match tokio::time::timeout_at(deadline, write).await {
+            Ok(Ok(response)) => Ok((response.data, response.log_id.index)),
+            Ok(Err(RaftError::APIError(error))) => Err(refused(&error)),
+            Ok(Err(error)) => Err(Refusal::Unknown(error.to_string())),
+            Err(_) => Err(late()),
         };
-        let outcome = self.write(command, deadline).await;
         if outcome.is_err() {
             self.metrics.failed.fetch_add(1, Relaxed);
         }
         outcome
     }
 
-    async fn write(&self, command: Bytes, deadline: Instant) -> Result<Applied, Refusal> {
-        let write = self.raft.client_write(Proposal(stamp(&command)));
-        match tokio::time::timeout_at(deadline, write).await {
-            Ok(Ok(response)) => Ok((response.data, response.log_id.index)),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-                Err(Refusal::NotLeader)
+    /// Proposes many commands in one step. They enter the log together, so the first is hardly
+    /// done before the last.
+    async fn propose_all(
+        &self,
+        commands: Vec<Proposal>,
+        deadline: Instant,
+    ) -> Vec<Result<Applied, Refusal>> {
+        let count = commands.len();
+        let mut outcomes = Vec::with_capacity(count);
+        let rest = match self.admit(count) {
+            Ok(_permit) => {
+                let writes = self.write_all(commands, &mut outcomes);
+                match tokio::time::timeout_at(deadline, writes).await {
+                    Ok(Ok(())) => Refusal::Unknown("raft answered too few writes".into()),
+                    Ok(Err(error)) => Refusal::Unknown(error.to_string()),
+                    Err(_) => late(),
+                }
             }
-            Ok(Err(error)) => Err(Refusal::Unknown(error.to_string())),
-            Err(_) => Err(Refusal::Unknown("no quorum confirmed the write in time".into())),
-        }
+            Err(refusal) => refusal,
+        };
+        outcomes.resize_with(count, || Err(rest.clone()));
+        let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        self.metrics.failed.fetch_add(failed as u64, Relaxed);
+        outcomes
     }
 
-    /// A follower's writes; the answers come when the last of them is done. They enter the log
-    /// together, so that is hardly later than the first.
+    async fn write_all(
+        &self,
+        commands: Vec<Proposal>,
+        outcomes: &mut Vec<Result<Applied, Refusal>>,
+    ) -> Result<(), Fatal<TypeConfig>> {
+        let mut results = self.raft.client_write_many(commands).await?;
+        while let Some(result) = results.next().await {
+            outcomes.push(match result? {
+                Ok(write) => Ok((write.response, write.log_id.index)),
+                Err(error) => Err(refused(&error)),
+            });
+        }
+        Ok(())
+    }
+
+    /// A follower's writes; the answers come when the last of them is done.
     pub(crate) async fn handle(&self, request: pb::ForwardRequest) -> pb::ForwardReply {
         let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
-        let proposed = request.commands.into_iter().map(|command| async move {
-            check(&command)?;
-            self.propose(command, deadline).await
+        let checked: Vec<_> = request.commands.iter().map(check).collect();
+        let good = request.commands.iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
+        let good = good.map(|(command, _)| Proposal(stamp(command))).collect();
+        let mut outcomes = self.propose_all(good, deadline).await.into_iter();
+        let results = checked.into_iter().map(|checked| {
+            // As many outcomes as good commands.
+            let none = || Err(Refusal::Unknown("a write without an outcome".into()));
+            encode_outcome(checked.and_then(|()| outcomes.next().unwrap_or_else(none)))
         });
-        let outcomes = futures::future::join_all(proposed).await;
-        pb::ForwardReply { results: outcomes.into_iter().map(encode_outcome).collect() }
+        pb::ForwardReply { results: results.collect() }
     }
+}
+
+fn refused(error: &ClientWriteError<TypeConfig>) -> Refusal {
+    match error {
+        ClientWriteError::ForwardToLeader(_) => Refusal::NotLeader,
+        error => Refusal::Unknown(error.to_string()),
+    }
+}
+
+fn late() -> Refusal {
+    Refusal::Unknown("no quorum confirmed the write in time".into())
 }
 
 fn encode_outcome(outcome: Result<Applied, Refusal>) -> pb::ForwardResult {
@@ -158,7 +258,7 @@ pub(crate) struct Forwarder(mpsc::Sender<Waiting>);
 
 impl Forwarder {
     /// Starts the task "forwarder"; it ends with `cancel`.
-    pub(crate) fn start(cancel: CancellationToken) -> Self {
+    pub(crate) fn start(state: Arc<State>, cancel: CancellationToken) -> Self {
         let (sender, mut waiting) = mpsc::channel(FORWARD_QUEUE);
         tokio::spawn(async move {
             let calls = Arc::new(Semaphore::new(FORWARD_CALLS));
@@ -176,10 +276,7 @@ impl Forwarder {
                 }
                 // The task "forward": its callers have time-outs of their own, and get an error
                 // when it is dropped.
-                tokio::spawn(async move {
-                    forward(group).await;
-                    drop(call);
-                });
+                tokio::spawn(forward(group, Arc::clone(&state), call));
             }
         });
         Self(sender)
@@ -205,17 +302,33 @@ impl Forwarder {
     }
 }
 
-/// One call for each leader in the group; there is more than one only while it changes.
-async fn forward(mut group: Vec<Waiting>) {
+/// One call for each leader in the group; there is more than one only while it changes. `call` is
+/// the permission for it.
+async fn forward(mut group: Vec<Waiting>, state: Arc<State>, call: OwnedSemaphorePermit) {
+    let mut answered = Vec::with_capacity(group.len());
     while let Some(leader) = group.first().map(|first| Arc::clone(&first.leader)) {
         let (same, others) =
             group.into_iter().partition(|waiting| Arc::ptr_eq(&waiting.leader, &leader));
-        forward_to(&leader, same).await;
+        forward_to(&leader, same, &mut answered).await;
         group = others;
+    }
+    drop(call);
+    // Applied on the leader; here it follows with the next message, and who has written may read
+    // it here. Not to have it yet is no failure.
+    let applied = answered.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.1)).max();
+    let deadline = answered.iter().map(|(waiting, _)| waiting.deadline).max();
+    if let (Some(applied), Some(deadline)) = (applied, deadline) {
+        let _ = tokio::time::timeout_at(deadline, state.wait_applied(applied)).await;
+    }
+    for (waiting, outcome) in answered {
+        // A caller that has given up is no concern.
+        let _ = waiting.done.send(outcome);
     }
 }
 
-async fn forward_to(leader: &Peer, group: Vec<Waiting>) {
+type Answered = (Waiting, Result<Applied, Refusal>);
+
+async fn forward_to(leader: &Peer, group: Vec<Waiting>, answered: &mut Vec<Answered>) {
     let now = Instant::now();
     let deadline = group.iter().map(|waiting| waiting.deadline).max().unwrap_or(now);
     let left = deadline.saturating_duration_since(now);
@@ -228,9 +341,7 @@ async fn forward_to(leader: &Peer, group: Vec<Waiting>) {
     let (mut results, reason) = match reply {
         Ok(Ok(reply)) => (reply.into_inner().results, "the leader's answer is incomplete".into()),
         Ok(Err(status)) if never_sent(&status) => {
-            for waiting in group {
-                let _ = waiting.done.send(Err(Refusal::NotLeader));
-            }
+            answered.extend(group.into_iter().map(|waiting| (waiting, Err(Refusal::NotLeader))));
             return;
         }
         Ok(Err(status)) => (Vec::new(), format!("the leader went away: {}", status.message())),
@@ -242,8 +353,7 @@ async fn forward_to(leader: &Peer, group: Vec<Waiting>) {
             Some(result) => decode_outcome(result),
             None => Err(Refusal::Unknown(reason.clone())),
         };
-        // A caller that has given up is no concern.
-        let _ = waiting.done.send(outcome);
+        answered.push((waiting, outcome));
     }
 }
 

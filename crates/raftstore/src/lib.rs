@@ -34,6 +34,8 @@ mod start;
 mod state;
 mod store;
 mod types;
+#[cfg(test)]
+mod writes_test;
 
 pub use error::RaftStoreError;
 pub use options::{AutoCompaction, InitialMember, Options, PeerListen};

@@ -1,6 +1,7 @@
 //! Changing the members and the leader. The leader does it; others pass the wish on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -12,6 +13,7 @@ use quorate_store::{Member, MemberId, NewMember, StoreError};
 use tokio::time::Instant;
 
 use crate::codec::{member_info_from, member_info_to};
+use crate::forward::Forwarded;
 use crate::leadership::member;
 use crate::types::{MemberInfo, Raft, TypeConfig};
 
@@ -24,6 +26,8 @@ const CAUGHT_UP: u64 = 256;
 const REACHABLE: Duration = Duration::from_secs(2);
 /// How long a leader waits for its successor.
 const HANDOVER: Duration = Duration::from_secs(2);
+/// How long writes wait for that.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the members were not changed.
 #[derive(Debug)]
@@ -136,6 +140,8 @@ pub(crate) struct Members {
     pub id: MemberId,
     /// Do the members speak TLS?
     pub tls: bool,
+    /// The writes under way, which a planned change of the leader waits for.
+    pub forwarded: Arc<Forwarded>,
 }
 
 impl Members {
@@ -269,6 +275,8 @@ impl Members {
                 best.ok_or_else(none)?
             }
         };
+        // Until another master leads; those who want to write meanwhile wait for that.
+        let pause = self.forwarded.pause().await;
         let mut metrics = self.raft.server_metrics();
         let trigger = self.raft.trigger().transfer_leader(target).await;
         trigger.map_err(|error| AdminError::Unavailable(error.to_string()))?;
@@ -282,6 +290,12 @@ impl Members {
                 }
             }
         };
+        tokio::pin!(changed);
+        if tokio::time::timeout(PAUSE, &mut changed).await.is_ok() {
+            return Ok(());
+        }
+        // It does not go as it should: writes do not wait for it any longer.
+        drop(pause);
         let late = |_| AdminError::Unavailable("no other master has taken over in time".into());
         tokio::time::timeout(HANDOVER, changed).await.map_err(late)
     }

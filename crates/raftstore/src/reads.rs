@@ -1,7 +1,7 @@
 //! ReadIndex: how far a reader must have applied to see every acknowledged write.
 //!
-//! Readers that arrive while a round is under way share the next one, so the cost does not grow
-//! with their number.
+//! Readers that arrive while a round is under way share the next one, and wait for its index
+//! together, so the cost does not grow with their number.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,12 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::peer::Peers;
+use crate::state::State;
 use crate::types::Raft;
 
 /// Readers that may wait for one round.
 const QUEUE: usize = 16_384;
 /// Longest round.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait until a round's index is applied; readers give up earlier by themselves.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An index, or why there is none.
 type Answer = Result<u64, String>;
@@ -35,13 +38,18 @@ pub(crate) struct ReadIndex {
 
 impl ReadIndex {
     /// Starts the two tasks that make rounds; they end with `cancel`.
-    pub(crate) fn start(raft: Raft, peers: Arc<Peers>, cancel: &CancellationToken) -> Self {
+    pub(crate) fn start(
+        raft: Raft,
+        peers: Arc<Peers>,
+        state: Arc<State>,
+        cancel: &CancellationToken,
+    ) -> Self {
         let leading = {
             let raft = raft.clone();
-            batcher(cancel.clone(), move || confirm(raft.clone()))
+            batcher(cancel.clone(), None, move || confirm(raft.clone()))
         };
         let asked = leading.clone();
-        let anywhere = batcher(cancel.clone(), move || {
+        let anywhere = batcher(cancel.clone(), Some(state), move || {
             locate(raft.clone(), Arc::clone(&peers), asked.clone())
         });
         Self { leading, anywhere }
@@ -52,8 +60,8 @@ impl ReadIndex {
         ask(&self.leading).await
     }
 
-    /// From this master or from the leader.
-    pub(crate) async fn index(&self) -> Answer {
+    /// From this master or from the leader; it is applied here when the answer comes.
+    pub(crate) async fn applied_index(&self) -> Answer {
         ask(&self.anywhere).await
     }
 }
@@ -64,8 +72,10 @@ async fn ask(rounds: &mpsc::Sender<oneshot::Sender<Answer>>) -> Answer {
     answered.await.unwrap_or_else(|_| Err("this master is stopping".into()))
 }
 
+/// With a state, answers come when the index is applied to it.
 fn batcher<F>(
     cancel: CancellationToken,
+    state: Option<Arc<State>>,
     round: impl Fn() -> F + Send + 'static,
 ) -> mpsc::Sender<oneshot::Sender<Answer>>
 where
@@ -84,13 +94,31 @@ where
                 Ok(answer) => answer,
                 Err(_) => Err("no quorum answered in time".into()),
             };
-            for reader in readers.drain(..) {
-                // A reader that has given up is no concern.
-                let _ = reader.send(answer.clone());
+            let readers = std::mem::take(&mut readers);
+            match (&state, answer) {
+                (Some(state), Ok(index)) if state.next_index() <= index => {
+                    // The task "read apply": when it fails, its readers get an error. The next
+                    // round need not wait for it.
+                    tokio::spawn(answer_applied(Arc::clone(state), index, readers));
+                }
+                (_, answer) => answer_all(readers, &answer),
             }
         }
     });
     sender
+}
+
+async fn answer_applied(state: Arc<State>, index: u64, readers: Vec<oneshot::Sender<Answer>>) {
+    let applied = tokio::time::timeout(APPLY_TIMEOUT, state.wait_applied(index)).await;
+    let late = |_| "this master lags behind the leader".to_owned();
+    answer_all(readers, &applied.map(|()| index).map_err(late));
+}
+
+fn answer_all(readers: Vec<oneshot::Sender<Answer>>, answer: &Answer) {
+    for reader in readers {
+        // A reader that has given up is no concern.
+        let _ = reader.send(answer.clone());
+    }
 }
 
 /// One round of this master as leader: a quorum confirms that it still leads.

@@ -12,7 +12,7 @@ use quorate_proto::Tls;
 use quorate_store::{Leadership, MemberId};
 use rocksdb::Cache;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,33 +66,40 @@ impl RaftStore {
         let storage = open_storage(&data_dir, fatal.clone()).await?;
         let pristine = storage.log.is_pristine();
         let network = NetworkFactory { peers: Arc::clone(&peers), id };
-        let replicated = ReplicatedState(Arc::clone(&storage.state));
+        let state = storage.state;
+        let replicated = ReplicatedState(Arc::clone(&state));
         let raft = Raft::new(id, config, network, storage.log, replicated)
             .await
             .map_err(|error| RaftStoreError::Raft(error.to_string()))?;
         // Not the caller's token: an orderly end needs the tasks a little longer.
         let tasks_cancel = CancellationToken::new();
-        let reads = ReadIndex::start(raft.clone(), Arc::clone(&peers), &tasks_cancel);
+        let reads = ReadIndex::start(
+            raft.clone(),
+            Arc::clone(&peers),
+            Arc::clone(&state),
+            &tasks_cancel,
+        );
         let leases =
-            Leases { lessor: Arc::clone(storage.state.machine.lessor()), reads: reads.clone() };
-        let members = Members { raft: raft.clone(), id, tls: options.tls.is_some() };
-        let forwarded = Arc::new(Forwarded {
+            Leases { lessor: Arc::clone(state.machine.lessor()), reads: reads.clone() };
+        let metrics = Arc::clone(&state.metrics);
+        let forwarded = Arc::new(Forwarded::new(raft.clone(), options.max_in_flight, metrics));
+        let members = Members {
             raft: raft.clone(),
-            permits: Arc::new(Semaphore::new(options.max_in_flight)),
-            limit: options.max_in_flight,
-            metrics: Arc::clone(&storage.state.metrics),
-        });
+            id,
+            tls: options.tls.is_some(),
+            forwarded: Arc::clone(&forwarded),
+        };
         let leadership = Leadership { term: 0, leader: None, ready: None };
         let store = Arc::new(Self {
             id,
             data_dir,
             request_timeout: options.request_timeout,
             raft,
-            revision: storage.state.machine.hub().applied(),
-            state: storage.state,
+            revision: state.machine.hub().applied(),
+            forwarder: Forwarder::start(Arc::clone(&state), tasks_cancel.clone()),
+            state,
             peers,
             forwarded,
-            forwarder: Forwarder::start(tasks_cancel.clone()),
             reads,
             leases,
             members,

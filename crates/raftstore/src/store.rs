@@ -15,9 +15,9 @@ use quorate_proto::peer as pb;
 use quorate_proto::peer::admin_request::Change;
 use quorate_store::{
     Alarm, Command, CommandKind, CommandResult, CompactRequest, Consistency, HashKv, Leadership,
-    LeaseGranted, LeaseId, LeaseInfo, MAX_COMMAND_BYTES, MAX_TXN_OPS, Member, MemberId,
-    MemberStatus, NewMember, Op, RangeRequest, RangeResponse, RequestOp, Revision, Role, Snapshot,
-    Store, StoreError, StoreStatus, TxnRequest, WatchRequest, Watcher, grant_lease,
+    LeaseGranted, LeaseId, LeaseInfo, Member, MemberId, MemberStatus, NewMember, RangeRequest,
+    RangeResponse, Revision, Role, Snapshot, Store, StoreError, StoreStatus, TxnRequest,
+    TxnResponse, WatchRequest, Watcher, check_command, grant_lease, reads_only,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -285,26 +285,19 @@ impl RaftStore {
 
     async fn propose_encoded(&self, command: Bytes) -> Result<CommandResult, StoreError> {
         let deadline = self.deadline();
-        let mut leadership = self.leadership.subscribe();
+        let mut leadership = None;
         loop {
-            let refusal = match self.try_propose(&command, deadline).await {
-                Ok((result, index)) => {
-                    // Applied on the leader; here it follows with the next message. Not to have
-                    // it yet is no failure.
-                    let _ = tokio::time::timeout_at(deadline, self.state.wait_applied(index)).await;
-                    return Ok(result);
-                }
-                Err(refusal) => refusal,
-            };
-            match refusal {
-                Refusal::NotLeader => {
-                    if !self.wait_for_leader(&mut leadership, deadline).await {
+            match self.try_propose(&command, deadline).await {
+                Ok((result, _)) => return Ok(result),
+                Err(Refusal::NotLeader) => {
+                    let leadership = leadership.get_or_insert_with(|| self.leadership.subscribe());
+                    if !self.wait_for_leader(leadership, deadline).await {
                         return Err(self.unavailable(None));
                     }
                 }
-                Refusal::Overloaded(reason) => return Err(StoreError::Overloaded(reason)),
-                Refusal::Invalid(reason) => return Err(StoreError::Invalid(reason)),
-                Refusal::Unknown(reason) => return Err(StoreError::OutcomeUnknown(reason)),
+                Err(Refusal::Overloaded(reason)) => return Err(StoreError::Overloaded(reason)),
+                Err(Refusal::Invalid(reason)) => return Err(StoreError::Invalid(reason)),
+                Err(Refusal::Unknown(reason)) => return Err(StoreError::OutcomeUnknown(reason)),
             }
         }
     }
@@ -321,9 +314,7 @@ impl RaftStore {
                 self.forwarded.propose(command.clone(), deadline).await
             }
             Some((leader, info)) => {
-                let Ok(_permit) = self.forwarded.permits.try_acquire() else {
-                    return Err(Refusal::Overloaded("too many proposals are in flight".into()));
-                };
+                let _permit = self.forwarded.admit(1)?;
                 let peer = self
                     .peers
                     .get(leader, &info)
@@ -336,20 +327,19 @@ impl RaftStore {
     /// Waits until everything acknowledged before the call is applied here.
     async fn catch_up(&self) -> Result<(), StoreError> {
         let deadline = self.deadline();
-        let mut leadership = self.leadership.subscribe();
-        let index = loop {
-            let reason = match tokio::time::timeout_at(deadline, self.reads.index()).await {
-                Ok(Ok(index)) => break index,
+        let mut leadership = None;
+        loop {
+            let reason = match tokio::time::timeout_at(deadline, self.reads.applied_index()).await
+            {
+                Ok(Ok(_)) => return Ok(()),
                 Ok(Err(reason)) => reason,
-                Err(_) => "no quorum has answered in time".into(),
+                Err(_) => "no quorum has answered in time, or this master lags behind".into(),
             };
-            if !self.wait_for_leader(&mut leadership, deadline).await {
+            let leadership = leadership.get_or_insert_with(|| self.leadership.subscribe());
+            if !self.wait_for_leader(leadership, deadline).await {
                 return Err(self.unavailable(Some(reason)));
             }
-        };
-        tokio::time::timeout_at(deadline, self.state.wait_applied(index))
-            .await
-            .map_err(|_| self.unavailable(Some("this master lags behind the leader".into())))
+        }
     }
 
     /// Runs what reads a lot away from the async threads.
@@ -381,40 +371,6 @@ fn size(directory: &Path) -> u64 {
     entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
-/// Refuses what would only be refused later, and more expensively.
-fn validate(command: &Command) -> Result<Bytes, StoreError> {
-    let limit = MAX_COMMAND_BYTES;
-    let size = command.encoded_len();
-    if size > limit {
-        return Err(StoreError::TooLarge { what: "the command in bytes", size, limit });
-    }
-    match &command.kind {
-        None => return Err(StoreError::Invalid("a command that does nothing".into())),
-        Some(CommandKind::Txn(txn)) => {
-            let size = operations(txn);
-            if size > MAX_TXN_OPS {
-                let what = "the number of operations in the transaction";
-                return Err(StoreError::TooLarge { what, size, limit: MAX_TXN_OPS });
-            }
-        }
-        Some(_) => {}
-    }
-    Ok(command.encode_to_vec().into())
-}
-
-/// The larger branch counts, as in etcd.
-fn operations(txn: &TxnRequest) -> usize {
-    let count = |ops: &[RequestOp]| {
-        ops.iter()
-            .map(|op| match &op.op {
-                Some(Op::Txn(nested)) => 1 + operations(nested),
-                _ => 1,
-            })
-            .sum::<usize>()
-    };
-    txn.compare.len().max(count(&txn.success)).max(count(&txn.failure))
-}
-
 #[async_trait]
 impl Store for RaftStore {
     async fn range(
@@ -435,11 +391,26 @@ impl Store for RaftStore {
             self.sound()?;
         }
         self.room.check(&command)?;
-        let mut result = self.propose_encoded(validate(&command)?).await?;
+        // What would only be refused later, and more expensively.
+        check_command(&command)?;
+        let mut result = self.propose_encoded(command.encode_to_vec().into()).await?;
         match result.rejection.take() {
             Some(rejection) => Err(rejection.into()),
             None => Ok(result),
         }
+    }
+
+    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, StoreError> {
+        let command = Command::from(request);
+        if !reads_only(&command) {
+            let result = self.propose(command).await?;
+            let missing = || StoreError::Internal("a transaction without an answer".into());
+            return result.txn.ok_or_else(missing);
+        }
+        self.sound()?;
+        check_command(&command)?;
+        self.catch_up().await?;
+        self.state.machine.read(&command)
     }
 
     async fn read_revision(&self) -> Result<Revision, StoreError> {
@@ -584,7 +555,7 @@ impl Store for RaftStore {
     fn write_metrics(&self, text: &mut String) {
         let committed = self.raft.metrics().borrow_watched().local_committed;
         let now = Now {
-            in_flight: self.forwarded.limit - self.forwarded.permits.available_permits(),
+            in_flight: self.forwarded.in_flight(),
             committed: committed.map_or(0, |id| id.index),
             watchers: self.state.machine.hub().watchers(),
             leases: self.state.machine.lessor().ids().len(),

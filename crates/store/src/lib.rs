@@ -17,7 +17,7 @@ pub use contract::*;
 pub use error::StoreError;
 pub use image::read_image;
 pub use lessor::{LeaseChange, Lessor, NotLeading, grant_lease};
-pub use machine::{Entry, StateMachine, check_command, needs_space};
+pub use machine::{Entry, StateMachine, check_command, needs_space, reads_only};
 pub use memory::{MemoryBackend, MemoryStore, MemoryView};
 pub use types::*;
 pub use watch::{History, WatchBatch, WatchHub, Watcher};

@@ -1,10 +1,11 @@
 //! `etcdserverpb.Watch`: many watches on one stream.
 //!
-//! One task per stream pulls from the store's watchers in turn and sends to a channel of a few
-//! responses. A client that does not read fills the channel and stops its own task, nothing
-//! else: what it misses stays in the store's history.
+//! The stream of responses is the session itself: it looks for changes when the connection asks
+//! for a response. A client that does not read therefore stops its own session, nothing else:
+//! what it misses stays in the store's history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -14,18 +15,19 @@ use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcd::etcdserverpb::watch_server::Watch;
 use quorate_store::{KeyRange, Revision, StoreError, WatchBatch, WatchRequest, Watcher};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch::Receiver;
+use tokio::time::Interval;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::access::Guard;
 use super::convert::{event, signed, unsigned};
 use super::{Etcd, error};
 
-/// Responses that wait for a client that reads slowly.
-const QUEUE: usize = 8;
+/// Responses that are made ahead of the connection; a little more when a batch makes several.
+const AHEAD: usize = 64;
 /// A response is cut after the revision that brings it to this size, and within a revision
-/// when the client takes fragments. Many clients take 4 MiB at most.
+/// when the client takes fragments. Many clients take 4 MiB at most. Nothing is made ahead beyond
+/// this either.
 const RESPONSE_BYTES: usize = 1 << 20;
 /// Watches on one stream.
 const MAX_WATCHES: usize = 10_000;
@@ -44,7 +46,7 @@ impl Watch for Etcd {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let guard = self.guard(&request)?;
-        Ok(Response::new(Box::pin(self.watch_stream(guard, request.into_inner()))))
+        Ok(Response::new(self.watch_stream(guard, request.into_inner())))
     }
 }
 
@@ -53,31 +55,55 @@ impl Etcd {
         &self,
         guard: Guard,
         inbound: impl Stream<Item = Inbound> + Send + Unpin + 'static,
-    ) -> ReceiverStream<Result<pb::WatchResponse, Status>> {
-        let (out, receiver) = mpsc::channel(QUEUE);
+    ) -> Responses {
+        let mut notify = tokio::time::interval(self.options.progress_notify);
+        notify.reset();
         let session = Session {
+            applied: self.store.applied(),
             etcd: self.clone(),
             guard,
-            out,
+            inbound,
+            notify,
+            out: VecDeque::new(),
+            out_bytes: 0,
+            last: None,
             watches: BTreeMap::new(),
+            pumped: None,
             next_id: 0,
             progress_wanted: 0,
         };
-        // Task "etcd watch": ends with the stream; its failure is the stream's.
-        tokio::spawn(session.run(inbound));
-        ReceiverStream::new(receiver)
+        Box::pin(futures::stream::unfold(session, |mut session| async move {
+            let response = session.next().await?;
+            Some((response, session))
+        }))
     }
 }
 
 /// One stream.
-struct Session {
+struct Session<I> {
     etcd: Etcd,
     guard: Guard,
-    out: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    inbound: I,
+    applied: Receiver<Revision>,
+    notify: Interval,
+    /// What the connection has not taken yet, and about how many bytes of events that is.
+    out: VecDeque<pb::WatchResponse>,
+    out_bytes: usize,
+    /// After `out` comes nothing but this.
+    last: Option<Last>,
     watches: BTreeMap<i64, Watched>,
+    /// The watch that was looked at last, when not all have been.
+    pumped: Option<i64>,
     next_id: i64,
     /// Requests for progress that are not answered yet.
     progress_wanted: usize,
+}
+
+/// How a stream ends.
+enum Last {
+    /// The client has no more to ask.
+    Done,
+    Status(Status),
 }
 
 struct Watched {
@@ -88,110 +114,110 @@ struct Watched {
     quiet: bool,
 }
 
-/// The client has gone, or the stream cannot go on.
-struct Ended;
-
-impl Session {
-    async fn run(mut self, inbound: impl Stream<Item = Inbound> + Send + Unpin) {
-        let (cancel, out) = (self.etcd.cancel.clone(), self.out.clone());
-        tokio::select! {
-            _ = self.serve(inbound) => {}
-            // Also while it waits for a client that does not read.
-            () = cancel.cancelled() => {
-                // A full queue belongs to somebody who does not listen.
-                let _ = out.try_send(Err(error::stopped()));
-            }
-        }
-    }
-
-    async fn serve(
-        &mut self,
-        mut inbound: impl Stream<Item = Inbound> + Send + Unpin,
-    ) -> Result<(), Ended> {
-        let mut applied = self.etcd.store.applied();
-        let mut notify = tokio::time::interval(self.etcd.options.progress_notify);
-        notify.reset();
+impl<I: Stream<Item = Inbound> + Send + Unpin> Session<I> {
+    async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
         loop {
-            // Before looking, so that nothing falls between the look and the wait.
-            let now = *applied.borrow_and_update();
-            let more = self.pump(now).await?;
-            if !more {
-                self.answer_progress().await?;
+            if let Some(response) = self.out.pop_front() {
+                return Some(Ok(response));
             }
-            tokio::select! {
-                biased;
-                () = self.out.closed() => return Err(Ended),
-                request = inbound.next() => match request {
-                    Some(Ok(request)) => self.request(request).await?,
-                    // The client has no more to ask; a broken stream has nobody to tell.
-                    None | Some(Err(_)) => return Ok(()),
-                },
-                _ = notify.tick() => self.notify_progress().await?,
-                changed = applied.changed(), if !more => {
-                    if changed.is_err() {
-                        return self.send_status(error::stopped()).await;
-                    }
+            match &self.last {
+                Some(Last::Done) => return None,
+                Some(Last::Status(status)) => {
+                    let status = status.clone();
+                    self.last = Some(Last::Done);
+                    return Some(Err(status));
                 }
-                () = tokio::task::yield_now(), if more => {}
+                None => self.step().await,
             }
         }
     }
 
-    /// Sends one batch of every watch that has something; true when one of them has not come up
-    /// to `now` yet.
-    async fn pump(&mut self, now: Revision) -> Result<bool, Ended> {
+    /// Looks at everything once, and waits when there is nothing.
+    async fn step(&mut self) {
+        self.out_bytes = 0;
+        // Before looking, so that nothing falls between the look and the wait.
+        let now = *self.applied.borrow_and_update();
+        let more = self.pump(now);
+        if !more {
+            self.answer_progress();
+        }
+        let idle = !more && self.out.is_empty() && self.last.is_none();
+        tokio::select! {
+            biased;
+            () = self.etcd.cancel.cancelled() => self.end(error::stopped()),
+            request = self.inbound.next() => match request {
+                Some(Ok(request)) => self.request(request),
+                // A broken stream has nobody to tell.
+                None | Some(Err(_)) => self.last = Some(Last::Done),
+            },
+            _ = self.notify.tick() => self.notify_progress(),
+            changed = self.applied.changed(), if idle => {
+                if changed.is_err() {
+                    self.end(error::stopped());
+                }
+            }
+            () = tokio::task::yield_now(), if !idle => {}
+        }
+    }
+
+    /// Takes one batch of every watch that has something, as far as there is room; true when one
+    /// of them has not come up to `now` yet.
+    fn pump(&mut self, now: Revision) -> bool {
         let mut more = false;
-        let ids: Vec<i64> = self.watches.keys().copied().collect();
-        for id in ids {
-            let Some(watched) = self.watches.get_mut(&id) else { continue };
+        let mut ended = Vec::new();
+        let from = self.pumped.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for (id, watched) in self.watches.range_mut((from, Bound::Unbounded)) {
             match watched.watcher.try_next() {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
                     more |= batch.revision < now;
                     let header = self.etcd.header(batch.revision.max(now));
-                    let responses = watched.responses(header, id, batch);
+                    let (responses, bytes) = watched.responses(header, *id, batch);
                     watched.quiet &= responses.is_empty();
-                    for response in responses {
-                        self.send(response).await?;
-                    }
+                    self.out.extend(responses);
+                    self.out_bytes += bytes;
                 }
-                Err(StoreError::Compacted(revision)) => {
-                    self.watches.remove(&id);
-                    self.send(pb::WatchResponse {
-                        compact_revision: signed(revision),
-                        ..self.canceled(id, "")
-                    })
-                    .await?;
-                }
-                Err(StoreError::Unavailable { .. }) => {
-                    return self.send_status(error::stopped()).await.map(|()| false);
-                }
-                Err(other) => {
-                    return self.send_status(error::store_status(other)).await.map(|()| false);
-                }
+                Err(error) => ended.push((*id, error)),
+            }
+            if self.out.len() >= AHEAD || self.out_bytes >= RESPONSE_BYTES {
+                self.pumped = Some(*id);
+                more = true;
+                break;
             }
         }
-        Ok(more)
+        for (id, error) in ended {
+            self.watch_ended(id, error);
+        }
+        // Those before the place where this round began have not been looked at.
+        more || from != Bound::Unbounded
     }
 
-    async fn request(&mut self, request: pb::WatchRequest) -> Result<(), Ended> {
+    fn watch_ended(&mut self, id: i64, error: StoreError) {
+        match error {
+            StoreError::Compacted(revision) => {
+                self.watches.remove(&id);
+                let compact_revision = signed(revision);
+                self.send(pb::WatchResponse { compact_revision, ..self.canceled(id, "") });
+            }
+            StoreError::Unavailable { .. } => self.end(error::stopped()),
+            other => self.end(error::store_status(other)),
+        }
+    }
+
+    fn request(&mut self, request: pb::WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CreateRequest(create)) => self.create(create),
             Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.remove(&cancel.watch_id).is_none() {
-                    return Ok(());
+                if self.watches.remove(&cancel.watch_id).is_some() {
+                    self.send(self.canceled(cancel.watch_id, ""));
                 }
-                self.send(self.canceled(cancel.watch_id, "")).await
             }
-            Some(RequestUnion::ProgressRequest(_)) => {
-                self.progress_wanted += 1;
-                Ok(())
-            }
-            None => Ok(()),
+            Some(RequestUnion::ProgressRequest(_)) => self.progress_wanted += 1,
+            None => {}
         }
     }
 
-    async fn create(&mut self, r: pb::WatchCreateRequest) -> Result<(), Ended> {
+    fn create(&mut self, r: pb::WatchCreateRequest) {
         let refuse = |session: &Self, id: i64, reason: &str| pb::WatchResponse {
             created: true,
             ..session.canceled(id, reason)
@@ -200,18 +226,18 @@ impl Session {
         let Ok(range) = self.guard.read(range) else {
             // The text of a Go client's error, as etcd sends it.
             let text = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
-            return self.send(refuse(self, r.watch_id, text)).await;
+            return self.send(refuse(self, r.watch_id, text));
         };
         if range.end.as_ref() <= range.key.as_ref() && !range.is_single() && !range.is_unbounded() {
-            return self.send(refuse(self, ALL_WATCHES, "mvcc: watcher range is empty")).await;
+            return self.send(refuse(self, ALL_WATCHES, "mvcc: watcher range is empty"));
         }
         if self.watches.contains_key(&r.watch_id) && r.watch_id != 0 {
             let text = "mvcc: duplicate watch ID provided on the WatchStream";
-            return self.send(refuse(self, ALL_WATCHES, text)).await;
+            return self.send(refuse(self, ALL_WATCHES, text));
         }
         if self.watches.len() >= MAX_WATCHES {
             let text = "etcdserver: too many watches on one stream";
-            return self.send(refuse(self, ALL_WATCHES, text)).await;
+            return self.send(refuse(self, ALL_WATCHES, text));
         }
         let id = if r.watch_id == 0 { self.free_id() } else { r.watch_id };
         let filters = |kind: pb::watch_create_request::FilterType| r.filters.contains(&kind.into());
@@ -223,7 +249,7 @@ impl Session {
             no_delete: filters(pb::watch_create_request::FilterType::Nodelete),
         };
         let watcher = self.etcd.store.watch(request);
-        self.send(pb::WatchResponse { created: true, ..self.response(id) }).await?;
+        self.send(pb::WatchResponse { created: true, ..self.response(id) });
         match watcher {
             Ok(watcher) => {
                 let watched = Watched {
@@ -233,15 +259,14 @@ impl Session {
                     quiet: true,
                 };
                 self.watches.insert(id, watched);
-                Ok(())
             }
             Err(StoreError::Compacted(revision)) => {
                 let compact_revision = signed(revision);
-                self.send(pb::WatchResponse { compact_revision, ..self.canceled(id, "") }).await
+                self.send(pb::WatchResponse { compact_revision, ..self.canceled(id, "") });
             }
             Err(other) => {
                 let reason = error::store_status(other).message().to_owned();
-                self.send(self.canceled(id, &reason)).await
+                self.send(self.canceled(id, &reason));
             }
         }
     }
@@ -255,21 +280,20 @@ impl Session {
     }
 
     /// Nothing that a watch still has to deliver is at or before the revision that is told.
-    async fn answer_progress(&mut self) -> Result<(), Ended> {
+    fn answer_progress(&mut self) {
         while self.progress_wanted > 0 {
             let slowest = self.watches.values().map(|watched| watched.watcher.progress()).min();
             let mut response = self.response(ALL_WATCHES);
             if let Some(revision) = slowest {
                 response.header = self.etcd.header(revision);
             }
-            self.send(response).await?;
+            self.send(response);
             self.progress_wanted -= 1;
         }
-        Ok(())
     }
 
     /// Tells watches that have had nothing for a while how far they are.
-    async fn notify_progress(&mut self) -> Result<(), Ended> {
+    fn notify_progress(&mut self) {
         let mut responses = Vec::new();
         for (id, watched) in &mut self.watches {
             if watched.progress_notify && watched.quiet {
@@ -278,10 +302,7 @@ impl Session {
             }
             watched.quiet = true;
         }
-        for response in responses {
-            self.send(response).await?;
-        }
-        Ok(())
+        self.out.extend(responses);
     }
 
     fn response(&self, watch_id: i64) -> pb::WatchResponse {
@@ -296,15 +317,13 @@ impl Session {
         }
     }
 
-    async fn send(&self, response: pb::WatchResponse) -> Result<(), Ended> {
-        self.out.send(Ok(response)).await.map_err(|_| Ended)
+    fn send(&mut self, response: pb::WatchResponse) {
+        self.out.push_back(response);
     }
 
     /// The last word on the stream.
-    async fn send_status(&self, status: Status) -> Result<(), Ended> {
-        // Whoever has gone needs no status.
-        let _ = self.out.send(Err(status)).await;
-        Err(Ended)
+    fn end(&mut self, status: Status) {
+        self.last = Some(Last::Status(status));
     }
 }
 
@@ -314,16 +333,16 @@ fn range(key: Bytes, end: Bytes) -> KeyRange {
 }
 
 impl Watched {
-    /// A batch as responses of bearable size. Only the last fragment of a revision is not marked
-    /// as one.
+    /// A batch as responses of bearable size, and about how many bytes that is. Only the last
+    /// fragment of a revision is not marked as one.
     fn responses(
         &self,
         header: Option<pb::ResponseHeader>,
         id: i64,
         batch: WatchBatch,
-    ) -> Vec<pb::WatchResponse> {
+    ) -> (Vec<pb::WatchResponse>, usize) {
         let mut responses: Vec<pb::WatchResponse> = Vec::new();
-        let (mut size, mut last) = (usize::MAX, 0);
+        let (mut size, mut all, mut last) = (usize::MAX, 0, 0);
         for change in batch.events {
             let revision = change.kv.mod_revision;
             let change = event(change);
@@ -335,13 +354,15 @@ impl Watched {
                 responses.push(pb::WatchResponse { header, watch_id: id, ..Default::default() });
                 size = 0;
             }
-            size += change.encoded_len();
+            let bytes = change.encoded_len();
+            size += bytes;
+            all += bytes;
             last = revision;
             if let Some(response) = responses.last_mut() {
                 response.events.push(change);
             }
         }
-        responses
+        (responses, all)
     }
 }
 

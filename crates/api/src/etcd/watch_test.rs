@@ -18,7 +18,7 @@ use crate::etcd::testing::{etcd, etcd_with, put_of, soon};
 /// A client's end of a watch stream.
 struct Client {
     requests: mpsc::Sender<Result<pb::WatchRequest, Status>>,
-    responses: ReceiverStream<Result<pb::WatchResponse, Status>>,
+    responses: super::Responses,
 }
 
 impl Client {

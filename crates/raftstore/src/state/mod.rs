@@ -130,6 +130,11 @@ impl State {
         self.applied.subscribe()
     }
 
+    /// Index of the first entry that is not applied.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.applied.borrow().next_index
+    }
+
     /// Waits until the entry at `index` is applied.
     pub(crate) async fn wait_applied(&self, index: u64) {
         let mut applied = self.applied.subscribe();

@@ -28,6 +28,22 @@ pub fn check_command(command: &Command) -> Result<(), StoreError> {
     Ok(check(command)?)
 }
 
+/// Is it a transaction that changes nothing, whichever way it goes? Such a one need not enter
+/// the log.
+pub fn reads_only(command: &Command) -> bool {
+    fn ranges(ops: &[RequestOp]) -> bool {
+        ops.iter().all(|op| match &op.op {
+            Some(Op::Range(_)) => true,
+            Some(Op::Txn(nested)) => ranges(&nested.success) && ranges(&nested.failure),
+            _ => false,
+        })
+    }
+    match &command.kind {
+        Some(CommandKind::Txn(txn)) => ranges(&txn.success) && ranges(&txn.failure),
+        _ => false,
+    }
+}
+
 /// The same for a read.
 pub(super) fn check_range(request: &RangeRequest) -> Result<(), StoreError> {
     known_range(request).map_err(|error| StoreError::Invalid(error.to_string()))?;

@@ -32,7 +32,7 @@ use crate::types::{
 };
 use crate::watch::WatchHub;
 
-pub use check::{check_command, needs_space};
+pub use check::{check_command, needs_space, reads_only};
 use codec::Counters;
 use history::{BackendHistory, Published};
 use overlay::Overlay;
@@ -74,6 +74,15 @@ enum Refusal {
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
         Self::Rejected(rejection)
+    }
+}
+
+impl From<Refusal> for StoreError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rejected(rejection) => rejection.into(),
+            Refusal::Broken(error) => error.into(),
+        }
     }
 }
 
@@ -153,10 +162,20 @@ impl<B: Backend> StateMachine<B> {
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         check::check_range(request)?;
         let (view, at) = self.published.view(&*self.backend)?;
-        range::range(&view, request, at).map_err(|refusal| match refusal {
-            Refusal::Rejected(rejection) => rejection.into(),
-            Refusal::Broken(error) => error.into(),
-        })
+        Ok(range::range(&view, request, at)?)
+    }
+
+    /// Carries out a transaction that [`reads_only`], for which no entry is needed.
+    ///
+    /// # Errors
+    /// As [`StateMachine::range`]; [`StoreError::Invalid`] for one that would change something.
+    pub fn read(&self, command: &Command) -> Result<TxnResponse, StoreError> {
+        let Some(CommandKind::Txn(request)) = command.kind.as_ref().filter(|_| reads_only(command))
+        else {
+            return Err(StoreError::Invalid("not a transaction that only reads".into()));
+        };
+        let (view, at) = self.published.view(&*self.backend)?;
+        Ok(txn::execute(&mut Overlay::new(&view), request, at)?.response)
     }
 
     /// The newest revision.

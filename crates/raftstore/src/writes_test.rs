@@ -1,0 +1,152 @@
+//! What becomes of writes: planned changes of the leader, overload, transactions that only read.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use quorate_store::{
+    Command, Compare, CompareResult, CompareTarget, KeyRange, Op, OpResult, RangeRequest, Store,
+    StoreError, TxnRequest,
+};
+
+use super::cluster_test::{Cluster, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_on_request_and_fences_the_old_leader() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (old, old_term) = cluster.leader().await;
+    let fenced = |term| {
+        let mut command = Command::from(TxnRequest::put("k", "v"));
+        command.fence = term;
+        command
+    };
+    let command = fenced(old_term);
+    cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap();
+    cluster.equal_hashes().await;
+    let target = cluster.follower().await;
+    let to = cluster.store(target).id();
+    cluster
+        .on(old, move |store| async move { store.transfer_leadership(Some(to)).await })
+        .await
+        .unwrap();
+    let (new, new_term) = until("the new leader", async || {
+        let (leader, term) = cluster.leader().await;
+        (term > old_term).then_some((leader, term))
+    })
+    .await;
+    assert_eq!(new, target);
+    let command = fenced(old_term);
+    let error =
+        cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap_err();
+    assert_eq!(error, StoreError::Fenced(new_term));
+    assert_eq!(cluster.store(old).leadership().borrow().ready, None);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orderly_shutdown_hands_over_first() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    let (leader, term) = cluster.leader().await;
+    cluster.put(leader, "k", "v").await.unwrap();
+    cluster.on(leader, |store| async move { store.shutdown().await }).await;
+    let (new, new_term) = {
+        cluster.kill(leader);
+        cluster.leader().await
+    };
+    assert!(new != leader && new_term > term);
+    cluster.put(new, "k", "w").await.unwrap();
+    cluster.restart(leader).await;
+    assert_eq!(cluster.get(leader, "k").await.as_deref(), Some("w"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_change_of_the_leader_fails_no_write() {
+    let cluster = Cluster::start(|_| {}).await;
+    cluster.leader().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicU64::new(0));
+    let writers: Vec<_> = (0..12)
+        .map(|writer| {
+            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+            let store = cluster.store(writer % 3);
+            cluster.nodes[writer % 3].runtime.as_ref().unwrap().spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let put = TxnRequest::put(format!("w{writer}"), "v");
+                    store.propose(put.into()).await.unwrap();
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let before = written.load(Ordering::Relaxed);
+        until("writes", async || (written.load(Ordering::Relaxed) > before + 100).then_some(()))
+            .await;
+        let (leader, _) = cluster.leader().await;
+        cluster.on(leader, |store| async move { store.hand_over().await }).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.expect("no write fails");
+    }
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_is_refused_and_later_it_works_again() {
+    let cluster = Cluster::start(|options| options.max_in_flight = 4).await;
+    let (leader, _) = cluster.leader().await;
+    let (mut done, mut refused) = (0, 0);
+    // At the leader and at a follower, each of which has a limit of its own.
+    for at in [leader, cluster.follower().await] {
+        let writes: Vec<_> = (0..64)
+            .map(|n| {
+                let store = cluster.store(at);
+                let put = TxnRequest::put(format!("k{n}"), "v");
+                let write = async move { store.propose(put.into()).await };
+                cluster.nodes[at].runtime.as_ref().unwrap().spawn(write)
+            })
+            .collect();
+        for write in writes {
+            match write.await.unwrap() {
+                Ok(_) => done += 1,
+                Err(StoreError::Overloaded(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        cluster.put(at, "k", "w").await.expect("when the others are done there is room again");
+    }
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_only_reads_is_fresh_and_enters_no_log() {
+    let cluster = Cluster::start(|_| {}).await;
+    let follower = cluster.follower().await;
+    let (leader, _) = cluster.leader().await;
+    for round in 0..20 {
+        let value = round.to_string();
+        cluster.put(leader, "k", &value).await.unwrap();
+        let compare = Compare {
+            range: KeyRange::single("k"),
+            result: CompareResult::Equal.into(),
+            target: Some(CompareTarget::Value(value.clone().into())),
+        };
+        let request = TxnRequest {
+            compare: vec![compare],
+            success: vec![Op::Range(RangeRequest::key("k")).into()],
+            failure: Vec::new(),
+        };
+        let before = cluster.store(leader).status().last_index;
+        let done =
+            cluster.on(follower, |store| async move { store.txn(request).await }).await.unwrap();
+        assert!(done.succeeded, "a stale state in round {round}");
+        let Some(OpResult::Range(range)) = &done.responses[0].result else { panic!("{done:?}") };
+        assert_eq!(range.kvs[0].value, value);
+        assert_eq!(cluster.store(leader).status().last_index, before);
+    }
+    cluster.stop().await;
+}
