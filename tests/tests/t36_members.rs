@@ -262,7 +262,7 @@ async fn a_snapshot_makes_a_new_cluster(cluster: Arc<TestCluster>) -> Result<()>
     let restore = |file| [&["snapshot", "restore", file], to.as_slice(), of.as_slice()].concat();
     cluster.quorate(&restore(damaged)).await?.fails_with(&[])?;
     cluster.quorate(&restore(path)).await?.ok()?;
-    cluster.quorate(&restore(path)).await?.fails_with(&["data directory"])?;
+    cluster.quorate(&restore(path)).await?.fails_with(&["belongs to a master already"])?;
     let new = ("from-snapshot", masters.as_str());
     let mut n1 = Master::start(&cluster, ("n1", &place), new, &data, &[])?;
     ensure!(n1.get("kept/00").await? == "before", "what was written after the snapshot");

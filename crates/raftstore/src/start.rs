@@ -1,6 +1,7 @@
 //! Starting a [`RaftStore`], and forming the cluster the first time.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -266,12 +267,25 @@ async fn open_storage(data_dir: &Path, fatal: Fatal) -> Result<Storage, RaftStor
             LogStore::open(&data_dir.join("log"), &cache, Arc::clone(&metrics), fatal.clone())?;
         let (state, snapshots) = (data_dir.join("state"), data_dir.join("snapshots"));
         let state = State::open(&state, &snapshots, &cache, metrics, fatal)?;
+        sync_names(&data_dir)?;
         Ok(Storage { log, writer, state })
     };
     match tokio::task::spawn_blocking(open).await {
         Ok(storage) => storage,
         Err(error) => Err(RaftStoreError::Raft(format!("opening the databases: {error}"))),
     }
+}
+
+/// The databases sync what is inside their directories. The names of those, and of the data
+/// directory, may be new as well: without them a power cut would leave a member without its log.
+fn sync_names(data_dir: &Path) -> Result<(), RaftStoreError> {
+    let parent = data_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    for directory in [Some(data_dir), parent].into_iter().flatten() {
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| RaftStoreError::io("cannot sync", directory, error))?;
+    }
+    Ok(())
 }
 
 /// Ids are positions in the list, from 1.
