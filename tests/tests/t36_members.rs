@@ -39,7 +39,7 @@ struct Place {
 
 impl Place {
     fn find() -> Result<Self> {
-        let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         Ok(Self { client: free()?.to_string(), peer: free()?.to_string() })
     }
 
@@ -90,7 +90,7 @@ impl Master {
         })
         .await;
         let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
-        Ok(value.with_context(log)?.trim_end().to_owned())
+        Ok(value.with_context(log)?.0.trim_end().to_owned())
     }
 }
 

@@ -33,6 +33,7 @@ mod space;
 mod start;
 mod state;
 mod store;
+mod torn;
 mod types;
 #[cfg(test)]
 mod writes_test;

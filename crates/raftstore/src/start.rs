@@ -74,14 +74,9 @@ impl RaftStore {
             .map_err(|error| RaftStoreError::Raft(error.to_string()))?;
         // Not the caller's token: an orderly end needs the tasks a little longer.
         let tasks_cancel = CancellationToken::new();
-        let reads = ReadIndex::start(
-            raft.clone(),
-            Arc::clone(&peers),
-            Arc::clone(&state),
-            &tasks_cancel,
-        );
-        let leases =
-            Leases { lessor: Arc::clone(state.machine.lessor()), reads: reads.clone() };
+        let reads =
+            ReadIndex::start(raft.clone(), Arc::clone(&peers), Arc::clone(&state), &tasks_cancel);
+        let leases = Leases { lessor: Arc::clone(state.machine.lessor()), reads: reads.clone() };
         let metrics = Arc::clone(&state.metrics);
         let forwarded = Arc::new(Forwarded::new(raft.clone(), options.max_in_flight, metrics));
         let members = Members {

@@ -329,8 +329,7 @@ impl RaftStore {
         let deadline = self.deadline();
         let mut leadership = None;
         loop {
-            let reason = match tokio::time::timeout_at(deadline, self.reads.applied_index()).await
-            {
+            let reason = match tokio::time::timeout_at(deadline, self.reads.applied_index()).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(reason)) => reason,
                 Err(_) => "no quorum has answered in time, or this master lags behind".into(),

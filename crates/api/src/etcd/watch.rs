@@ -207,13 +207,15 @@ impl<I: Stream<Item = Inbound> + Send + Unpin> Session<I> {
     fn request(&mut self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.remove(&cancel.watch_id).is_some() {
-                    self.send(self.canceled(cancel.watch_id, ""));
-                }
-            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.progress_wanted += 1,
             None => {}
+        }
+    }
+
+    fn cancel(&mut self, id: i64) {
+        if self.watches.remove(&id).is_some() {
+            self.send(self.canceled(id, ""));
         }
     }
 

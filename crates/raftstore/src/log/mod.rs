@@ -27,6 +27,7 @@ use crate::error::RaftStoreError;
 use crate::fatal::Fatal;
 use crate::metrics::Metrics;
 use crate::rocks::{self, Sizes};
+use crate::torn;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use tail::Tail;
 use writer::{Change, Job};
@@ -86,6 +87,8 @@ impl LogStore {
         let mut options = rocks::family_options(&SIZES, cache, false);
         // Family options and database options are one type, and there is only one family.
         apply_database_options(&mut options);
+        torn::mend(directory)
+            .map_err(|error| RaftStoreError::io("cannot mend the log in", directory, error))?;
         let db = DB::open(&options, directory).map_err(database)?;
         let tail = load(&db)
             .map_err(|error| RaftStoreError::io("cannot read the log in", directory, error))?;

@@ -20,6 +20,7 @@ use rocksdb::{
 
 use crate::error::RaftStoreError;
 use crate::rocks::{self, Sizes};
+use crate::torn;
 
 type Db = DBWithThreadMode<MultiThreaded>;
 type Family<'a> = Arc<BoundColumnFamily<'a>>;
@@ -97,6 +98,7 @@ impl RocksBackend {
     /// Opens or creates the database in `path`.
     pub(crate) fn open(path: &Path, cache: &Cache) -> Result<Self, RaftStoreError> {
         let database = |error| RaftStoreError::database(path, error);
+        torn::mend(path).map_err(|error| RaftStoreError::io("cannot mend", path, error))?;
         let options = database_options();
         let existing = match path.join("CURRENT").exists() {
             true => Db::list_cf(&options, path).map_err(database)?,
