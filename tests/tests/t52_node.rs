@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         hooks_sidecars_and_deadlines,
         services_have_names_in_pods,
         what_pods_use_is_measured,
+        what_happens_to_a_pod_is_told,
+        volumes_are_bounded_and_belong_to_their_group,
         hollow_nodes_carry_pods_without_containers,
     ];
     suite::main(Options { masters: 1, nodes: 1, ..Options::default() }, cases)
@@ -237,6 +239,109 @@ async fn what_pods_use_is_measured(cluster: Arc<TestCluster>) -> Result<()> {
         })
         .await?;
     cluster.quorate(&["delete", "pod", "busy"]).await?.ok().map(drop)
+}
+
+/// The only container's state, as JSON.
+async fn state(cluster: &TestCluster, pod: &str) -> Result<serde_json::Value> {
+    let status = status(cluster, pod).await?;
+    let container = status.container_statuses.iter().flatten().next().context("no container")?;
+    Ok(serde_json::to_value(&container.state)?)
+}
+
+/// Reasons of the events about a pod.
+async fn reasons(cluster: &TestCluster, pod: &str) -> Result<Vec<String>> {
+    let events = cluster.quorate(&["get", "events", "-o", "json"]).await?.json()?;
+    let items = events["items"].as_array().context("no items")?;
+    let about = items.iter().filter(|event| event["involvedObject"]["name"] == pod);
+    Ok(about.filter_map(|event| event["reason"].as_str().map(str::to_owned)).collect())
+}
+
+async fn what_happens_to_a_pod_is_told(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let once = "  restartPolicy: Never\n";
+    cluster.apply(&pod("says", "echo bye > /dev/termination-log; exit 3", once)).await?;
+    let log = "    terminationMessagePolicy: FallbackToLogsOnError\n";
+    cluster.apply(&(pod("logs", "echo it broke; exit 4", once) + log)).await?;
+    for (name, said) in [("says", "bye\n"), ("logs", "it broke\n")] {
+        cluster
+            .wait("its last words are told", async || {
+                let state = state(&cluster, name).await?;
+                ensure!(state["terminated"]["message"] == said, "{state:#}");
+                Ok(())
+            })
+            .await?;
+    }
+    let probe = "    readinessProbe: {exec: {command: ['false']}, periodSeconds: 1}\n";
+    cluster.apply(&(pod("fails", "exit 1", "") + probe)).await?;
+    cluster.apply(&(pod("unready", "exec sleep 1000", "") + probe)).await?;
+    let expected: [(&str, &[&str]); 3] = [
+        ("says", &["Scheduled", "Pulled", "Created", "Started"]),
+        ("fails", &["Started", "BackOff"]),
+        ("unready", &["Started", "Unhealthy"]),
+    ];
+    for (name, wanted) in expected {
+        cluster
+            .wait("its events are there", async || {
+                let reasons = reasons(&cluster, name).await?;
+                for reason in wanted {
+                    ensure!(reasons.iter().any(|r| r == reason), "no {reason} in {reasons:?}");
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    let shown = cluster.quorate(&["describe", "pod", "unready"]).await?.ok()?;
+    ensure!(shown.contains("Readiness probe failed") && shown.contains("kubelet"), "{shown}");
+    cluster.quorate(&["delete", "pod", "unready", "fails", "says", "logs"]).await?.ok()?;
+    cluster
+        .wait("its end is told", async || {
+            let reasons = reasons(&cluster, "unready").await?;
+            ensure!(reasons.iter().any(|reason| reason == "Killing"), "{reasons:?}");
+            Ok(())
+        })
+        .await
+}
+
+async fn volumes_are_bounded_and_belong_to_their_group(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let mount = "    volumeMounts: [{name: v, mountPath: /v}]\n";
+    for (name, medium) in [("fills", ""), ("memory", "medium: Memory, ")] {
+        let volume = format!("  volumes: [{{name: v, emptyDir: {{{medium}sizeLimit: 64Ki}}}}]\n");
+        let script = "seq 1 100000 > /v/file; exec sleep 1000";
+        cluster.apply(&(pod(name, script, &volume) + mount)).await?;
+    }
+    for name in ["fills", "memory"] {
+        cluster
+            .wait("it is evicted", async || {
+                let status = status(&cluster, name).await?;
+                ensure!(status.reason.as_deref() == Some("Evicted"), "{status:?}");
+                ensure!(status.phase.as_deref() == Some("Failed"), "{status:?}");
+                Ok(())
+            })
+            .await?;
+    }
+    let security = "  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000}\n  \
+                    volumes: [{name: v, emptyDir: {}}]\n";
+    cluster.apply(&(pod("group", "exec sleep 1000", security) + mount)).await?;
+    cluster.wait_pods_ready("app=group", 1).await?;
+    let script = "touch /v/file && ls -ln /v/file && id";
+    let shown = cluster.quorate(&["exec", "group", "--", "sh", "-c", script]).await?.ok()?;
+    ensure!(shown.contains("1000     2000"), "{shown}");
+    ensure!(shown.contains("uid=1000") && shown.contains("2000"), "{shown}");
+
+    let security = "  securityContext: {runAsNonRoot: true}\n";
+    cluster.apply(&pod("root", "exec sleep 1000", security)).await?;
+    cluster
+        .wait("it is refused", async || {
+            let state = state(&cluster, "root").await?;
+            ensure!(state["waiting"]["reason"] == "CreateContainerConfigError", "{state:#}");
+            let message = state["waiting"]["message"].to_string();
+            ensure!(message.contains("image will run as root"), "{message}");
+            Ok(())
+        })
+        .await?;
+    let all = ["delete", "pod", "fills", "memory", "group", "root"];
+    cluster.quorate(&all).await?.ok().map(drop)
 }
 
 async fn hollow_nodes_carry_pods_without_containers(cluster: Arc<TestCluster>) -> Result<()> {

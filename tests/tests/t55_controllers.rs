@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::cluster::{is_serving, name, node_of};
@@ -15,8 +16,11 @@ fn main() -> ExitCode {
         a_job_runs_to_completion_and_a_cron_job_makes_one,
         a_stateful_set_keeps_its_identities_across_the_death_of_a_node,
         a_drain_respects_the_disruption_budget,
+        a_quota_is_kept_when_objects_change,
+        a_schedule_fires_and_figures_scale,
+        pods_move_to_a_node_that_returned,
     ];
-    suite::main(Options::default(), cases)
+    suite::main(Options { rebalance_max_moves: 1, ..Options::default() }, cases)
 }
 
 /// A StatefulSet, DaemonSet or Deployment of the web image.
@@ -157,4 +161,100 @@ async fn a_drain_respects_the_disruption_budget(cluster: Arc<TestCluster>) -> Re
     cluster.quorate(&["uncordon", "n2"]).await?.ok()?;
     cluster.quorate(&["delete", "deployment", "api"]).await?.ok()?;
     cluster.quorate(&["delete", "pdb", "api"]).await?.ok().map(drop)
+}
+
+async fn a_quota_is_kept_when_objects_change(cluster: Arc<TestCluster>) -> Result<()> {
+    let objects = "apiVersion: v1\nkind: Namespace\nmetadata: {name: few}\n---\napiVersion: \
+                   v1\nkind: ResourceQuota\nmetadata: {name: few, namespace: few}\nspec: {hard: \
+                   {services.nodeports: '1', pods: '1'}}\n---\napiVersion: v1\nkind: \
+                   Service\nmetadata: {name: web, namespace: few}\nspec: {ports: [{name: a, port: \
+                   1}, {name: b, port: 2}]}\n";
+    cluster.apply(objects).await?;
+    let changed = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: few}\nspec: \
+                   {type: NodePort, ports: [{name: a, port: 1}, {name: b, port: 2}]}\n";
+    let said = cluster.quorate_with(&["apply", "-f", "-"], Some(changed)).await?;
+    let wanted = "exceeded quota: few, requested: services.nodeports=2, used: \
+                  services.nodeports=0, limited: services.nodeports=1";
+    said.fails_with(&["forbidden", wanted])?;
+    cluster.quorate(&["delete", "namespace", "few"]).await?.ok().map(drop)
+}
+
+async fn a_schedule_fires_and_figures_scale(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    let schedule = ["create", "cronjob", "tick", "--image", WEB_IMAGE, "--schedule", "* * * * *"];
+    cluster.quorate(&[&schedule[..], &["--", "/bin/true"]].concat()).await?.ok()?;
+    let busy = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: busy}}\nspec:\n  replicas: 1\n  \
+         selector: {{matchLabels: {{app: busy}}}}\n  template:\n    metadata: {{labels: {{app: \
+         busy}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      - \
+         name: main\n        image: '{WEB_IMAGE}'\n        command: [/bin/sh, -c, 'while true; do \
+         true; done']\n        resources: {{requests: {{cpu: 20m}}, limits: {{cpu: 100m}}}}\n---\n\
+         apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: busy}}\nspec:\n  \
+         scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: busy}}\n  minReplicas: 1\n  \
+         maxReplicas: 3\n  metrics: [{{type: Resource, resource: {{name: cpu, target: {{type: \
+         Utilization, averageUtilization: 50}}}}}}]\n"
+    );
+    cluster.apply(&busy).await?;
+    let patience = Duration::from_secs(120);
+    cluster
+        .wait_within("it is scaled by what its pods use", patience, async || {
+            let args = ["get", "hpa/busy", "-o", "json"];
+            let told = cluster.quorate(&args).await?.json()?;
+            ensure!(told["status"]["desiredReplicas"] == 3, "{:#}", told["status"]);
+            Ok(())
+        })
+        .await?;
+    cluster.wait_pods_ready("app=busy", 3).await?;
+    cluster
+        .wait_within("the schedule has fired, and the job has run", patience, async || {
+            let jobs = cluster.quorate(&["get", "jobs", "-o", "json"]).await?.json()?;
+            let items = jobs["items"].as_array().context("no items")?;
+            let of_tick = |job: &&serde_json::Value| {
+                job["metadata"]["ownerReferences"][0]["name"] == "tick"
+                    && job["status"]["succeeded"] == 1
+            };
+            items.iter().find(of_tick).context("no job has run")?;
+            Ok(())
+        })
+        .await?;
+    let all = ["delete", "cronjob/tick", "hpa/busy", "deployment/busy"];
+    cluster.quorate(&all).await?.ok().map(drop)
+}
+
+async fn pods_move_to_a_node_that_returned(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    cluster.apply(&workload("Deployment", "even", "replicas: 4", WEB_IMAGE)).await?;
+    cluster.wait_pods_ready("app=even", 4).await?;
+    let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: even}\nspec: \
+                  {minAvailable: 3, selector: {matchLabels: {app: even}}}\n";
+    cluster.apply(budget).await?;
+    cluster.kill_node("n2").await?;
+    cluster
+        .wait("all run on the node that is left", async || {
+            let pods = cluster.pods("app=even").await?;
+            let there = pods.iter().filter(|pod| is_serving(pod) && node_of(pod) == "n1").count();
+            ensure!(there == 4, "{there}");
+            Ok(())
+        })
+        .await?;
+    cluster.heal().await?;
+    // The node has to be ready for half a minute first.
+    let patience = Duration::from_secs(180);
+    let mut fewest = 4;
+    cluster
+        .wait_within("two have moved", patience, async || {
+            let pods = cluster.pods("app=even").await?;
+            let serving: Vec<_> = pods.iter().filter(|pod| is_serving(pod)).collect();
+            fewest = fewest.min(serving.len());
+            let there = serving.iter().filter(|pod| node_of(pod) == "n2").count();
+            ensure!(there == 2 && serving.len() == 4, "{there} of {} on n2", serving.len());
+            Ok(())
+        })
+        .await?;
+    ensure!(fewest >= 3, "more than one has moved at a time: {fewest} were left");
+    let args = ["get", "events", "-o", "json"];
+    let events = cluster.quorate(&args).await?.json()?;
+    let items = events["items"].as_array().context("no items")?;
+    ensure!(items.iter().any(|event| event["reason"] == "Rebalanced"), "nobody says so");
+    cluster.quorate(&["delete", "deployment/even", "pdb/even"]).await?.ok().map(drop)
 }

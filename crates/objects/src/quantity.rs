@@ -64,6 +64,12 @@ impl Quantity {
         Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX) }
     }
 
+    /// The difference, capped at the limits.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self { nanos: -other.nanos })
+    }
+
     /// Is it below zero?
     #[must_use]
     pub fn is_negative(self) -> bool {

@@ -203,6 +203,51 @@ async fn quotas_count_what_pods_request() {
 }
 
 #[tokio::test]
+async fn a_change_that_uses_more_than_a_quota_has_is_refused() {
+    let f = fixture().await;
+    let hard = json!({"services.nodeports": "2", "requests.storage": "3Gi"});
+    f.create(quota(hard)).await.unwrap();
+    let port = |number: u32| json!({"name": format!("p{number}"), "port": number});
+    let service = |kind: &str, ports: Value| {
+        named("v1", "Service", "web", json!({"type": kind, "ports": ports}))
+    };
+    let replace = async |value: Value| f.registry.update(value, &WriteOptions::default()).await;
+    f.create(service("ClusterIP", json!([port(1), port(2), port(3)]))).await.unwrap();
+    let many = replace(service("NodePort", json!([port(1), port(2), port(3)]))).await.unwrap_err();
+    assert_eq!(many.code(), Code::Forbidden);
+    let wanted = "services \"web\" is forbidden: exceeded quota: few, requested: \
+                  services.nodeports=3, used: services.nodeports=0, limited: services.nodeports=2";
+    assert_eq!(many.to_string(), wanted);
+    replace(service("NodePort", json!([port(1), port(2)]))).await.unwrap();
+    f.settle().await;
+    let used = |quota: Value| quota["status"]["used"].clone();
+    let now = used(f.get(&kinds::RESOURCE_QUOTA, "few").await);
+    assert_eq!(now["services.nodeports"], "2");
+    // What does not use more is no question for a quota.
+    let mut labelled = service("NodePort", json!([port(1), port(2)]));
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    replace(labelled).await.unwrap();
+
+    let claim = |size: &str| {
+        named(
+            "v1",
+            "PersistentVolumeClaim",
+            "data",
+            json!({"accessModes": ["ReadWriteOnce"],
+            "storageClassName": "local", "resources": {"requests": {"storage": size}}}),
+        )
+    };
+    let mut bound = f.create(claim("1Gi")).await.unwrap().value();
+    bound["status"]["phase"] = json!("Bound");
+    f.registry.update_status(bound, &WriteOptions::default()).await.unwrap();
+    let large = replace(claim("4Gi")).await.unwrap_err().to_string();
+    let wanted = "requested: requests.storage=3Gi, used: requests.storage=1Gi, limited: \
+                  requests.storage=3Gi";
+    assert!(large.ends_with(wanted), "{large}");
+    replace(claim("3Gi")).await.unwrap();
+}
+
+#[tokio::test]
 async fn limit_ranges_fill_in_and_refuse() {
     let f = fixture().await;
     let item = json!({"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "100m"},

@@ -36,7 +36,11 @@ const NAMED: [&str; 7] = [
     "services",
 ];
 
-/// The quotas that a creation counts in, as they will be.
+/// Kinds of which a change may use more than before. (What containers of a pod request does not
+/// change.)
+static GROWING: [&Kind; 2] = [&kinds::SERVICE, &kinds::PERSISTENT_VOLUME_CLAIM];
+
+/// The quotas that a creation or change counts in, as they will be.
 #[derive(Default)]
 pub(crate) struct Counted {
     /// Key, revision that it was decided on, new content.
@@ -72,17 +76,46 @@ impl Registry {
         value: &Value,
         fresh: bool,
     ) -> Result<Counted, RegistryError> {
-        let mut counted = Counted::default();
-        if !key.kind.namespaced {
-            return Ok(counted);
-        }
-        let cached = self.inner.cache.list(&kinds::RESOURCE_QUOTA, Some(&key.namespace));
-        if cached.is_empty() {
-            return Ok(counted);
+        if !key.kind.namespaced || !self.has_quotas(&key.namespace) {
+            return Ok(Counted::default());
         }
         let object = Object::from_value(key.kind, value.clone(), 0)?;
-        let used = usage(&object);
-        for quota in cached {
+        self.admit_more(key, &object, &usage(&object), fresh).await
+    }
+
+    /// Checks what an object would use more than before. (What it uses less is counted by the
+    /// quotas' controller.)
+    pub(crate) async fn count_change(
+        &self,
+        key: &ObjectKey,
+        old: &Object,
+        new: &Value,
+    ) -> Result<Counted, RegistryError> {
+        if !GROWING.contains(&key.kind) || !self.has_quotas(&key.namespace) {
+            return Ok(Counted::default());
+        }
+        let object = Object::from_value(key.kind, new.clone(), 0)?;
+        let before = usage(old);
+        let grown = |(name, amount): (String, Quantity)| {
+            let more = amount.minus(before.get(&name).copied().unwrap_or_default());
+            (more > Quantity::default()).then_some((name, more))
+        };
+        let more: Amounts = usage(&object).into_iter().filter_map(grown).collect();
+        if more.is_empty() {
+            return Ok(Counted::default());
+        }
+        self.admit_more(key, &object, &more, true).await
+    }
+
+    async fn admit_more(
+        &self,
+        key: &ObjectKey,
+        object: &Object,
+        used: &Amounts,
+        fresh: bool,
+    ) -> Result<Counted, RegistryError> {
+        let mut counted = Counted::default();
+        for quota in self.inner.cache.list(&kinds::RESOURCE_QUOTA, Some(&key.namespace)) {
             let quota = if fresh {
                 match self.reload(&quota.key()).await {
                     Ok(loaded) => loaded.object,
@@ -93,11 +126,11 @@ impl Registry {
                 quota
             };
             let typed = quota.typed::<ResourceQuota>()?;
-            if !applies(&typed, &object) {
+            if !applies(&typed, object) {
                 continue;
             }
             let known = self.inner.cache.read(|view| known_usage(view, &typed));
-            let Some(new) = admit(&typed, known, &used, &object).map_err(|message| {
+            let Some(new) = admit(&typed, known, used, object).map_err(|message| {
                 let ObjectKey { kind, name, .. } = key;
                 RegistryError::Forbidden(format!(
                     "{} \"{name}\" is forbidden: {message}",

@@ -340,6 +340,8 @@ impl Registry {
             Allocations::release_all(key.kind, &old_value, &mut plan);
         } else {
             allocations.plan(&mut plan, key);
+            // After the allocations: what is found there is looked at by its place.
+            self.count_change(key, old, &new).await?.plan(&mut plan)?;
             plan.put(key.store_key(), encode(&new)?);
         }
         if options.dry_run {

@@ -38,6 +38,8 @@ pub struct Options {
     pub hollow: u32,
     /// Plain HTTP instead of mutual TLS.
     pub insecure: bool,
+    /// Pods that may be moving at the same time to even out nodes; 0: none is ever moved.
+    pub rebalance_max_moves: u16,
     /// Put a proxy in front of every master: see [`TestCluster::links`].
     pub links: bool,
     /// Keep ports for one more master: see [`TestCluster::new_place`].
@@ -53,6 +55,7 @@ impl Default for Options {
             nodes: 2,
             hollow: 0,
             insecure: false,
+            rebalance_max_moves: 0,
             links: false,
             spare_place: false,
             environment: Vec::new(),
@@ -125,6 +128,10 @@ impl TestCluster {
         }
         if options.insecure {
             args.push("--insecure");
+        }
+        let moves = options.rebalance_max_moves.to_string();
+        if options.rebalance_max_moves > 0 {
+            args.extend(["--rebalance-max-moves", &moves]);
         }
         if options.links {
             args.extend(["--advertise-base", public]);

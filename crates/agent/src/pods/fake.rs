@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::runtime::{
-    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, Record, Role,
-    RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, ImageInfo, Io, LogQuery, PodRef, Process,
+    Record, Role, RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
 };
 
 #[derive(Default)]
@@ -123,9 +123,10 @@ impl Runtime for Fake {
         Ok(())
     }
 
-    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
+    async fn image(&self, image: &str) -> Result<Option<ImageInfo>, RuntimeError> {
         self.check()?;
-        Ok(!self.state.lock().missing_images.contains(image))
+        let there = !self.state.lock().missing_images.contains(image);
+        Ok(there.then(ImageInfo::default))
     }
 
     async fn pull_image(&self, image: &str) -> Result<(), ImageError> {

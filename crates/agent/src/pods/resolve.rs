@@ -293,6 +293,32 @@ fn cpu(container: &Container) -> Cpu {
     }
 }
 
+/// Must the container not run as root, and does only its image say as whom it runs?
+#[must_use]
+pub fn leaves_user_to_image(pod: &Pod, container: &Container) -> bool {
+    let pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let own = container.security_context.as_ref();
+    let user = own.and_then(|c| c.run_as_user).or(pod.and_then(|p| p.run_as_user));
+    let non_root = own.and_then(|c| c.run_as_non_root).or(pod.and_then(|p| p.run_as_non_root));
+    non_root == Some(true) && user.is_none()
+}
+
+/// Is the user of an image, for all one can see, another one than root?
+///
+/// # Errors
+/// When it is root, or a name, behind which root may be; in Kubernetes' words, and what to do.
+pub fn check_non_root(user: &str) -> Result<(), String> {
+    let name = user.split(':').next().unwrap_or_default();
+    match name.parse::<u32>() {
+        Ok(number) if number > 0 => Ok(()),
+        Err(_) if !name.is_empty() && name != "root" => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user \
+             is non-root; set runAsUser"
+        )),
+        _ => Err("container has runAsNonRoot and image will run as root; set runAsUser".into()),
+    }
+}
+
 fn security(
     pod: Option<&PodSecurityContext>,
     container: Option<&SecurityContext>,
@@ -308,7 +334,13 @@ fn security(
         p.supplemental_groups.iter().flatten().copied().chain(p.fs_group).map(|g| g.to_string())
     });
     let capabilities = container.and_then(|c| c.capabilities.clone()).unwrap_or_default();
+    let seccomp = container.and_then(|c| c.seccomp_profile.as_ref());
+    let seccomp = seccomp.or(pod.and_then(|p| p.seccomp_profile.as_ref()));
+    if seccomp.is_some_and(|profile| profile.type_ == "Localhost") {
+        return Err("seccompProfile of type Localhost is not supported; use RuntimeDefault".into());
+    }
     Ok(Security {
+        unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
         user: match (user, group) {
             (Some(user), Some(group)) => format!("{user}:{group}"),
             (Some(user), None) => user.to_string(),

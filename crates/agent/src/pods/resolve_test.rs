@@ -62,6 +62,29 @@ fn the_containers_security_goes_before_the_pods() {
 }
 
 #[test]
+fn a_container_that_must_not_be_root_is_none() {
+    for (user, fine) in [
+        ("1000", true),
+        ("1000:0", true),
+        ("", false),
+        ("0:5", false),
+        ("root", false),
+        ("web", false),
+    ] {
+        assert_eq!(check_non_root(user).is_ok(), fine, "{user}");
+    }
+    let pod: Pod = parse(json!({"spec": {"containers": [],
+        "securityContext": {"runAsNonRoot": true}}}));
+    assert!(leaves_user_to_image(&pod, &parse(json!({"name": "c"}))));
+    let own = json!({"name": "c", "securityContext": {"runAsUser": 7}});
+    assert!(!leaves_user_to_image(&pod, &parse(own)));
+    let root = parse(json!({"runAsNonRoot": true, "runAsUser": 0}));
+    assert!(security(None, Some(&root)).unwrap_err().contains("runAsUser is 0"));
+    let open = parse(json!({"seccompProfile": {"type": "Unconfined"}}));
+    assert!(security(None, Some(&open)).unwrap().unconfined);
+}
+
+#[test]
 fn a_sub_path_stays_inside() {
     let folder = tempfile::tempdir().unwrap();
     assert!(sub_path(folder.path(), "a/b").unwrap().is_dir());

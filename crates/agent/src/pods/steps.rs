@@ -169,7 +169,7 @@ async fn ensure_image(
     let image = container.image.clone().unwrap_or_default();
     let part = Some((role, container.name.as_str()));
     let policy = resolve::pull_policy(container);
-    if policy != PullPolicy::Always && context.runtime.has_image(&image).await? {
+    if policy != PullPolicy::Always && context.runtime.image(&image).await?.is_some() {
         let text = format!("Container image \"{image}\" already present on machine");
         events.normal(part, "Pulled", text);
         return Ok(());
@@ -214,6 +214,12 @@ async fn start_container(
     let Some(container) = find_container(pod, making.role, name) else { return Ok(()) };
     let events = Recorder::new(context, resolve::pod_ref(pod));
     ensure_image(context, &container, making.role, &events).await?;
+    if resolve::leaves_user_to_image(pod, &container) {
+        let image = container.image.as_deref().unwrap_or_default();
+        let user = context.runtime.image(image).await?.unwrap_or_default().user;
+        resolve::check_non_root(&user)
+            .map_err(|message| StepError::Failed { reason: CONFIG_ERROR, message })?;
+    }
     let first = records.iter().all(|record| record.role == Role::Sandbox);
     let claimed = claims::places(context, pod, first).await?;
     let mut values = node_values(context, None);

@@ -28,8 +28,8 @@ use quorate_objects::quantity::Quantity;
 use tokio::sync::Notify;
 
 use super::{
-    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, PodRef, Process, Record, Role,
-    RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, ImageInfo, Io, LogQuery, PodRef, Process,
+    Record, Role, RunState, Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
 };
 
 const PREFIX: &str = "quorate.dev/hollow-";
@@ -260,8 +260,8 @@ impl Runtime for Hollow {
         Ok(())
     }
 
-    async fn has_image(&self, _image: &str) -> Result<bool, RuntimeError> {
-        Ok(true)
+    async fn image(&self, _image: &str) -> Result<Option<ImageInfo>, RuntimeError> {
+        Ok(Some(ImageInfo::default()))
     }
 
     async fn pull_image(&self, _image: &str) -> Result<(), ImageError> {

@@ -365,12 +365,21 @@ pub struct Security {
     pub privileged: bool,
     /// The root file system cannot be written.
     pub read_only: bool,
+    /// No filter of system calls.
+    pub unconfined: bool,
     /// Setuid programs give no more rights.
     pub no_new_privileges: bool,
     /// Capabilities to add.
     pub cap_add: Vec<String>,
     /// Capabilities to drop.
     pub cap_drop: Vec<String>,
+}
+
+/// What the engine says of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// As whom its program runs: a name or number, with or without a group; empty: as root.
+    pub user: String,
 }
 
 /// What the engine says of itself.
@@ -480,8 +489,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes and starts a sandbox.
     async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
 
-    /// Is the image there?
-    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError>;
+    /// What is known of an image that is there; none when it is not.
+    async fn image(&self, image: &str) -> Result<Option<ImageInfo>, RuntimeError>;
 
     /// Gets the image from its registry.
     async fn pull_image(&self, image: &str) -> Result<(), ImageError>;

@@ -34,6 +34,9 @@ pub struct ClusterSpec {
     /// Addresses of services.
     #[serde(default)]
     pub service_cidr: String,
+    /// Pods that may be moving at the same time to even out nodes; 0: none is ever moved.
+    #[serde(default)]
+    pub rebalance_max_moves: u16,
     /// The masters.
     pub masters: Vec<MasterSpec>,
     /// The nodes.

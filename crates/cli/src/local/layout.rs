@@ -33,6 +33,8 @@ pub struct Wanted {
     pub pod_cidr: Option<String>,
     /// Instead of the derived one.
     pub service_cidr: Option<String>,
+    /// See [`ClusterSpec::rebalance_max_moves`].
+    pub rebalance_max_moves: u16,
 }
 
 /// Plans a new cluster.
@@ -74,6 +76,7 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         docker: wanted.docker.clone(),
         pod_cidr: wanted.pod_cidr.clone().unwrap_or_else(pods),
         service_cidr: wanted.service_cidr.clone().unwrap_or_else(services),
+        rebalance_max_moves: wanted.rebalance_max_moves,
         masters: (1..=wanted.masters).map(master).collect(),
         nodes: (1..=wanted.nodes).map(node).chain(hollow).collect(),
         endpoint: Some(EndpointSpec {
@@ -154,6 +157,9 @@ pub fn master_args(dir: &Path, spec: &ClusterSpec, master: &MasterSpec) -> Resul
     flag("initial-masters", initial.join(";"));
     flag("pod-cidr", spec.pod_cidr.clone());
     flag("service-cidr", spec.service_cidr.clone());
+    if spec.rebalance_max_moves > 0 {
+        flag("rebalance-max-moves", spec.rebalance_max_moves.to_string());
+    }
     args.extend(security(dir, spec));
     Ok(args)
 }

@@ -11,6 +11,7 @@ fn wanted(port_base: u16) -> Wanted {
         docker: "unix:///d.sock".into(),
         pod_cidr: None,
         service_cidr: None,
+        rebalance_max_moves: 0,
     }
 }
 

@@ -11,6 +11,7 @@ fn cluster(dir: &Path) -> LocalCluster {
         docker: "unix:///none".into(),
         pod_cidr: None,
         service_cidr: None,
+        rebalance_max_moves: 0,
     };
     LocalCluster { dir: dir.to_owned(), spec: layout::plan(dir, &wanted) }
 }

@@ -176,6 +176,7 @@ mod tests {
             docker: String::new(),
             pod_cidr: None,
             service_cidr: None,
+            rebalance_max_moves: 0,
         };
         let mut spec = layout::plan(&dir, &wanted);
         let outside = parent.path().join("outside");

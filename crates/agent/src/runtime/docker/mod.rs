@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::ImageInspect;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use nix::sys::signal::Signal;
@@ -22,8 +23,8 @@ use tracing::{info, warn};
 use self::adapter::Adapter;
 use self::spec::{Owner, label};
 use super::{
-    Attached, ContainerSpec, ExecSpec, ImageError, Io, LogQuery, Process, Record, Runtime,
-    RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
+    Attached, ContainerSpec, ExecSpec, ImageError, ImageInfo, Io, LogQuery, Process, Record,
+    Runtime, RuntimeError, RuntimeInfo, Sample, SandboxSpec, VolumeSpec,
 };
 use crate::network;
 
@@ -183,8 +184,10 @@ impl Runtime for Docker {
         Err(error)
     }
 
-    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
-        Ok(self.adapter.image(image).await?.is_some())
+    async fn image(&self, image: &str) -> Result<Option<ImageInfo>, RuntimeError> {
+        let found = self.adapter.image(image).await?;
+        let user = |found: ImageInspect| found.config.and_then(|config| config.user);
+        Ok(found.map(|found| ImageInfo { user: user(found).unwrap_or_default() }))
     }
 
     async fn pull_image(&self, image: &str) -> Result<(), ImageError> {

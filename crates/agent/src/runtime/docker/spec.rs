@@ -237,6 +237,11 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
         Place::Volume { .. } => None,
     });
     let security = &spec.security;
+    let options = [
+        (security.no_new_privileges, "no-new-privileges"),
+        (security.unconfined, "seccomp=unconfined"),
+    ];
+    let options = options.into_iter().filter(|(wanted, _)| *wanted).map(|(_, o)| o.to_owned());
     let host = HostConfig {
         network_mode: Some(format!("container:{}", spec.sandbox)),
         ipc_mode: Some(format!("container:{}", spec.sandbox)),
@@ -256,7 +261,7 @@ pub fn container(owner: &Owner, spec: &ContainerSpec) -> ContainerCreateBody {
         group_add: none_if_empty(security.groups.clone()),
         privileged: Some(security.privileged),
         readonly_rootfs: Some(security.read_only),
-        security_opt: security.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
+        security_opt: none_if_empty(options.collect()),
         cap_add: none_if_empty(security.cap_add.clone()),
         cap_drop: none_if_empty(security.cap_drop.clone()),
         log_config: Some(log_config()),

@@ -56,6 +56,10 @@ pub struct Up {
     /// Addresses of services [default: from the port base]
     #[arg(long)]
     service_cidr: Option<String>,
+    /// Pods that may be moving at the same time to even out nodes that returned or joined; 0: none is
+    /// ever moved [default: 0]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=100))]
+    rebalance_max_moves: Option<u16>,
     /// How long to wait until everything is ready
     #[arg(long, default_value = "60s", value_parser = duration::parse)]
     wait: Duration,
@@ -143,6 +147,7 @@ impl Up {
             docker: docker::address(self.docker.as_deref()),
             pod_cidr: self.pod_cidr.clone(),
             service_cidr: self.service_cidr.clone(),
+            rebalance_max_moves: self.rebalance_max_moves.unwrap_or(0),
         };
         let spec = layout::plan(dir, &wanted);
         for (flag, text) in [("--pod-cidr", &spec.pod_cidr), ("--service-cidr", &spec.service_cidr)]
@@ -176,6 +181,7 @@ impl Up {
             ("--hollow", self.hollow.is_some_and(|flag| flag != hollow)),
             ("--port-base", differs(self.port_base, spec.port_base)),
             ("--insecure", self.insecure && !spec.insecure),
+            ("--rebalance-max-moves", differs(self.rebalance_max_moves, spec.rebalance_max_moves)),
             ("--pod-cidr", text(&self.pod_cidr, &spec.pod_cidr)),
             ("--service-cidr", text(&self.service_cidr, &spec.service_cidr)),
         ];
