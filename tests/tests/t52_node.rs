@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         what_pods_use_is_measured,
         what_happens_to_a_pod_is_told,
         volumes_are_bounded_and_belong_to_their_group,
+        programs_in_pods_reach_the_masters,
         hollow_nodes_carry_pods_without_containers,
     ];
     suite::main(Options { masters: 1, nodes: 1, ..Options::default() }, cases)
@@ -342,6 +343,69 @@ async fn volumes_are_bounded_and_belong_to_their_group(cluster: Arc<TestCluster>
         .await?;
     let all = ["delete", "pod", "fills", "memory", "group", "root"];
     cluster.quorate(&all).await?.ok().map(drop)
+}
+
+async fn programs_in_pods_reach_the_masters(cluster: Arc<TestCluster>) -> Result<()> {
+    build_web_image(WEB_IMAGE).await?;
+    cluster.apply(&pod("inside", "exec sleep 1000", "")).await?;
+    let declines = "  automountServiceAccountToken: false\n";
+    cluster.apply(&pod("outside", "exec sleep 1000", declines)).await?;
+    cluster.wait_pods_ready("app=inside", 1).await?;
+    cluster.wait_pods_ready("app=outside", 1).await?;
+    let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let read = async |file: &str| {
+        let path = format!("{folder}/{file}");
+        cluster.quorate(&["exec", "inside", "--", "cat", &path]).await?.ok()
+    };
+    ensure!(read("namespace").await? == "default");
+    let (token, authority) = (read("token").await?, read("ca.crt").await?);
+    ensure!(token.split('.').count() == 3, "{token}");
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), authority)?;
+    let script = "echo -n $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT";
+    let address = cluster.quorate(&["exec", "inside", "--", "sh", "-c", script]).await?.ok()?;
+    let script = "nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null";
+    cluster.quorate(&["exec", "inside", "--", "sh", "-c", script]).await?.ok()?;
+    // What a client library in the pod does: this address, this authority, this token.
+    let list = async || -> Result<serde_json::Value> {
+        let output = tokio::process::Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+            .arg(file.path())
+            .args(["--header", &format!("Authorization: Bearer {token}")])
+            .arg(format!("https://{address}/api/v1/namespaces/default/pods"))
+            .output()
+            .await?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        serde_json::from_slice(&output.stdout).context(error)
+    };
+    let refused = list().await?;
+    let message = refused["message"].as_str().unwrap_or_default();
+    ensure!(refused["code"] == 403, "{refused:#}");
+    ensure!(message.contains("system:serviceaccount:default:default"), "{message}");
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: \
+                sees}\nrules: [{apiGroups: [''], resources: [pods], verbs: [list]}]\n---\napiVersion: \
+                rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: sees}\nroleRef: \
+                {apiGroup: rbac.authorization.k8s.io, kind: Role, name: sees}\nsubjects: [{kind: \
+                ServiceAccount, name: default, namespace: default}]\n";
+    cluster.apply(role).await?;
+    cluster
+        .wait("its account may list pods", async || {
+            let pods = list().await?;
+            ensure!(pods["kind"] == "PodList", "{pods:#}");
+            Ok(())
+        })
+        .await?;
+    let missing = cluster.quorate(&["exec", "outside", "--", "ls", folder]).await?;
+    ensure!(missing.code != Some(0), "{missing}");
+    cluster.quorate(&["delete", "pod", "inside", "outside"]).await?.ok()?;
+    // The token ends with its pod.
+    cluster
+        .wait("the token is worth nothing", async || {
+            let refused = list().await?;
+            ensure!(refused["code"] == 401, "{refused:#}");
+            Ok(())
+        })
+        .await
 }
 
 async fn hollow_nodes_carry_pods_without_containers(cluster: Arc<TestCluster>) -> Result<()> {

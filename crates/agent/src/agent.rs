@@ -23,6 +23,7 @@ use crate::assignments::{Assignments, Shared};
 use crate::dns::{self, zone::Zone};
 use crate::error::AgentError;
 use crate::node::{Troubles, conditions};
+use crate::pods::access::Tokens;
 use crate::pods::manager::Manager;
 use crate::pods::outbox::{Batch, Outbox};
 use crate::pods::worker::{Context, Network};
@@ -78,6 +79,8 @@ pub(crate) struct Agent {
     manager: Manager,
     sessions: Sessions,
     up: BTreeMap<u64, Session>,
+    /// To some master, for questions that any of them answers.
+    channel: watch::Sender<Option<Channel>>,
     /// The session whose master sent the newest assignments.
     leader: Option<u64>,
     /// A ready leader has told everything since this agent started.
@@ -144,6 +147,7 @@ impl Agent {
         let (table, table_receiver) = watch::channel(Table::new());
         let (problems_sender, problems) = watch::channel(Vec::new());
         let (internal, internal_receiver) = mpsc::channel(1024);
+        let (channel, channel_receiver) = watch::channel(None);
         let outbox = Arc::new(Outbox::default());
         let dirty = Arc::new(Notify::new());
         let context = Arc::new(Context {
@@ -152,6 +156,7 @@ impl Agent {
             outbox: outbox.clone(),
             node_name: options.node_name.clone(),
             node_address: options.node_address,
+            tokens: Tokens::new(channel_receiver),
             data_dir: machine.data_dir,
             network: network.clone(),
         });
@@ -181,6 +186,7 @@ impl Agent {
             manager: Manager::new(context),
             sessions,
             up: BTreeMap::new(),
+            channel,
             leader: None,
             authoritative: false,
             welcomed: false,
@@ -266,9 +272,11 @@ impl Agent {
                 debug!(session, url, "session is up");
                 self.welcomed = true;
                 self.up.insert(session, Session { url, control, channel });
+                self.choose_channel();
             }
             Event::Down { session } => {
                 self.up.remove(&session);
+                self.choose_channel();
                 if self.leader == Some(session) {
                     self.lose_leader();
                 }
@@ -285,6 +293,13 @@ impl Agent {
             Event::Message { session, message } => self.message(session, message),
         }
         Ok(())
+    }
+
+    /// The leader's, if it is there.
+    fn choose_channel(&self) {
+        let leader = self.leader.and_then(|session| self.up.get(&session));
+        let session = leader.or_else(|| self.up.values().next());
+        self.channel.send_replace(session.map(|session| session.channel.clone()));
     }
 
     /// A master of another cluster: fatal for a node that has never heard its own.
@@ -339,6 +354,7 @@ impl Agent {
             self.leader = Some(session);
             let url = self.up.get(&session).map_or("", |s| s.url.as_str());
             info!(term, url, "taking assignments from the leader");
+            self.choose_channel();
         }
         self.dirty.notify_one();
         self.spread(&change);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod,
+    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -62,10 +62,18 @@ impl Registry {
         }
         let account = spec["serviceAccountName"].as_str().unwrap_or_default().to_owned();
         spec["serviceAccount"] = account.clone().into();
-        let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
+        let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         // The default one comes by itself, soon after its namespace.
-        let known = account == DEFAULT_SERVICE_ACCOUNT
-            || self.inner.cache.get(&kinds::SERVICE_ACCOUNT, namespace, &account).is_some();
+        let found = self.inner.cache.get(&kinds::SERVICE_ACCOUNT, &namespace, &account);
+        let found = found.and_then(|object| object.typed::<ServiceAccount>().ok());
+        let declines = |found: &std::sync::Arc<ServiceAccount>| {
+            found.automount_service_account_token == Some(false)
+        };
+        let known = account == DEFAULT_SERVICE_ACCOUNT || found.is_some();
+        let field = "automountServiceAccountToken";
+        if found.as_ref().is_some_and(declines) && value["spec"][field].is_null() {
+            value["spec"][field] = false.into();
+        }
         if known {
             return Ok(());
         }

@@ -93,7 +93,8 @@ pub(crate) fn pod(uid: &str, policy: &str, containers: &[&str]) -> Pod {
     serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": uid, "namespace": "default", "uid": uid},
-        "spec": {"restartPolicy": policy, "containers": containers},
+        "spec": {"restartPolicy": policy, "containers": containers,
+            "automountServiceAccountToken": false},
     }))
     .unwrap()
 }

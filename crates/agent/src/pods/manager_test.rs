@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::assignments::Assignments;
+use crate::pods::access::Tokens;
 use crate::pods::fake::{Fake, pod, record};
 use crate::pods::outbox::Outbox;
 use crate::pods::worker::Network;
@@ -30,6 +31,7 @@ fn bench(fake: Arc<Fake>) -> Bench {
         outbox: outbox.clone(),
         node_name: "n".into(),
         node_address: "127.0.1.1".parse().unwrap(),
+        tokens: Tokens::new(watch::channel(None).1),
         data_dir: Some(folder.path().to_owned()),
         network,
     };

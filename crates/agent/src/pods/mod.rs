@@ -1,6 +1,7 @@
 //! Pods: one worker per pod looks at what there is, decides one step (`plan`, pure), takes
 //! it, tells the status (`status`, pure), and looks again.
 
+pub mod access;
 pub mod backoff;
 pub mod claims;
 pub mod disk;

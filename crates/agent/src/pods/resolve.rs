@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, Se
 use quorate_objects::quantity;
 
 use super::env::{Lookup, NodeValues, expand, variables};
-use super::{plan, termination, volumes};
+use super::{access, plan, termination, volumes};
 use crate::dns::zone;
 use crate::runtime::{
     Bind, ContainerSpec, Cpu, Dns, HostPort, PidNamespace, Place, PodRef, PullPolicy, Role,
@@ -141,6 +141,8 @@ pub struct Volumes<'a> {
     pub folder: &'a Path,
     /// Where those of claims are.
     pub claimed: BTreeMap<String, Place>,
+    /// Tokens of the pod's service account.
+    pub tokens: access::Files,
 }
 
 /// A container of the pod. Makes or refreshes the pod's volumes on the way; a node that keeps
@@ -159,8 +161,8 @@ pub fn container(
     let pod_spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
     let env = variables(pod, container, lookup, node)?;
     let binds = match volumes {
-        Some(Volumes { folder, claimed }) => {
-            let mut places = volumes::prepare(folder, pod, lookup, node)?;
+        Some(Volumes { folder, claimed, tokens }) => {
+            let mut places = volumes::prepare(folder, pod, lookup, node, &tokens)?;
             places.extend(claimed);
             let mut binds = binds(pod, container, &places, &env)?;
             binds.push(last_words(folder, pod, container, making.attempt)?);

@@ -8,12 +8,12 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tracing::warn;
 
-use super::env::NodeValues;
+use super::env::{Lookup as _, NodeValues};
 use super::events::Recorder;
 use super::plan::{Step, ephemeral, newest, sandbox_ip};
 use super::resolve::{self, Making, Volumes};
-use super::worker::{CONFIG_ERROR, Context, NO_NETWORK, Network};
-use super::{claims, probe};
+use super::worker::{CONFIG_ERROR, Context, NO_NETWORK, Network, WAITING};
+use super::{access, claims, probe};
 use crate::assignments::SharedLookup;
 use crate::dns;
 use crate::runtime::{
@@ -159,6 +159,21 @@ async fn start_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(),
     }
 }
 
+/// The tokens of the pod's service account that its volumes want.
+///
+/// # Errors
+/// When there are none yet: they, and what goes with them, come by themselves.
+async fn tokens(context: &Context, pod: &Pod) -> Result<access::Files, StepError> {
+    let Some(folder) = &context.data_dir else { return Ok(access::Files::default()) };
+    let waiting = |message| StepError::Failed { reason: WAITING, message };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let lookup = SharedLookup(context.objects.clone());
+    if access::is_completed(pod) && lookup.config_map(namespace, access::ROOT_CA).is_none() {
+        return Err(waiting(format!("configmap \"{}\" not found", access::ROOT_CA)));
+    }
+    context.tokens.of_pod(folder, pod).await.map_err(waiting)
+}
+
 /// Makes a container's image present, as its policy has it.
 async fn ensure_image(
     context: &Context,
@@ -211,6 +226,8 @@ async fn start_container(
     name: &str,
     making: Making<'_>,
 ) -> Result<(), StepError> {
+    // A node that keeps nothing has no volumes.
+    let pod = &if context.data_dir.is_some() { access::complete(pod) } else { Arc::clone(pod) };
     let Some(container) = find_container(pod, making.role, name) else { return Ok(()) };
     let events = Recorder::new(context, resolve::pod_ref(pod));
     ensure_image(context, &container, making.role, &events).await?;
@@ -222,6 +239,7 @@ async fn start_container(
     }
     let first = records.iter().all(|record| record.role == Role::Sandbox);
     let claimed = claims::places(context, pod, first).await?;
+    let tokens = tokens(context, pod).await?;
     let mut values = node_values(context, None);
     let sandbox = records.iter().find(|r| r.id == making.sandbox && r.state == RunState::Running);
     values.pod_ip = sandbox
@@ -236,7 +254,7 @@ async fn start_container(
     let resolved = tokio::task::spawn_blocking(move || {
         let lookup = SharedLookup(shared.objects.clone());
         let making = Making { role, attempt, failures, sandbox: &sandbox };
-        let volumes = shared.data_dir.as_deref().map(|folder| Volumes { folder, claimed });
+        let volumes = shared.data_dir.as_deref().map(|folder| Volumes { folder, claimed, tokens });
         resolve::container(volumes, &pod, &container, &making, &lookup, &values)
     });
     let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };

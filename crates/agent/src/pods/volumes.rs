@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{
     DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod, Volume,
 };
 
-use super::disk;
 use super::env::{Lookup, NodeValues, field};
+use super::{access, disk};
 use crate::runtime::Place;
 
 /// Mode of files from ConfigMaps when the pod names none.
@@ -42,38 +42,33 @@ pub fn prepare(
     pod: &Pod,
     lookup: &dyn Lookup,
     node: &NodeValues,
+    tokens: &access::Files,
 ) -> Result<BTreeMap<String, Place>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let base = pod_dir(data_dir, uid).join("volumes");
     let mut places = BTreeMap::new();
     let own = |v: &&Volume| v.persistent_volume_claim.is_none() && v.ephemeral.is_none();
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(own) {
-        let place = one(&base, uid, pod, volume, lookup, node)
+        let sources = Sources { pod, lookup, node, tokens };
+        let place = one(&base, uid, volume, &sources)
             .map_err(|e| format!("volume \"{}\": {e}", volume.name))?;
         places.insert(volume.name.clone(), Place::Path(place));
     }
     Ok(places)
 }
 
-fn one(
-    base: &Path,
-    uid: &str,
-    pod: &Pod,
-    volume: &Volume,
-    lookup: &dyn Lookup,
-    node: &NodeValues,
-) -> Result<PathBuf, String> {
+fn one(base: &Path, uid: &str, volume: &Volume, sources: &Sources<'_>) -> Result<PathBuf, String> {
     if let Some(host) = &volume.host_path {
         return host_path(Path::new(&host.path), host.type_.as_deref().unwrap_or_default());
     }
     let place = base.join(&volume.name);
     if let Some(empty) = &volume.empty_dir {
         let place = if in_memory(empty) { memory_dir(uid).join(&volume.name) } else { place };
-        return make_empty_dir(pod, &place).map(|()| place).map_err(|e| e.to_string());
+        return make_empty_dir(sources.pod, &place).map(|()| place).map_err(|e| e.to_string());
     }
-    let files = files(pod, volume, lookup, node)?;
+    let files = files(volume, sources)?;
     let files = files.ok_or("this kind of volume is not supported")?;
-    write_files(&place, &files, disk::fs_group(pod)).map_err(|e| e.to_string())?;
+    write_files(&place, &files, disk::fs_group(sources.pod)).map_err(|e| e.to_string())?;
     Ok(place)
 }
 
@@ -126,13 +121,7 @@ pub fn host_path(path: &Path, kind: &str) -> Result<PathBuf, String> {
 /// Name in the volume, content, mode.
 type Files = BTreeMap<String, (Vec<u8>, i32)>;
 
-fn files(
-    pod: &Pod,
-    volume: &Volume,
-    lookup: &dyn Lookup,
-    node: &NodeValues,
-) -> Result<Option<Files>, String> {
-    let sources = Sources { pod, lookup, node };
+fn files(volume: &Volume, sources: &Sources<'_>) -> Result<Option<Files>, String> {
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let items = source.items.as_deref();
@@ -162,7 +151,11 @@ fn files(
         if let Some(source) = &source.downward_api {
             all.extend(sources.downward(source.items.as_deref().unwrap_or_default(), mode)?);
         }
-        // Tokens of service accounts: nobody issues them for pods yet, so there is no file.
+        if let Some(source) = &source.service_account_token {
+            let token = sources.tokens.get(&(volume.name.clone(), source.path.clone()));
+            let token = token.ok_or("there is no token of the pod's service account yet")?;
+            all.insert(source.path.clone(), (token.clone().into_bytes(), mode));
+        }
     }
     Ok(Some(all))
 }
@@ -172,6 +165,7 @@ struct Sources<'a> {
     pod: &'a Pod,
     lookup: &'a dyn Lookup,
     node: &'a NodeValues,
+    tokens: &'a access::Files,
 }
 
 impl Sources<'_> {

@@ -51,10 +51,15 @@ fn a_projected_volume_has_the_files_of_all_its_sources() {
         {"configMap": {"name": "none", "optional": true}},
         {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
     ]));
-    let files = super::files(&object, &good, &lookup, &node).unwrap().unwrap();
+    let tokens = [(("v".to_owned(), "t".to_owned()), "secret".to_owned())].into();
+    let sources = Sources { pod: &object, lookup: &lookup, node: &node, tokens: &tokens };
+    let files = super::files(&good, &sources).unwrap().unwrap();
     assert_eq!(files["name"].0, b"p");
     assert_eq!(files["labels"].0, b"app=\"x\"");
     let missing = volume(serde_json::json!([{"secret": {"name": "none"}}]));
-    let error = super::files(&object, &missing, &lookup, &node).unwrap_err();
+    let error = super::files(&missing, &sources).unwrap_err();
     assert!(error.contains("none"), "{error}");
+    let token = |path: &str| volume(serde_json::json!([{"serviceAccountToken": {"path": path}}]));
+    assert_eq!(super::files(&token("t"), &sources).unwrap().unwrap()["t"].0, b"secret");
+    assert!(super::files(&token("other"), &sources).unwrap_err().contains("no token"));
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus, Volume};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use super::access::{self, Tokens};
 use super::events::Recorder;
 use super::outbox::Outbox;
 use super::plan::{Failure, Memory, Plan, Step, plan, plan_end};
@@ -58,6 +59,8 @@ pub struct Context {
     pub node_name: String,
     /// Its address.
     pub node_address: IpAddr,
+    /// Tokens of the pods' service accounts.
+    pub tokens: Tokens,
     /// Where volumes are; none: the node has none.
     pub data_dir: Option<PathBuf>,
     /// Is there a pod network?
@@ -304,6 +307,7 @@ impl Worker {
         self.gone = true;
         let Some(pod) = assigned else {
             self.context.outbox.forget(&self.pod.uid);
+            self.context.tokens.forget(&self.pod.uid);
             return Ok(None);
         };
         let last = self.status.clone().or_else(|| pod.status.clone()).unwrap_or_default();
@@ -434,16 +438,24 @@ impl Worker {
                 || v.projected.is_some()
                 || v.downward_api.is_some()
         };
+        let Some(folder) = self.context.data_dir.clone() else { return };
+        let pod = access::complete(pod);
         if !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(files) {
             return;
         }
-        let Some(folder) = self.context.data_dir.clone() else { return };
-        let (context, pod) = (self.context.clone(), pod.clone());
+        let tokens = match self.context.tokens.of_pod(&folder, &pod).await {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                debug!(pod = %self.pod, error, "volumes are not refreshed");
+                return;
+            }
+        };
+        let context = self.context.clone();
         let values = node_values(&context, self.status.as_ref());
         // A missing source is reported when a container starts; running ones keep theirs.
         let refreshed = tokio::task::spawn_blocking(move || {
             let lookup = SharedLookup(context.objects.clone());
-            volumes::prepare(&folder, &pod, &lookup, &values)
+            volumes::prepare(&folder, &pod, &lookup, &values, &tokens)
         });
         if let Ok(Err(error)) = refreshed.await {
             debug!(pod = %self.pod, error, "volumes are not refreshed");

@@ -396,6 +396,7 @@ pub fn pod(name: &str, policy: &str, scripts: &[(&str, &str)]) -> Value {
         "spec": {
             "restartPolicy": policy, "terminationGracePeriodSeconds": 1,
             "containers": containers, "volumes": [{"name": "shared", "emptyDir": {}}],
+            "automountServiceAccountToken": false,
         },
     })
 }

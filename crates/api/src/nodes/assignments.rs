@@ -21,6 +21,8 @@ use crate::convert;
 
 /// How long the cache may take to reach what the store has applied.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// The authority's certificate, which nodes give to every pod that may want to reach the masters.
+const ROOT_CA: &str = "kube-root-ca.crt";
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Waits until everything that a leader's term begins with is in the cache.
@@ -180,7 +182,7 @@ impl Known {
     fn set(&mut self, object: &Arc<Object>, delta: &mut Delta) {
         let key = object.key();
         if is(object.kind, &kinds::POD) {
-            self.references.insert(key.clone(), references(object));
+            self.references.insert(key.clone(), references(object, self.without_services));
         }
         let told =
             |(revision, uid): &(u64, String)| uid == object.uid() && *revision >= object.revision;
@@ -258,8 +260,9 @@ fn volumes(view: &View, wanted: &BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
     claims.filter_map(bound).collect()
 }
 
-/// The ConfigMaps, Secrets and claims that a pod needs on its node.
-fn references(object: &Object) -> BTreeSet<ObjectKey> {
+/// The ConfigMaps, Secrets and claims that a pod needs on its node. `hollow`: on a node whose pods
+/// only pretend to run, nobody reaches the masters.
+fn references(object: &Object, hollow: bool) -> BTreeSet<ObjectKey> {
     let mut found = BTreeSet::new();
     let pod = match object.typed::<Pod>() {
         Ok(pod) => pod,
@@ -275,6 +278,9 @@ fn references(object: &Object) -> BTreeSet<ObjectKey> {
         }
     };
     of_volumes(spec, &mut add);
+    if !hollow && spec.automount_service_account_token != Some(false) {
+        add(&kinds::CONFIG_MAP, Some(&ROOT_CA.to_owned()));
+    }
     for (_, claim) in storage::claims_of(&pod) {
         add(&kinds::PERSISTENT_VOLUME_CLAIM, Some(&claim));
     }
