@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, WEB_IMAGE_2, build_web_image};
+use quorate_testkit::process::has;
 use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
@@ -37,13 +38,6 @@ fn main() -> ExitCode {
 
 /// For what takes a moment.
 const SOON: Duration = Duration::from_secs(60);
-
-fn has(text: &str, parts: &[&str]) -> Result<()> {
-    for part in parts {
-        ensure!(text.contains(part), "no “{part}” in:\n{text}");
-    }
-    Ok(())
-}
 
 fn web(name: &str, replicas: u32) -> String {
     format!(

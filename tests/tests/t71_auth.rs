@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, build_web_image};
-use quorate_testkit::process::{self, Output};
+use quorate_testkit::process::{self, Output, has};
 use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
 use serde_json::json;
 
@@ -31,13 +31,6 @@ fn main() -> ExitCode {
 
 /// For what takes a moment: other masters follow.
 const SOON: Duration = Duration::from_secs(20);
-
-fn has(text: &str, parts: &[&str]) -> Result<()> {
-    for part in parts {
-        ensure!(text.contains(part), "no “{part}” in:\n{text}");
-    }
-    Ok(())
-}
 
 /// What a user of kubectl shows.
 enum Credentials<'a> {

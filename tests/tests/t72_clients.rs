@@ -15,6 +15,7 @@ use kube::runtime::controller::{Action, Config as ControllerConfig};
 use kube::runtime::{Controller, WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use quorate_testkit::image::{WEB_IMAGE, WEB_IMAGE_2, build_web_image};
+use quorate_testkit::process::has;
 use quorate_testkit::{Helm, Kubectl, Options, TestCluster, cases, suite, wait_for};
 use serde_json::{Value, json};
 
@@ -31,13 +32,6 @@ fn main() -> ExitCode {
 
 /// For what takes a moment.
 const SOON: Duration = Duration::from_secs(60);
-
-fn has(text: &str, parts: &[&str]) -> Result<()> {
-    for part in parts {
-        ensure!(text.contains(part), "no “{part}” in:\n{text}");
-    }
-    Ok(())
-}
 
 async fn connect(cluster: &TestCluster) -> Result<Client> {
     let file = Kubeconfig::read_from(cluster.dir().join("kubeconfig"))?;

@@ -14,6 +14,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use quorate_testkit::process::has;
 use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
 use serde_json::json;
 
@@ -33,13 +34,6 @@ fn main() -> ExitCode {
 const SOON: Duration = Duration::from_secs(60);
 const DEFINITION: &str = include_str!("../manifests/crontab.yaml");
 const CRD: &str = "crontabs.stable.example.com";
-
-fn has(text: &str, parts: &[&str]) -> Result<()> {
-    for part in parts {
-        ensure!(text.contains(part), "no “{part}” in:\n{text}");
-    }
-    Ok(())
-}
 
 fn tab(name: &str, replicas: u32) -> String {
     format!(

@@ -35,6 +35,17 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
+/// Does a text hold all of these?
+///
+/// # Errors
+/// The first that is missing, with the text.
+pub fn has(text: &str, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(text.contains(part), "no “{part}” in:\n{text}");
+    }
+    Ok(())
+}
+
 /// What a command printed, and how it ended.
 #[derive(Debug)]
 pub struct Output {
