@@ -85,7 +85,7 @@ fn disks(random: &mut StdRng) -> Vec<Fault> {
         if random.random_bool(0.3) { Who::All } else { who(random) }
     };
     vec![
-        // Not with zeros: see FOUND.md.
+        // With zeros: `--scenario torn-zeros`.
         Fault::PowerCut { who: all_or(random), torn: Torn::No },
         Fault::PowerCut { who: all_or(random), torn: Torn::Prefix },
         Fault::FailSyncs(all_or(random)),
