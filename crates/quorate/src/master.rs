@@ -13,7 +13,8 @@ use quorate_objects::net::Ipv4Net;
 use quorate_proto::Tls;
 use quorate_raftstore::{AutoCompaction, InitialMember, Options, RaftStore};
 use quorate_registry::{Registry, RegistryOptions};
-use quorate_scheduler::{Explainer, SchedulerOptions};
+use quorate_scheduler::score::Weights;
+use quorate_scheduler::{Explainer, Policy, SchedulerOptions};
 use quorate_store::SharedStore;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,10 @@ pub struct MasterArgs {
     /// Addresses of services
     #[arg(long, default_value = "10.208.0.0/16")]
     service_cidr: Ipv4Net,
+    /// How much each score counts when the scheduler chooses a node: NAME=NUMBER,… with the names
+    /// that `quorate why` shows; the same on all masters
+    #[arg(long, default_value = "", value_name = "WEIGHTS")]
+    score_weights: Weights,
     /// Folder with ca.crt, master.crt and master.key
     #[arg(long, required_unless_present = "insecure", conflicts_with = "insecure")]
     tls_dir: Option<PathBuf>,
@@ -212,7 +217,8 @@ fn api_access(tls: Option<&Tls>, store: SharedStore) -> ApiAccess {
 }
 
 fn leader_options(args: &MasterArgs, explainer: Explainer, access: ApiAccess) -> LeaderOptions {
-    let scheduler = SchedulerOptions { explainer, ..SchedulerOptions::default() };
+    let policy = Policy { weights: args.score_weights, ..Policy::default() };
+    let scheduler = SchedulerOptions { explainer, policy, ..SchedulerOptions::default() };
     let max_moves = args.rebalance_max_moves;
     let rebalance = RebalanceOptions { max_moves, ..RebalanceOptions::default() };
     let api = Some(access);

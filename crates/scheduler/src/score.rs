@@ -3,6 +3,7 @@
 //! Each part is brought to 0 to 100 over the nodes that would do, and counts with its weight.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Taint;
@@ -52,6 +53,69 @@ impl Default for Weights {
     }
 }
 
+/// The text says no weights.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeightsError {
+    /// Not `NAME=NUMBER`.
+    #[error("{0:?} is not NAME=NUMBER, with a number from 0 to 1000")]
+    Pair(String),
+    /// No such part.
+    #[error("there is no score {0:?}; the scores are {known}", known = PARTS.join(", "))]
+    Name(String),
+}
+
+/// The parts of a score, by the names that `quorate why` shows.
+const PARTS: [&str; 9] = [
+    "TaintToleration",
+    "NodeAffinity",
+    "InterPodAffinity",
+    "PodTopologySpread",
+    "ReplicaSpread",
+    "LeastAllocated",
+    "MostAllocated",
+    "BalancedAllocation",
+    "ImageLocality",
+];
+
+impl FromStr for Weights {
+    type Err = WeightsError;
+
+    /// `LeastAllocated=0,MostAllocated=5`; what is not named keeps its default.
+    fn from_str(text: &str) -> Result<Self, WeightsError> {
+        const MOST: i64 = 1_000;
+        let mut weights = Self::default();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let wrong = || WeightsError::Pair(pair.to_owned());
+            let (name, weight) = pair.split_once('=').ok_or_else(wrong)?;
+            let weight: i64 = weight.trim().parse().map_err(|_| wrong())?;
+            if !(0..=MOST).contains(&weight) {
+                return Err(wrong());
+            }
+            let part = PARTS.iter().position(|part| part.eq_ignore_ascii_case(name.trim()));
+            let part = part.ok_or_else(|| WeightsError::Name(name.trim().to_owned()))?;
+            *weights.parts_mut()[part] = weight;
+        }
+        Ok(weights)
+    }
+}
+
+impl Weights {
+    /// In the order of [`PARTS`].
+    fn parts_mut(&mut self) -> [&mut i64; PARTS.len()] {
+        [
+            &mut self.taints,
+            &mut self.node_affinity,
+            &mut self.pod_affinity,
+            &mut self.topology_spread,
+            &mut self.spread,
+            &mut self.least_allocated,
+            &mut self.most_allocated,
+            &mut self.balance,
+            &mut self.image_locality,
+        ]
+    }
+}
+
 /// A node's points, part by part: each from 0 to 100 times its weight.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeScore {
@@ -80,18 +144,19 @@ pub struct NodeScore {
 impl NodeScore {
     /// The parts, by their names.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, i64); 9] {
-        [
-            ("TaintToleration", self.taints),
-            ("NodeAffinity", self.node_affinity),
-            ("InterPodAffinity", self.pod_affinity),
-            ("PodTopologySpread", self.topology_spread),
-            ("ReplicaSpread", self.spread),
-            ("LeastAllocated", self.least_allocated),
-            ("MostAllocated", self.most_allocated),
-            ("BalancedAllocation", self.balance),
-            ("ImageLocality", self.image_locality),
-        ]
+    pub fn parts(&self) -> [(&'static str, i64); PARTS.len()] {
+        let points = [
+            self.taints,
+            self.node_affinity,
+            self.pod_affinity,
+            self.topology_spread,
+            self.spread,
+            self.least_allocated,
+            self.most_allocated,
+            self.balance,
+            self.image_locality,
+        ];
+        std::array::from_fn(|part| (PARTS[part], points[part]))
     }
 
     /// The sum.

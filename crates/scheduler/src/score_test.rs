@@ -142,3 +142,35 @@ fn ties_fall_by_seed_and_pod() {
     let logs: Vec<_> = [1, 2, 3, 4, 6, 1024].map(thousandths_of_log).into();
     assert_eq!(logs, [0, 693, 1_039, 1_386, 1_732, 6_930]);
 }
+
+#[test]
+fn weights_are_read_by_the_names_of_the_scores() {
+    let weights: Weights = "leastallocated=0, MostAllocated=5".parse().expect("weights");
+    assert_eq!(weights, Weights { least_allocated: 0, most_allocated: 5, ..Weights::default() });
+    assert_eq!("".parse(), Ok(Weights::default()));
+    for (text, message) in [
+        ("MostAllocated", "\"MostAllocated\" is not NAME=NUMBER, with a number from 0 to 1000"),
+        ("MostAllocated=-1", "\"MostAllocated=-1\" is not NAME=NUMBER"),
+        ("Most=1", "there is no score \"Most\"; the scores are TaintToleration, "),
+    ] {
+        let error = text.parse::<Weights>().expect_err(text).to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+#[test]
+fn with_other_weights_nodes_are_filled_one_after_the_other() {
+    let mut snapshot = ClusterSnapshot::new();
+    for name in ["n1", "n2"] {
+        snapshot.set_node(&as_node(&node(name, "4", "4Gi")));
+    }
+    let mut there = pod("there", "1", "1Gi");
+    there["spec"]["nodeName"] = json!("n2");
+    snapshot.set_pod(&as_pod(&there));
+    let weights = "LeastAllocated=0,MostAllocated=1".parse().expect("weights");
+    for (weights, chosen) in [(Weights::default(), "n1"), (weights, "n2")] {
+        let policy = crate::Policy { weights, ..crate::Policy::default() };
+        let decision = crate::decide(&mut snapshot, &policy, &as_pod(&pod("p", "1", "1Gi")));
+        assert_eq!(decision.node(), Some(chosen));
+    }
+}
