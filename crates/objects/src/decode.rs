@@ -32,17 +32,52 @@ pub fn decode_with(
     kind: &Kind,
     validation: FieldValidation,
 ) -> Result<Value, Invalid> {
-    let name = name_of(&value).to_owned();
+    let invalid = |errors| Invalid::new(kind, name_of(&value), errors);
     let errors = identity(&value, kind);
     if !errors.is_empty() {
-        return Err(Invalid::new(kind, &name, errors));
+        return Err(invalid(errors));
     }
-    let known = kind.known(&value).map_err(|errors| Invalid::new(kind, &name, errors))?;
+    let known = kind.known(&value).map_err(invalid)?;
     let mut errors = Vec::new();
-    if validation == FieldValidation::Strict {
+    if validation == FieldValidation::Strict && !covers(&known, &value) {
         unknown_fields(&value, &known, "", &mut errors);
     }
-    if errors.is_empty() { Ok(known) } else { Err(Invalid::new(kind, &name, errors)) }
+    if errors.is_empty() { Ok(known) } else { Err(invalid(errors)) }
+}
+
+/// [`decode_with`] and [`Kind::default`] in one step.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_complete(
+    value: Value,
+    kind: &Kind,
+    validation: FieldValidation,
+) -> Result<Value, Invalid> {
+    let invalid = |errors| Invalid::new(kind, name_of(&value), errors);
+    let errors = identity(&value, kind);
+    if !errors.is_empty() {
+        return Err(invalid(errors));
+    }
+    let complete = kind.complete(&value).map_err(invalid)?;
+    if validation == FieldValidation::Strict && !covers(&complete, &value) {
+        // Something is not known, or was moved by the defaults.
+        decode_with(value, kind, validation)?;
+    }
+    Ok(complete)
+}
+
+/// Has `known` everything that `given` has? [`unknown_fields`] then finds nothing.
+fn covers(known: &Value, given: &Value) -> bool {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => given.iter().all(|(key, value)| {
+            known.get(key).map_or(value.is_null(), |known| covers(known, value))
+        }),
+        (Value::Array(given), Value::Array(known)) => {
+            given.iter().zip(known).all(|(given, known)| covers(known, given))
+        }
+        _ => true,
+    }
 }
 
 /// k8s-openapi takes a missing kind or apiVersion silently.

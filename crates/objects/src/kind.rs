@@ -99,7 +99,7 @@ pub(crate) enum Ops {
 /// A built-in kind's functions, over JSON. Made from its [`Typed`] implementation.
 pub(crate) struct TypedOps {
     pub decode: fn(&Value) -> Result<Value, Vec<FieldError>>,
-    pub default: fn(&mut Value) -> Result<(), Vec<FieldError>>,
+    pub complete: fn(&Value) -> Result<Value, Vec<FieldError>>,
     pub validate: fn(&Value) -> Vec<FieldError>,
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     pub row: fn(&Value, Timestamp) -> Vec<String>,
@@ -113,7 +113,7 @@ impl Ops {
     pub(crate) const fn of<T: Typed>() -> Self {
         Self::Typed(TypedOps {
             decode: decode_json::<T>,
-            default: default_json::<T>,
+            complete: complete_json::<T>,
             validate: validate_json::<T>,
             validate_update: validate_update_json::<T>,
             row: row_json::<T>,
@@ -248,14 +248,13 @@ impl Kind {
     /// When the value is not an object of this kind.
     pub fn default(&self, value: &mut Value) -> Result<(), Invalid> {
         match &self.ops {
-            Ops::Typed(ops) => {
-                (ops.default)(value).map_err(|errors| Invalid::new(self, name_of(value), errors))
+            Ops::Typed(_) => {
+                let complete = self.complete(value);
+                *value = complete.map_err(|errors| Invalid::new(self, name_of(value), errors))?;
             }
-            Ops::Custom(custom) => {
-                custom.default(value);
-                Ok(())
-            }
+            Ops::Custom(custom) => custom.default(value),
         }
+        Ok(())
     }
 
     /// Checks an object, its metadata included.
@@ -296,6 +295,18 @@ impl Kind {
         match &self.ops {
             Ops::Typed(ops) => (ops.decode)(value),
             Ops::Custom(custom) => custom.decode(value),
+        }
+    }
+
+    /// The object as the kind knows it, with defaults.
+    pub(crate) fn complete(&self, value: &Value) -> Result<Value, Vec<FieldError>> {
+        match &self.ops {
+            Ops::Typed(ops) => (ops.complete)(value),
+            Ops::Custom(custom) => {
+                let mut known = custom.decode(value)?;
+                custom.default(&mut known);
+                Ok(known)
+            }
         }
     }
 
@@ -436,11 +447,11 @@ fn decode_json<T: Typed>(value: &Value) -> Result<Value, Vec<FieldError>> {
     untyped(&typed::<T>(value)?)
 }
 
-fn default_json<T: Typed>(value: &mut Value) -> Result<(), Vec<FieldError>> {
+/// As the kind knows it, with defaults.
+fn complete_json<T: Typed>(value: &Value) -> Result<Value, Vec<FieldError>> {
     let mut object: T = typed(value)?;
     object.set_defaults();
-    *value = untyped(&object)?;
-    Ok(())
+    untyped(&object)
 }
 
 fn validate_json<T: Typed>(value: &Value) -> Vec<FieldError> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kinds;
-use crate::{FieldValidation, Kind, decode, decode_with};
+use crate::{FieldValidation, Invalid, Kind, decode, decode_complete, decode_with};
 
 fn pod() -> Value {
     json!({
@@ -103,6 +103,27 @@ fn unknown_fields_have_their_path() {
     let loose = with(pod(), "/spec/colour", json!("red"));
     let decoded = decode_with(loose, &kinds::POD, FieldValidation::Ignore).unwrap();
     assert!(decoded["spec"].get("colour").is_none());
+}
+
+#[test]
+fn decoding_and_defaults_in_one_step_are_the_same_as_in_two() {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"},
+                        "stringData": {"plain": "x"}});
+    for value in [pod(), deployment(), secret] {
+        let kind = kind(&value);
+        let mut expected = decode(value.clone(), kind).unwrap();
+        kind.default(&mut expected).unwrap();
+        assert_eq!(
+            decode_complete(value.clone(), kind, FieldValidation::Strict).unwrap(),
+            expected
+        );
+        let mut wrong = value;
+        wrong["metadata"]["nam"] = json!("a");
+        let text = |result: Result<Value, Invalid>| result.unwrap_err().to_string();
+        let one = text(decode_complete(wrong.clone(), kind, FieldValidation::Strict));
+        assert_eq!(one, text(decode(wrong.clone(), kind)));
+        assert_eq!(decode_complete(wrong, kind, FieldValidation::Ignore).unwrap(), expected);
+    }
 }
 
 #[test]

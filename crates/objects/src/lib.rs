@@ -21,7 +21,7 @@ pub mod storage;
 mod template;
 pub mod time;
 
-pub use decode::{FieldValidation, decode, decode_with};
+pub use decode::{FieldValidation, decode, decode_complete, decode_with};
 pub use error::{Errors, FieldError, FieldErrorKind, Invalid};
 pub use kind::{Column, Decoded, Kind, ScalePaths, Typed};
 pub use kinds::kinds;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use quorate_store::{
-    Alarm, AlarmKind, Command, CommandKind, Op, RequestOp, Store as _, StoreError, needs_space,
+    Alarm, AlarmKind, Command, Op, RequestOp, Store as _, StoreError, needs_space,
 };
 
 use crate::store::RaftStore;
@@ -75,10 +75,7 @@ fn stores_events(command: &Command) -> bool {
             _ => false,
         })
     }
-    match &command.kind {
-        Some(CommandKind::Txn(txn)) => any(&txn.success) || any(&txn.failure),
-        _ => false,
-    }
+    command.txns().iter().any(|txn| any(&txn.success) || any(&txn.failure))
 }
 
 /// Bytes that are free for us on the file system; a lot when it cannot be asked.

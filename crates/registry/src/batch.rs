@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
-use quorate_objects::{kinds, pod};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use quorate_objects::{Typed as _, kinds, pod};
 use quorate_store::Term;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
@@ -64,8 +64,11 @@ impl Registry {
     ) -> Result<Arc<Object>, RegistryError> {
         self.edit(key, Subresource::Status, options, &mut |old| {
             check_uid(key, old, uid)?;
-            let mut new = old.value();
-            new["status"] = status.clone();
+            // Only the status is looked at.
+            let new = json!({
+                "apiVersion": key.kind.api_version(), "kind": key.kind.kind,
+                "metadata": {"name": key.name}, "status": status,
+            });
             // Refuses what is no status of this kind.
             Ok(Some(quorate_objects::decode(new, key.kind)?))
         })
@@ -81,22 +84,23 @@ impl Registry {
     ) -> Result<Arc<Object>, RegistryError> {
         self.edit(key, Subresource::Bind, options, &mut |old| {
             check_uid(key, old, uid)?;
-            let mut bound = Pod::clone(&*old.typed::<Pod>()?);
-            match pod::node_name(&bound) {
+            let old = old.typed::<Pod>()?;
+            match pod::node_name(&old) {
                 Some(at) if at == node => return Ok(None),
                 Some(at) => {
                     return Err(key.conflict(format!("pod is already assigned to node \"{at}\"")));
                 }
-                None if pod::is_deleting(&bound) => {
+                None if pod::is_deleting(&old) => {
                     return Err(key.conflict("pod is being deleted, cannot be assigned to a node"));
                 }
                 None => {}
             }
-            bound.spec.get_or_insert_default().node_name = Some(node.to_owned());
+            // Only these two are looked at.
+            let spec = PodSpec { node_name: Some(node.to_owned()), ..PodSpec::default() };
+            let mut bound = Pod { spec: Some(spec), status: old.status.clone(), ..Pod::default() };
             pod::set_condition(&mut bound, "PodScheduled", "True", None, None);
-            quorate_objects::Typed::to_value(&bound)
-                .map(Some)
-                .map_err(|error| RegistryError::Internal(error.to_string()))
+            let value = bound.to_value();
+            value.map(Some).map_err(|error| RegistryError::Internal(error.to_string()))
         })
         .await
     }

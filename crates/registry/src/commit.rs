@@ -1,23 +1,19 @@
-//! Proposing transactions: retries that are safe, deadlines, the size limit.
+//! Transactions in the making, and what comes of them; the size limit.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use quorate_store::{
-    Command, Compare, Consistency, DeleteRangeRequest, KeyRange, KeyValue, MAX_COMMAND_BYTES, Op,
-    OpResult, PutRequest, RangeRequest, StoreError, Term, TxnRequest, TxnResponse,
+    Compare, Consistency, DeleteRangeRequest, KeyRange, KeyValue, MAX_COMMAND_BYTES, Op, OpResult,
+    PutRequest, RangeRequest, Term, TxnRequest,
 };
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::error::RegistryError;
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, without_revision};
 use crate::registry::Registry;
 
-const BACKOFF_FIRST: Duration = Duration::from_millis(20);
-const BACKOFF_MOST: Duration = Duration::from_millis(500);
 /// Room for what a command holds besides the object.
 const OVERHEAD: usize = 16 * 1024;
 
@@ -67,10 +63,7 @@ impl Registry {
             success: plan.success.into_iter().map(Into::into).collect(),
             failure: plan.failure.into_iter().map(Into::into).collect(),
         };
-        let mut command = Command::from(txn);
-        command.fence = fence.unwrap_or(0);
-        command.request_id = Bytes::copy_from_slice(&rand::random::<[u8; 16]>());
-        let response = self.propose(command).await?;
+        let response = self.inner.proposer.propose(txn, fence).await?;
         if response.succeeded {
             return Ok(Outcome::Done(response.revision));
         }
@@ -79,49 +72,6 @@ impl Registry {
             _ => None,
         });
         Ok(Outcome::Failed(found.collect()))
-    }
-
-    /// Proposes until the deadline. The request id makes that safe even when it is not known
-    /// what came of the attempt before.
-    async fn propose(&self, command: Command) -> Result<TxnResponse, RegistryError> {
-        let deadline = Instant::now() + self.inner.options.request_timeout;
-        let mut backoff = BACKOFF_FIRST;
-        let mut unknown: Option<RegistryError> = None;
-        loop {
-            let attempt = self.inner.store.propose(command.clone());
-            let error = match tokio::time::timeout_at(deadline, attempt).await {
-                Ok(Ok(result)) => {
-                    return result.txn.ok_or_else(|| {
-                        RegistryError::Internal("a transaction without an answer".into())
-                    });
-                }
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    let text = "no answer before the deadline".to_owned();
-                    return Err(unknown.unwrap_or(RegistryError::OutcomeUnknown(text)));
-                }
-            };
-            let lost = matches!(error, StoreError::OutcomeUnknown(_));
-            if !lost && !error.retryable() {
-                return Err(error.into());
-            }
-            // The store has sought a leader for as long as it may, and nothing was written: to go
-            // on would turn a definite answer into an open one.
-            let definite = matches!(error, StoreError::Unavailable { .. }) && unknown.is_none();
-            let error = RegistryError::from(error);
-            if definite {
-                return Err(error);
-            }
-            if lost {
-                unknown = Some(error.clone());
-            }
-            let pause = backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-            if Instant::now() + pause >= deadline {
-                return Err(unknown.unwrap_or(error));
-            }
-            tokio::time::sleep(pause).await;
-            backoff = (backoff * 2).min(BACKOFF_MOST);
-        }
     }
 
     /// The object as the cache has it, or else as the store has it.
@@ -156,18 +106,33 @@ pub(crate) fn decode_kv(
 }
 
 /// The bytes to store: without the resourceVersion, which is the key's revision.
-pub(crate) fn encode(value: &Value) -> Result<Bytes, RegistryError> {
-    let mut value = value.clone();
-    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-        meta.remove("resourceVersion");
-    }
-    let stored: Bytes = value.to_string().into();
+pub(crate) fn encode(value: &mut Value) -> Result<Bytes, RegistryError> {
+    let stored = without_revision(value);
     let limit = MAX_COMMAND_BYTES - OVERHEAD;
     if stored.len() > limit {
         let what = format!("{} as JSON", value["kind"].as_str().unwrap_or("the object"));
         return Err(RegistryError::TooLarge { what, size: stored.len(), limit });
     }
     Ok(stored)
+}
+
+/// Refuses what is too large before anything is done with it. What is slightly too large may
+/// pass: [`encode`] is exact.
+pub(crate) fn check_size(value: &mut Value) -> Result<(), RegistryError> {
+    if at_least(value) > MAX_COMMAND_BYTES - OVERHEAD { encode(value).map(|_| ()) } else { Ok(()) }
+}
+
+/// A lower bound of the length of the JSON text.
+fn at_least(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(_) => 1,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| at_least(item) + 1).sum::<usize>() + 1,
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| key.len() + 4 + at_least(value)).sum::<usize>() + 1
+        }
+    }
 }
 
 /// The present as objects carry it.

@@ -12,9 +12,10 @@ use crate::commit::{Loaded, Outcome, Plan, decode_kv, encode};
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{DeleteOptions, Propagation, Subresource, WriteOptions};
+use crate::prepare::metadata_mut;
 use crate::registry::Registry;
 use crate::system::SYSTEM_NAMESPACES;
-use crate::write::{busy, metadata_mut, uid_mismatch};
+use crate::write::{busy, uid_mismatch};
 
 const ATTEMPTS: usize = 32;
 /// What keeps a namespace until its content is gone.
@@ -79,7 +80,7 @@ impl Registry {
         &self,
         key: &ObjectKey,
         old: &Arc<Object>,
-        new: Value,
+        mut new: Value,
         gone: bool,
         options: &DeleteOptions,
     ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, RegistryError> {
@@ -89,15 +90,15 @@ impl Registry {
             plan.delete(key.store_key());
             Allocations::release_all(key.kind, &old.value(), &mut plan);
         } else {
-            plan.put(key.store_key(), encode(&new)?);
+            plan.put(key.store_key(), encode(&mut new)?);
         }
         if options.dry_run {
             return Ok(Ok(Arc::clone(old)));
         }
         match self.commit(plan, options.fence).await? {
+            Outcome::Done(revision) if gone => Ok(Ok(Arc::new(old.at_revision(revision)))),
             Outcome::Done(revision) => {
-                let value = if gone { old.value() } else { new };
-                Ok(Ok(Arc::new(Object::from_value(key.kind, value, revision)?)))
+                Ok(Ok(Arc::new(Object::from_value(key.kind, new, revision)?)))
             }
             Outcome::Failed(found) => {
                 decode_kv(key, found.first().and_then(Option::as_ref)).map(Err)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -34,6 +35,11 @@ const SIMILAR: usize = 10;
 const SIMILAR_WINDOW: Duration = Duration::from_secs(600);
 /// How such an event's message begins (kubectl's users know it).
 const COMBINED: &str = "(combined from similar events): ";
+/// Normal events written in a second, when there are many for long: a thousand pods that start at
+/// once would cost as many writes as the pods themselves. Warnings are always written.
+const NORMAL_PER_SECOND: u32 = 100;
+/// Normal events written at once, after less busy times.
+const NORMAL_BURST: u32 = 1_000;
 /// Longer messages are cut.
 const MESSAGE_MAX: usize = 1024;
 
@@ -120,14 +126,15 @@ impl EventRecorder {
         (Self { queue, dropped: Arc::default() }, receiver)
     }
 
-    /// Records an event, when there is room.
+    /// Records an event, when there is room. The second half of the queue is for warnings.
     pub fn record(&self, record: EventRecord) {
-        if self.queue.try_send(record).is_err() {
+        let normal = record.event_type == EventType::Normal;
+        if (normal && self.queue.capacity() < QUEUE / 2) || self.queue.try_send(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many events found no room.
+    /// How many events found no room, or were too many.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -190,6 +197,30 @@ impl Combiner {
     }
 }
 
+/// How many normal events may be written now.
+struct Budget {
+    left: f64,
+    at: Instant,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self { left: f64::from(NORMAL_BURST), at: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let grown = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left += grown * f64::from(NORMAL_PER_SECOND);
+        self.left = self.left.min(f64::from(NORMAL_BURST));
+        self.at = now;
+        let enough = self.left >= 1.0;
+        if enough {
+            self.left -= 1.0;
+        }
+        enough
+    }
+}
+
 /// Events about objects without a namespace are in `default`.
 fn namespace_of(record: &EventRecord) -> &str {
     record.object.namespace.as_deref().filter(|ns| !ns.is_empty()).unwrap_or("default")
@@ -203,6 +234,7 @@ pub(crate) async fn run(
 ) {
     let mut known: HashMap<Sameness, String> = HashMap::new();
     let mut combiner = Combiner::default();
+    let mut budget = Budget::new(Instant::now());
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let taken = tokio::select! {
@@ -212,10 +244,15 @@ pub(crate) async fn run(
         if taken == 0 {
             return;
         }
+        let now = Instant::now();
         // Repetitions within the batch cost one write together.
         let mut counts: HashMap<Sameness, (EventRecord, i32)> = HashMap::new();
         for record in batch.drain(..) {
-            let (same, record) = combiner.combine(record, Instant::now());
+            if record.event_type == EventType::Normal && !budget.take(now) {
+                registry.events().dropped.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let (same, record) = combiner.combine(record, now);
             let (last, count) = counts.entry(same).or_insert_with(|| (record.clone(), 0));
             *last = record;
             *count += 1;
@@ -223,19 +260,23 @@ pub(crate) async fn run(
         if known.len() + counts.len() > KNOWN {
             known.clear();
         }
-        for (same, (record, count)) in counts {
-            let write = write(&registry, known.get(&same), &record, count);
-            let result = tokio::select! {
-                () = cancel.cancelled() => return,
-                result = write => result,
-            };
+        let writes = counts.into_iter().map(|(same, (record, count))| {
+            let (before, registry) = (known.get(&same).cloned(), &registry);
+            async move {
+                let reason = record.reason.clone();
+                (same, reason, write(registry, before, record, count).await)
+            }
+        });
+        let results = tokio::select! {
+            () = cancel.cancelled() => return,
+            results = join_all(writes) => results,
+        };
+        for (same, reason, result) in results {
             match result {
                 Ok(name) => {
                     known.insert(same, name);
                 }
-                Err(error) => {
-                    tracing::debug!(%error, reason = record.reason, "an event was not written");
-                }
+                Err(error) => tracing::debug!(%error, reason, "an event was not written"),
             }
         }
     }
@@ -244,13 +285,13 @@ pub(crate) async fn run(
 /// Counts up the event that is there, or creates one; returns its name.
 async fn write(
     registry: &Registry,
-    known: Option<&String>,
-    record: &EventRecord,
+    known: Option<String>,
+    record: EventRecord,
     count: i32,
 ) -> Result<String, RegistryError> {
     let options = WriteOptions { fence: record.fence, ..WriteOptions::default() };
-    let namespace = namespace_of(record);
-    if let Some(name) = known {
+    let namespace = namespace_of(&record);
+    if let Some(name) = &known {
         let counted = registry
             .modify::<Event>(&kinds::EVENT, namespace, name, &options, |event| {
                 event.count = Some(event.count.unwrap_or(1).saturating_add(count));
@@ -265,7 +306,7 @@ async fn write(
             other => return other.map(|object| object.name().to_owned()),
         }
     }
-    let event = new_event(namespace, record, count);
+    let event = new_event(namespace, &record, count);
     registry.create_typed(&event, &options).await.map(|object| object.name().to_owned())
 }
 
@@ -332,6 +373,17 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn normal_events_have_a_budget_that_grows_again() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        let taken = |budget: &mut Budget, at| (0..5_000).filter(|_| budget.take(at)).count();
+        assert_eq!(taken(&mut budget, start), NORMAL_BURST as usize);
+        let later = start + Duration::from_secs(2);
+        assert_eq!(taken(&mut budget, later), 2 * NORMAL_PER_SECOND as usize);
+        assert_eq!(taken(&mut budget, later + Duration::from_secs(60)), NORMAL_BURST as usize);
+    }
 
     fn created(pod: usize) -> EventRecord {
         EventRecord {

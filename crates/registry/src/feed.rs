@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::object::{Object, ObjectKey, PREFIX};
+use crate::warm::Warmer;
 
 /// Keys read at once.
 const PAGE: u64 = 1000;
@@ -21,14 +22,15 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Runs until cancelled. Failures are logged and retried: reads of the cache then time out.
 pub(crate) async fn run(store: SharedStore, cache: Arc<Cache>, cancel: CancellationToken) {
+    let warmer = Warmer::start(cancel.clone());
     let mut listed = false;
     loop {
         let step = async {
             if !listed {
-                relist(&store, &cache).await?;
+                relist(&store, &cache, &warmer).await?;
                 listed = true;
             }
-            follow(&store, &cache).await
+            follow(&store, &cache, &warmer).await
         };
         let result = tokio::select! {
             () = cancel.cancelled() => return,
@@ -47,7 +49,7 @@ pub(crate) async fn run(store: SharedStore, cache: Arc<Cache>, cancel: Cancellat
     }
 }
 
-async fn relist(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
+async fn relist(store: &SharedStore, cache: &Cache, warmer: &Warmer) -> Result<(), StoreError> {
     learn_all(store).await?;
     let everything = KeyRange::prefix(PREFIX);
     let mut request = RangeRequest { limit: PAGE, ..RangeRequest::new(everything) };
@@ -60,6 +62,7 @@ async fn relist(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
         }
         for kv in &page.kvs {
             if let Some((key, object)) = decode(&kv.key, &kv.value, kv.mod_revision) {
+                warmer.note(&object);
                 list.insert(key, object);
             }
         }
@@ -103,7 +106,7 @@ fn learn(key: &ObjectKey, definition: Option<&Object>) {
     }
 }
 
-async fn follow(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
+async fn follow(store: &SharedStore, cache: &Cache, warmer: &Warmer) -> Result<(), StoreError> {
     let mut watcher = store.watch(WatchRequest {
         range: KeyRange::prefix(PREFIX),
         start_revision: cache.revision() + 1,
@@ -111,7 +114,9 @@ async fn follow(store: &SharedStore, cache: &Cache) -> Result<(), StoreError> {
     })?;
     loop {
         let batch = watcher.next().await?;
-        cache.apply(batch.revision, batch.events.iter().filter_map(change));
+        let changes = batch.events.iter().filter_map(change);
+        let noted = changes.inspect(|(_, _, new)| new.iter().for_each(|new| warmer.note(new)));
+        cache.apply(batch.revision, noted.collect::<Vec<_>>());
     }
 }
 

@@ -16,11 +16,15 @@ pub mod metrics;
 mod object;
 mod options;
 mod patch;
+mod prepare;
+mod proposer;
 pub mod quota;
 mod registry;
+mod stored;
 mod strategic;
 mod system;
 mod system_roles;
+mod warm;
 mod watcher;
 mod write;
 

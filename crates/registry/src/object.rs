@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use quorate_objects::{FieldSelector, Kind, Typed};
 use serde_json::Value;
 
 use crate::error::RegistryError;
+use crate::prepare::metadata_mut;
+use crate::stored::{self, Fields};
 
 /// Everything that is an object is below this prefix.
 pub(crate) const PREFIX: &str = "/registry/";
@@ -82,8 +84,11 @@ pub struct Object {
     pub revision: u64,
     /// The complete object with apiVersion, kind and metadata.resourceVersion.
     pub json: Bytes,
+    /// Where in `json` the resourceVersion begins, and where it ends with its comma.
+    inside: usize,
+    behind: usize,
     /// Fields that selectors and indexes ask for.
-    fields: Vec<(&'static str, String)>,
+    fields: Fields,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -97,36 +102,68 @@ impl Object {
         mut value: Value,
         revision: u64,
     ) -> Result<Self, RegistryError> {
-        let internal = |error: serde_json::Error| {
-            RegistryError::Internal(format!("a stored {} cannot be decoded: {error}", kind.kind))
-        };
-        value["metadata"]["resourceVersion"] = revision.to_string().into();
         if kind.is_custom() {
             // It may have been written before another version became the one that is stored.
             value["apiVersion"] = kind.api_version().into();
         }
-        let meta = serde_json::from_str(&value["metadata"].to_string()).map_err(internal)?;
-        let fields =
-            kind.selectable.iter().filter_map(|path| Some((*path, field(&value, path)?))).collect();
-        let json = serde_json::to_vec(&value).map_err(internal)?.into();
-        Ok(Self { kind, meta, revision, json, fields, typed: OnceLock::new() })
+        Self::of_text(kind, &without_revision(&mut value), revision)
     }
 
-    /// From the bytes in the store.
+    /// From the bytes in the store, which have no resourceVersion.
     pub(crate) fn decode(
         kind: &'static Kind,
         stored: &[u8],
         revision: u64,
     ) -> Result<Self, RegistryError> {
-        let value = serde_json::from_slice(stored).map_err(|error| {
-            RegistryError::Internal(format!("a stored {} is no JSON: {error}", kind.kind))
-        })?;
+        if !kind.is_custom()
+            && let Some(seen) = stored::look(kind, stored).map_err(|e| broken(kind, &e))?
+            && let Some(inside) = seen.inside
+            && seen.meta.resource_version.is_none()
+        {
+            return Ok(Self::assemble(kind, seen.meta, seen.fields, (stored, inside), revision));
+        }
+        // Not as the registry writes it now.
+        let value = serde_json::from_slice(stored).map_err(|e| broken(kind, &e))?;
         Self::from_value(kind, value, revision)
     }
 
+    /// From text as the registry writes it.
+    fn of_text(kind: &'static Kind, text: &[u8], revision: u64) -> Result<Self, RegistryError> {
+        let seen = stored::look(kind, text).map_err(|e| broken(kind, &e))?;
+        let place = seen.and_then(|seen| Some((seen.inside?, seen)));
+        let (inside, seen) = place.ok_or_else(|| {
+            RegistryError::Internal(format!("a stored {} has no metadata", kind.kind))
+        })?;
+        Ok(Self::assemble(kind, seen.meta, seen.fields, (text, inside), revision))
+    }
+
+    /// `text` with the place inside its metadata where the resourceVersion goes.
+    fn assemble(
+        kind: &'static Kind,
+        mut meta: ObjectMeta,
+        fields: Fields,
+        (text, inside): (&[u8], usize),
+        revision: u64,
+    ) -> Self {
+        let (before, after) = text.split_at(inside);
+        let number = revision.to_string();
+        let mut json = BytesMut::with_capacity(text.len() + number.len() + 22);
+        json.put_slice(before);
+        json.put_slice(b"\"resourceVersion\":\"");
+        json.put_slice(number.as_bytes());
+        json.put_slice(if after.first() == Some(&b'}') { b"\"" } else { b"\"," });
+        let behind = json.len();
+        json.put_slice(after);
+        meta.resource_version = Some(number);
+        let (json, typed) = (json.freeze(), OnceLock::new());
+        Self { kind, meta, revision, json, inside, behind, fields, typed }
+    }
+
     /// The same object with another revision: events of deletion carry the deletion's.
-    pub(crate) fn at_revision(&self, revision: u64) -> Result<Self, RegistryError> {
-        Self::from_value(self.kind, self.value(), revision)
+    pub(crate) fn at_revision(&self, revision: u64) -> Self {
+        let text = [&self.json[..self.inside], &self.json[self.behind..]].concat();
+        let (meta, fields) = (self.meta.clone(), self.fields.clone());
+        Self::assemble(self.kind, meta, fields, (&text, self.inside), revision)
     }
 
     /// The same object after its kind has changed: the definition of a custom kind was.
@@ -199,6 +236,15 @@ impl Object {
         Arc::clone(shared).downcast::<T>().map_err(|_| wrong())
     }
 
+    /// So that [`Self::typed`] has nothing left to do. What cannot be decoded is left to it.
+    pub(crate) fn decode_ahead(&self) {
+        if self.typed.get().is_none()
+            && let Ok(decoded) = self.kind.parse(&self.json)
+        {
+            self.typed.get_or_init(|| decoded);
+        }
+    }
+
     /// One cell for each column of the kind; `<unknown>` in all when it cannot be decoded.
     #[must_use]
     pub fn cells(&self, now: Timestamp) -> Vec<String> {
@@ -228,15 +274,15 @@ impl Object {
     }
 }
 
-/// The field at a dotted path, as text.
-fn field(value: &Value, path: &str) -> Option<String> {
-    // kubectl's name for the component that reported an event.
-    let path = if path == "source" { "source.component" } else { path };
-    match path.split('.').try_fold(value, |value, part| value.get(part))? {
-        Value::String(text) => Some(text.clone()),
-        Value::Null => None,
-        other => Some(other.to_string()),
-    }
+fn broken(kind: &Kind, error: &serde_json::Error) -> RegistryError {
+    RegistryError::Internal(format!("a stored {} cannot be decoded: {error}", kind.kind))
+}
+
+/// The text of an object as it is stored: without the resourceVersion, which is the key's
+/// revision.
+pub(crate) fn without_revision(value: &mut Value) -> Bytes {
+    metadata_mut(value).remove("resourceVersion");
+    value.to_string().into()
 }
 
 impl fmt::Debug for Object {

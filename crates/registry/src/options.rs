@@ -170,7 +170,7 @@ pub enum Subresource {
     EphemeralContainers,
     /// A namespace's finalizers.
     Finalize,
-    /// A pod's node: everything that the registry itself has prepared.
+    /// A pod's node, and its status with the condition that says so.
     #[doc(hidden)]
     Bind,
 }

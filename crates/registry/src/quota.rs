@@ -48,10 +48,10 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    pub fn plan(&self, plan: &mut Plan) -> Result<(), RegistryError> {
-        for (key, revision, value) in &self.quotas {
-            plan.expect(key.store_key(), *revision);
-            plan.put(key.store_key(), encode(value)?);
+    pub fn plan(self, plan: &mut Plan) -> Result<(), RegistryError> {
+        for (key, revision, mut value) in self.quotas {
+            plan.expect(key.store_key(), revision);
+            plan.put(key.store_key(), encode(&mut value)?);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::heartbeats::Heartbeats;
 use crate::metrics::Metrics;
 use crate::object::{Object, ObjectKey};
 use crate::options::{At, ListOptions, RegistryOptions};
+use crate::proposer::Proposer;
 use crate::quota::Turns;
 use crate::watcher::{ObjectWatcher, WatchOptions};
 
@@ -25,6 +26,7 @@ pub struct Registry {
 
 pub(crate) struct Inner {
     pub store: SharedStore,
+    pub proposer: Proposer,
     pub cache: Arc<Cache>,
     pub options: RegistryOptions,
     pub heartbeats: Arc<Heartbeats>,
@@ -56,7 +58,9 @@ impl Registry {
         tokio::spawn(crate::feed::run(Arc::clone(&store), Arc::clone(&cache), cancel.clone()));
         let (heartbeats, metrics) = Default::default();
         let quota_turns = Turns::default();
-        let inner = Inner { store, cache, options, heartbeats, metrics, events, quota_turns };
+        let proposer = Proposer::new(Arc::clone(&store), options.request_timeout);
+        let inner =
+            Inner { store, proposer, cache, options, heartbeats, metrics, events, quota_turns };
         let registry = Self { inner: Arc::new(inner) };
         // Task "event recorder": ends with `cancel` only; an event that cannot be written is
         // logged and dropped.

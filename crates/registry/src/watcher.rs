@@ -154,8 +154,8 @@ impl ObjectWatcher {
             return Ok(());
         }
         let (changes, seq, revision) = self.cache.changes(self.options.kind, self.cursor, CHUNK)?;
-        let events: Result<Vec<_>, _> = changes.iter().map(|change| self.event(change)).collect();
-        self.pending.extend(events?.into_iter().flatten());
+        let events: Vec<_> = changes.iter().filter_map(|change| self.event(change)).collect();
+        self.pending.extend(events);
         let revision = revision.max(self.progress());
         self.cursor = Cursor::Seq(seq, revision);
         Ok(())
@@ -169,18 +169,18 @@ impl ObjectWatcher {
     }
 
     /// A change as the selectors see it.
-    fn event(&self, change: &Change) -> Result<Option<ObjectEvent>, RegistryError> {
+    fn event(&self, change: &Change) -> Option<ObjectEvent> {
         let old = change.old.as_ref().filter(|object| self.matches(object));
         let new = change.new.as_ref().filter(|object| self.matches(object));
         // An object of the same name with another uid is another object, but one transaction
         // never replaces one by the other; a relist may, and then Modified is what is told.
         let (kind, object) = match (old, new) {
-            (None, None) => return Ok(None),
+            (None, None) => return None,
             (None, Some(new)) => (EventKind::Added, Arc::clone(new)),
             (Some(_), Some(new)) => (EventKind::Modified, Arc::clone(new)),
-            (Some(old), None) => (EventKind::Deleted, Arc::new(old.at_revision(change.revision)?)),
+            (Some(old), None) => (EventKind::Deleted, Arc::new(old.at_revision(change.revision))),
         };
-        Ok(Some(ObjectEvent { kind, object: Some(object), revision: change.revision }))
+        Some(ObjectEvent { kind, object: Some(object), revision: change.revision })
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use quorate_objects::{FieldError, Invalid, Kind, Typed, decode_with, kinds};
+use quorate_objects::{FieldError, Invalid, Kind, Typed, decode_complete, decode_with, kinds};
 use quorate_store::KeyValue;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::alloc::Allocations;
-use crate::commit::{Loaded, Outcome, Plan, decode_kv, encode, now_text};
+use crate::commit::{Loaded, Outcome, Plan, check_size, decode_kv, encode};
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{Subresource, WriteOptions};
+use crate::prepare::{metadata_mut, prepare_create, prepare_update};
 use crate::registry::Registry;
 
 /// Attempts of one request against concurrent writers.
@@ -30,12 +31,15 @@ impl Registry {
     /// or [`RegistryError::Forbidden`] for its namespace, and those of every write.
     pub async fn create(
         &self,
-        value: Value,
+        mut value: Value,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, RegistryError> {
         let kind = kind_of(&value)?;
-        check_size(&value)?;
-        let mut value = decode_with(value, kind, options.field_validation)?;
+        check_size(&mut value)?;
+        if !value["metadata"].is_object() || (kind.has_status && !value["status"].is_null()) {
+            // What is to be set or left out is looked at before.
+            value = decode_with(value, kind, options.field_validation)?;
+        }
         let generated = prepare_create(kind, &mut value);
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
         let turn = self.has_quotas(namespace).then(|| self.inner.quota_turns.of(namespace));
@@ -48,8 +52,8 @@ impl Registry {
             if let Some(prefix) = &generated {
                 attempt["metadata"]["name"] = format!("{prefix}{}", random_suffix()).into();
             }
-            // Some defaults are made of the name.
-            kind.default(&mut attempt)?;
+            // With its name: some defaults are made of it.
+            let mut attempt = decode_complete(attempt, kind, options.field_validation)?;
             if let Some(manager) = options.field_manager.as_deref() {
                 metadata_mut(&mut attempt).remove("managedFields");
                 crate::apply::record(kind, &mut attempt, &Value::Null, manager, Subresource::Main);
@@ -105,18 +109,17 @@ impl Registry {
         if let Some((definition, revision)) = self.definition_revision(&key, fresh).await? {
             plan.expect(definition.store_key(), revision);
         }
-        plan.put(key.store_key(), encode(&value)?);
+        let stored = encode(&mut value)?;
+        plan.put(key.store_key(), stored.clone());
         if options.dry_run {
             let taken = self.load(&key).await;
             if taken.is_ok() {
                 return Err(already_exists(&key));
             }
-            return Ok(Some(Arc::new(Object::from_value(kind, value, 0)?)));
+            return Ok(Some(Arc::new(Object::decode(kind, &stored, 0)?)));
         }
         match self.commit(plan, options.fence).await? {
-            Outcome::Done(revision) => {
-                Ok(Some(Arc::new(Object::from_value(kind, value, revision)?)))
-            }
+            Outcome::Done(revision) => Ok(Some(Arc::new(Object::decode(kind, &stored, revision)?))),
             Outcome::Failed(found) => {
                 if found.first().is_some_and(Option::is_some) {
                     return Err(already_exists(&key));
@@ -204,12 +207,12 @@ impl Registry {
     /// As [`Self::update`].
     pub async fn replace(
         &self,
-        value: Value,
+        mut value: Value,
         subresource: Subresource,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, RegistryError> {
         let kind = kind_of(&value)?;
-        check_size(&value)?;
+        check_size(&mut value)?;
         let value = decode_with(value, kind, options.field_validation)?;
         let metadata = &value["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default();
@@ -302,7 +305,7 @@ impl Registry {
             };
             let old = base.object.value();
             let manager = options.field_manager.as_deref();
-            let new = match prepare_update(key.kind, edited, &old, subresource, manager) {
+            let new = match prepare_update(key.kind, edited, old, subresource, manager) {
                 Ok(Some(new)) => new,
                 Ok(None) if base.verified => return Ok(base.object),
                 Err(error) if base.verified => return Err(error),
@@ -335,6 +338,7 @@ impl Registry {
         let gone = crate::delete::may_go(key.kind, &new);
         let mut plan = Plan::default();
         plan.expect(key.store_key(), old.revision);
+        let stored = encode(&mut new)?;
         if gone {
             plan.delete(key.store_key());
             Allocations::release_all(key.kind, &old_value, &mut plan);
@@ -342,14 +346,14 @@ impl Registry {
             allocations.plan(&mut plan, key);
             // After the allocations: what is found there is looked at by its place.
             self.count_change(key, old, &new).await?.plan(&mut plan)?;
-            plan.put(key.store_key(), encode(&new)?);
+            plan.put(key.store_key(), stored.clone());
         }
         if options.dry_run {
-            return Ok(Ok(Arc::new(Object::from_value(key.kind, new, old.revision)?)));
+            return Ok(Ok(Arc::new(Object::decode(key.kind, &stored, old.revision)?)));
         }
         match self.commit(plan, options.fence).await? {
             Outcome::Done(revision) => {
-                Ok(Ok(Arc::new(Object::from_value(key.kind, new, revision)?)))
+                Ok(Ok(Arc::new(Object::decode(key.kind, &stored, revision)?)))
             }
             Outcome::Failed(found) => {
                 let current = decode_kv(key, found.first().and_then(Option::as_ref))?;
@@ -397,176 +401,6 @@ pub(crate) fn kind_of(value: &Value) -> Result<&'static Kind, RegistryError> {
             format!("no matches for kind \"{kind}\" in version \"{api_version}\"")
         })
     })
-}
-
-/// Before anything is done with a request that is too large anyway.
-fn check_size(value: &Value) -> Result<(), RegistryError> {
-    encode(value).map(|_| ())
-}
-
-/// Sets what the system sets; returns the prefix when a name is to be generated.
-fn prepare_create(kind: &Kind, value: &mut Value) -> Option<String> {
-    if kind.has_status
-        && let Some(object) = value.as_object_mut()
-    {
-        object.remove("status");
-    }
-    let meta = metadata_mut(value);
-    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
-    {
-        meta.remove(field);
-    }
-    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-    meta.insert("creationTimestamp".into(), now_text().into());
-    meta.insert("generation".into(), 1.into());
-    let named = meta.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
-    let prefix = meta.get("generateName").and_then(Value::as_str).map(str::to_owned);
-    // So that the rest fits into a label.
-    prefix.filter(|_| !named).map(|prefix| prefix.chars().take(58).collect())
-}
-
-/// `new` with what may not change taken from `old`, checked; `None` when nothing is different.
-fn prepare_update(
-    kind: &'static Kind,
-    mut new: Value,
-    old: &Value,
-    subresource: Subresource,
-    manager: Option<&str>,
-) -> Result<Option<Value>, RegistryError> {
-    let managed = managed_fields(&new, old);
-    match subresource {
-        Subresource::Status => {
-            let status = new.get("status").cloned();
-            new = old.clone();
-            set_or_remove(&mut new, "status", status);
-        }
-        Subresource::EphemeralContainers => {
-            new = add_ephemeral(kind, &new, old)?;
-            kind.default(&mut new)?;
-        }
-        Subresource::Finalize => {
-            let finalizers = new["spec"]["finalizers"].take();
-            new = old.clone();
-            new["spec"]["finalizers"] = finalizers;
-        }
-        Subresource::Bind => {}
-        Subresource::Main => {
-            if kind.has_status {
-                set_or_remove(&mut new, "status", old.get("status").cloned());
-            }
-            keep_metadata(&mut new, old);
-            kind.default(&mut new)?;
-            if kind == &kinds::NAMESPACE {
-                // They are changed by `finalize` only.
-                new["spec"]["finalizers"] = old["spec"]["finalizers"].clone();
-            }
-            crate::alloc::keep(kind, &mut new, old);
-        }
-    }
-    if let Some(meta) = new.get_mut("metadata") {
-        set_or_remove(meta, "managedFields", managed);
-    }
-    if let Some(manager) = manager {
-        crate::apply::record(kind, &mut new, old, manager, subresource);
-    }
-    let old_meta = &old["metadata"];
-    let generation = old_meta["generation"].as_i64().unwrap_or(1);
-    let changed = content(kind, &new) != content(kind, old);
-    let bump = i64::from(subresource == Subresource::Main && changed);
-    let meta = metadata_mut(&mut new);
-    meta.insert("generation".into(), (generation + bump).into());
-    meta.insert("resourceVersion".into(), old_meta["resourceVersion"].clone());
-    if new == *old {
-        return Ok(None);
-    }
-    match subresource {
-        Subresource::Main => kind.validate_update(&new, old)?,
-        // To the rules of updates the whole change would be forbidden.
-        Subresource::EphemeralContainers => kind.validate(&new)?,
-        // Typed ones were checked when they were decoded, custom ones only their schema can check.
-        Subresource::Status if kind.is_custom() => kind.validate(&new)?,
-        Subresource::Status | Subresource::Finalize | Subresource::Bind => {}
-    }
-    Ok(Some(new))
-}
-
-/// `old` with the containers for debugging of `new`: those that are there stay as they are.
-fn add_ephemeral(kind: &Kind, new: &Value, old: &Value) -> Result<Value, RegistryError> {
-    const FIELD: &str = "ephemeralContainers";
-    let list = |value: &Value| value["spec"][FIELD].as_array().cloned().unwrap_or_default();
-    let wanted = list(new);
-    if !list(old).iter().all(|one| wanted.contains(one)) {
-        let text = "existing ephemeral containers may not be changed or removed";
-        let error = FieldError::forbidden(format!("spec.{FIELD}"), text);
-        let name = old["metadata"]["name"].as_str().unwrap_or_default();
-        return Err(Invalid::new(kind, name, vec![error]).into());
-    }
-    let mut value = old.clone();
-    value["spec"][FIELD] = wanted.into();
-    Ok(value)
-}
-
-/// What counts for the generation: the spec, or of custom kinds everything but the metadata and
-/// a status that is a subresource.
-fn content<'a>(kind: &Kind, value: &'a Value) -> Vec<(&'a String, &'a Value)> {
-    let counts = |field: &str| match field {
-        "apiVersion" | "kind" | "metadata" => false,
-        "spec" => true,
-        "status" => kind.is_custom() && !kind.has_status,
-        _ => kind.is_custom(),
-    };
-    value.as_object().into_iter().flatten().filter(|(field, _)| counts(field)).collect()
-}
-
-/// Who owns what after a write: what the writer says of it (clients that move from one way of
-/// applying to another do), or what it was. One empty entry means that all is to be forgotten.
-fn managed_fields(new: &Value, old: &Value) -> Option<Value> {
-    let given = &new["metadata"]["managedFields"];
-    match given.as_array().map(Vec::as_slice) {
-        None | Some([]) => old["metadata"].get("managedFields").cloned(),
-        Some([one]) if one.get("fieldsV1").is_none() => None,
-        Some(_) => Some(given.clone()),
-    }
-}
-
-/// The system's fields of the metadata cannot be written by users.
-fn keep_metadata(new: &mut Value, old: &Value) {
-    let meta = metadata_mut(new);
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "generateName",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-    ] {
-        match old["metadata"].get(field) {
-            Some(value) => meta.insert(field.into(), value.clone()),
-            None => meta.remove(field),
-        };
-    }
-}
-
-pub(crate) fn metadata_mut(value: &mut Value) -> &mut Map<String, Value> {
-    if !value["metadata"].is_object() {
-        value["metadata"] = Value::Object(Map::new());
-    }
-    match &mut value["metadata"] {
-        Value::Object(map) => map,
-        _ => unreachable!("it was made an object two lines above"),
-    }
-}
-
-fn set_or_remove(value: &mut Value, field: &str, content: Option<Value>) {
-    if let Some(object) = value.as_object_mut() {
-        match content {
-            Some(content) => object.insert(field.into(), content),
-            None => object.remove(field),
-        };
-    }
 }
 
 fn random_suffix() -> String {

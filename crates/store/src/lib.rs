@@ -30,3 +30,5 @@ pub const MAX_COMMAND_BYTES: usize = 1536 * 1024;
 pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 /// Most operations in one transaction, nested ones included (etcd's default).
 pub const MAX_TXN_OPS: usize = 128;
+/// Most transactions in one batch.
+pub const MAX_BATCH: usize = 256;

@@ -424,6 +424,17 @@ pub struct TxnResponse {
     pub responses: Vec<ResponseOp>,
 }
 
+/// Independent transactions as one entry of the log, one after the other: each sees what those
+/// before it have done, and has a revision of its own, so that nobody can tell it from as many
+/// commands. None of them may be such that it could be refused: no leases, nothing kept, and
+/// reads of the present only.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BatchRequest {
+    /// The transactions, at most [`crate::MAX_BATCH`].
+    #[prost(message, repeated, tag = "1")]
+    pub txns: Vec<TxnRequest>,
+}
+
 /// Forget history up to and including `revision`; the latest record of every key stays.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct CompactRequest {
@@ -517,6 +528,9 @@ pub enum CommandKind {
     /// A member's data.
     #[prost(message, tag = "9")]
     Register(RegisterRequest),
+    /// Transactions. The answer is a transaction's whose results are theirs.
+    #[prost(message, tag = "10")]
+    Batch(BatchRequest),
 }
 
 /// The only thing that changes the store's state: an entry of the Raft log.
@@ -534,8 +548,20 @@ pub struct Command {
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: Bytes,
     /// What to do. `None` (from a newer master) is fatal in `apply`.
-    #[prost(oneof = "CommandKind", tags = "4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "CommandKind", tags = "4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<CommandKind>,
+}
+
+impl Command {
+    /// The transactions that it carries out.
+    #[must_use]
+    pub fn txns(&self) -> &[TxnRequest] {
+        match &self.kind {
+            Some(CommandKind::Txn(txn)) => std::slice::from_ref(txn),
+            Some(CommandKind::Batch(batch)) => &batch.txns,
+            _ => &[],
+        }
+    }
 }
 
 impl From<CommandKind> for Command {

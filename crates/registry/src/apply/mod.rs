@@ -159,7 +159,7 @@ fn check(key: &ObjectKey, applied: &Value, options: &ApplyOptions) -> Result<Val
         return bad("the applied configuration must be an object".into());
     };
     let mut applied = Value::Object(map.clone());
-    let meta = crate::write::metadata_mut(&mut applied);
+    let meta = crate::prepare::metadata_mut(&mut applied);
     if meta.get("managedFields").is_some_and(|fields| !fields.is_null()) {
         return bad("metadata.managedFields must be nil".into());
     }

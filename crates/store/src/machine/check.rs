@@ -11,7 +11,7 @@ use crate::types::{
     LeaseGrantRequest, Op, PutRequest, RangeRequest, Rejection, RequestOp, SortOrder, SortTarget,
     TxnRequest,
 };
-use crate::{MAX_COMMAND_BYTES, MAX_LEASE_TTL, MAX_TXN_OPS};
+use crate::{MAX_BATCH, MAX_COMMAND_BYTES, MAX_LEASE_TTL, MAX_TXN_OPS};
 
 /// Would every replica carry this command out, as far as one can say without the state? To be
 /// asked before a command is proposed: in the log, an operation that this version does not know
@@ -61,6 +61,7 @@ pub(super) fn unknown(what: &str) -> BackendError {
 pub(super) fn known(command: &Command) -> Result<(), BackendError> {
     match &command.kind {
         Some(CommandKind::Txn(txn)) => known_txn(txn),
+        Some(CommandKind::Batch(batch)) => batch.txns.iter().try_for_each(known_txn),
         Some(CommandKind::Alarm(request)) => match AlarmKind::try_from(request.alarm.kind) {
             Ok(_) => Ok(()),
             Err(_) => Err(unknown("alarm")),
@@ -98,11 +99,15 @@ fn known_range(request: &RangeRequest) -> Result<(), BackendError> {
 
 /// Refuses what makes no sense in any state.
 pub(super) fn check(command: &Command) -> Result<(), Rejection> {
-    let txn = match &command.kind {
-        Some(CommandKind::Txn(txn)) => txn,
-        Some(CommandKind::LeaseGrant(grant)) => return check_grant(*grant),
-        _ => return Ok(()),
-    };
+    match &command.kind {
+        Some(CommandKind::Txn(txn)) => check_txn(txn),
+        Some(CommandKind::Batch(batch)) => check_batch(&batch.txns),
+        Some(CommandKind::LeaseGrant(grant)) => check_grant(*grant),
+        _ => Ok(()),
+    }
+}
+
+fn check_txn(txn: &TxnRequest) -> Result<(), Rejection> {
     if operations(txn) > MAX_TXN_OPS {
         return Err(invalid("too many operations in txn request"));
     }
@@ -110,6 +115,26 @@ pub(super) fn check(command: &Command) -> Result<(), Rejection> {
     Writes::of(&txn.success)?;
     Writes::of(&txn.failure)?;
     Ok(())
+}
+
+fn check_batch(txns: &[TxnRequest]) -> Result<(), Rejection> {
+    fn certain(ops: &[RequestOp]) -> bool {
+        ops.iter().all(|op| match &op.op {
+            Some(Op::Range(range)) => range.revision == 0,
+            Some(Op::Put(put)) => put.lease == 0 && !put.ignore_value && !put.ignore_lease,
+            Some(Op::Txn(nested)) => certain(&nested.success) && certain(&nested.failure),
+            Some(Op::DeleteRange(_)) | None => true,
+        })
+    }
+    if txns.len() > MAX_BATCH {
+        return Err(invalid("too many transactions in a batch"));
+    }
+    txns.iter().try_for_each(|txn| {
+        if !certain(&txn.success) || !certain(&txn.failure) {
+            return Err(invalid("a transaction of a batch could be refused"));
+        }
+        check_txn(txn)
+    })
 }
 
 fn check_grant(grant: LeaseGrantRequest) -> Result<(), Rejection> {
@@ -134,9 +159,8 @@ pub fn needs_space(command: &Command) -> bool {
         })
     }
     match &command.kind {
-        Some(CommandKind::Txn(txn)) => puts(&txn.success) || puts(&txn.failure),
         Some(CommandKind::LeaseGrant(_)) => true,
-        _ => false,
+        _ => command.txns().iter().any(|txn| puts(&txn.success) || puts(&txn.failure)),
     }
 }
 

@@ -28,7 +28,8 @@ use crate::image::write_image;
 use crate::lessor::{LeaseChange, Lessor};
 use crate::types::{
     Alarm, Command, CommandKind, CommandResult, Event, HashKv, LeaseGrantRequest, LeaseId,
-    MemberId, RangeRequest, RangeResponse, Rejection, Revision, Term, TxnResponse,
+    MemberId, OpResult, RangeRequest, RangeResponse, Rejection, Revision, Term, TxnRequest,
+    TxnResponse,
 };
 use crate::watch::WatchHub;
 
@@ -456,6 +457,7 @@ impl<V: View> Group<'_, V> {
                 self.changed(done.changes);
                 Ok(Some(done.response))
             }
+            Some(CommandKind::Batch(request)) => self.batch(&request.txns).map(Some),
             Some(CommandKind::LeaseGrant(request)) => {
                 leases::grant(&mut self.state, *request)?;
                 let LeaseGrantRequest { id, ttl_seconds } = *request;
@@ -484,7 +486,18 @@ impl<V: View> Group<'_, V> {
         }
     }
 
-    /// Takes note of what one command changed; nothing leaves the revision as it is.
+    /// Carries out transactions of which `check` has found that none can be refused.
+    fn batch(&mut self, txns: &[TxnRequest]) -> Result<TxnResponse, Refusal> {
+        let mut responses = Vec::with_capacity(txns.len());
+        for request in txns {
+            let done = txn::execute(&mut self.state, request, self.counters.read_point())?;
+            self.changed(done.changes);
+            responses.push(OpResult::Txn(done.response).into());
+        }
+        Ok(TxnResponse { revision: self.counters.revision, succeeded: true, responses })
+    }
+
+    /// Takes note of what one transaction changed; nothing leaves the revision as it is.
     fn changed(&mut self, changes: Changes) {
         let Changes { events, content } = changes;
         if !events.is_empty() {

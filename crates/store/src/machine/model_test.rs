@@ -112,19 +112,28 @@ impl Model {
                 self.compact_revision = *revision;
                 Ok(None)
             }
-            CommandKind::Txn(request) => {
-                let before = self.states.last().unwrap().clone();
-                self.refuses(&before, request)?;
-                let mut events = Vec::new();
-                let mut now = before.clone();
-                let response = self.txn(&before, &mut now, request, &mut events);
-                if !events.is_empty() {
-                    self.states.push(now);
-                    self.events.extend(events);
-                }
-                Ok(Some(response))
+            CommandKind::Txn(request) => self.whole_txn(request).map(Some),
+            CommandKind::Batch(request) => {
+                let each = request.txns.iter().map(|txn| self.whole_txn(txn));
+                let responses: Result<Vec<_>, _> =
+                    each.map(|done| done.map(|done| OpResult::Txn(done).into())).collect();
+                let responses = responses?;
+                Ok(Some(TxnResponse { revision: self.revision(), succeeded: true, responses }))
             }
         }
+    }
+
+    fn whole_txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Rejection> {
+        let before = self.states.last().unwrap().clone();
+        self.refuses(&before, request)?;
+        let mut events = Vec::new();
+        let mut now = before.clone();
+        let response = self.txn(&before, &mut now, request, &mut events);
+        if !events.is_empty() {
+            self.states.push(now);
+            self.events.extend(events);
+        }
+        Ok(response)
     }
 
     fn refuses(&self, before: &State, txn: &TxnRequest) -> Result<(), Rejection> {
@@ -199,6 +208,7 @@ fn stores(kind: &CommandKind) -> bool {
     }
     match kind {
         CommandKind::Txn(txn) => puts(txn),
+        CommandKind::Batch(batch) => batch.txns.iter().any(puts),
         kind => matches!(kind, CommandKind::LeaseGrant(_)),
     }
 }
@@ -382,11 +392,31 @@ fn txn_of(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = TxnReq
     })
 }
 
+fn make_certain(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match op.op.as_mut().unwrap() {
+            Op::Range(range) => range.revision = 0,
+            Op::Put(put) => {
+                (put.lease, put.ignore_lease, put.ignore_value) = (0, false, false);
+            }
+            Op::Txn(nested) => make_certain(nested),
+            Op::DeleteRange(_) => {}
+        }
+    }
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let single = op().prop_map(|op| TxnRequest { success: vec![op.into()], ..Default::default() });
     let command = prop_oneof![
         6 => single.prop_map(Command::from),
         6 => txn_of(op().boxed()).prop_map(Command::from),
+        6 => vec(txn_of(op().boxed()), 0..4).prop_map(|mut txns| {
+            // What could be refused is refused as a whole, mostly.
+            txns.iter_mut().for_each(make_certain);
+            CommandKind::Batch(BatchRequest { txns }).into()
+        }),
+        1 => vec(txn_of(op().boxed()), 0..3)
+            .prop_map(|txns| CommandKind::Batch(BatchRequest { txns }).into()),
         1 => (0u64..40).prop_map(compact),
         2 => (1i64..4).prop_map(|id| {
             CommandKind::LeaseGrant(LeaseGrantRequest { id, ttl_seconds: 5 }).into()
