@@ -323,13 +323,22 @@ impl Agent {
         match message {
             FromMaster::Assignments(assignments) => self.assignments(session, assignments),
             FromMaster::StatusAck(ack) => self.acknowledged(session, &ack),
-            FromMaster::Leadership(leadership) => {
-                if !leadership.self_ready && self.leader == Some(session) {
-                    self.lose_leader();
-                }
+            FromMaster::Leadership(leadership) if leadership.self_ready => {
+                self.tell_holding(session, leadership.term);
             }
+            FromMaster::Leadership(_) if self.leader == Some(session) => self.lose_leader(),
+            FromMaster::Leadership(_) => {}
             FromMaster::StreamRequest(request) => self.stream(session, request),
             FromMaster::Welcome(_) => {}
+        }
+    }
+
+    /// So that a new leader need not send what the node has already.
+    fn tell_holding(&self, session: u64, term: u64) {
+        let Some(session) = self.up.get(&session) else { return };
+        if let Ok(holding) = self.shared.write().hold(term) {
+            // A full queue: the leader sends everything then.
+            let _ = session.control.try_send(ToMaster::Holding(holding));
         }
     }
 
@@ -337,7 +346,7 @@ impl Agent {
         if !self.up.contains_key(&session) {
             return;
         }
-        let (full, term) = (message.full, message.term);
+        let (complete, term) = (message.full || message.complete, message.term);
         let change = match self.shared.write().apply(message) {
             Ok(change) => change,
             Err(stale) => {
@@ -358,7 +367,7 @@ impl Agent {
         }
         self.dirty.notify_one();
         self.spread(&change);
-        if full {
+        if complete {
             self.authoritative = true;
             let pods: Vec<_> = self.shared.read().pods().cloned().collect();
             for pod in pods {

@@ -100,18 +100,10 @@ impl Assignments {
     /// # Errors
     /// When the disk refuses.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let objects = (self.pods.values().map(|h| &h.raw))
-            .chain(self.node.iter().map(|h| &h.raw))
-            .chain(self.services.values().map(|h| &h.raw))
-            .chain(self.slices.values().map(|h| &h.raw))
-            .chain(self.config_maps.values().map(|h| &h.raw))
-            .chain(self.secrets.values().map(|h| &h.raw))
-            .chain(self.claims.values().map(|h| &h.raw))
-            .chain(self.volumes.values().map(|h| &h.raw));
         let stored = Stored {
             term: self.term,
             revision: self.revision,
-            objects: objects.cloned().collect(),
+            objects: self.raw().cloned().collect(),
         };
         replace(path, &serde_json::to_vec(&stored)?)
     }
@@ -148,6 +140,34 @@ impl Assignments {
             }
         }
         Ok(change)
+    }
+
+    /// What is held now. From here on, what a leader of an older term says counts no more: it
+    /// would not be known to whoever hears this.
+    ///
+    /// # Errors
+    /// When the term is older than the newest heard.
+    pub fn hold(&mut self, term: u64) -> Result<v1::Holding, Stale> {
+        if term < self.term {
+            return Err(Stale { term, newest: self.term });
+        }
+        self.term = term;
+        Ok(v1::Holding { term, objects: self.raw().map(held).collect() })
+    }
+
+    /// All objects as they came.
+    fn raw(&self) -> impl Iterator<Item = &Value> {
+        fn each<T>(map: &BTreeMap<Key, Held<T>>) -> impl Iterator<Item = &Value> {
+            map.values().map(|held| &held.raw)
+        }
+        each(&self.pods)
+            .chain(self.node.iter().map(|held| &held.raw))
+            .chain(each(&self.services))
+            .chain(each(&self.slices))
+            .chain(each(&self.config_maps))
+            .chain(each(&self.secrets))
+            .chain(each(&self.claims))
+            .chain(each(&self.volumes))
     }
 
     fn retain(&mut self, keep: &BTreeSet<(String, Key)>, change: &mut Change) {
@@ -276,6 +296,18 @@ impl Assignments {
     #[must_use]
     pub fn slices(&self) -> Vec<Arc<EndpointSlice>> {
         self.slices.values().map(|held| held.typed.clone()).collect()
+    }
+}
+
+fn held(raw: &Value) -> v1::Held {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let meta = &raw["metadata"];
+    v1::Held {
+        kind: Some(v1::KindRef { api_version: text(&raw["apiVersion"]), kind: text(&raw["kind"]) }),
+        namespace: text(&meta["namespace"]),
+        name: text(&meta["name"]),
+        uid: text(&meta["uid"]),
+        revision: text(&meta["resourceVersion"]).parse().unwrap_or_default(),
     }
 }
 

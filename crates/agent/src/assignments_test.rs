@@ -20,7 +20,7 @@ fn object(kind: &str, name: &str, uid: &str) -> v1::Object {
 }
 
 fn message(term: u64, full: bool, set: Vec<v1::Object>) -> v1::Assignments {
-    v1::Assignments { term, revision: 1, full, set, removed: Vec::new() }
+    v1::Assignments { term, revision: 1, full, set, ..v1::Assignments::default() }
 }
 
 fn uids(all: &Assignments) -> Vec<String> {
@@ -55,6 +55,34 @@ fn an_older_term_is_refused_also_after_a_restart() {
     assert_eq!(uids(&again), ["1"]);
     assert!(again.apply(message(4, true, vec![])).is_err());
     assert_eq!(uids(&again), ["1"]);
+}
+
+#[test]
+fn whoever_hears_what_is_held_is_followed_by_nobody_older() {
+    let mut all = Assignments::default();
+    let mut pod = object("Pod", "a", "1");
+    pod.json = serde_json::to_vec(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "a", "namespace": "d", "uid": "1", "resourceVersion": "7"},
+    }))
+    .unwrap()
+    .into();
+    all.apply(message(3, true, vec![pod])).unwrap();
+    let holding = all.hold(5).unwrap();
+    let held = v1::Held {
+        kind: Some(v1::KindRef { api_version: "v1".into(), kind: "Pod".into() }),
+        namespace: "d".into(),
+        name: "a".into(),
+        uid: "1".into(),
+        revision: 7,
+    };
+    assert_eq!(holding, v1::Holding { term: 5, objects: vec![held] });
+    let late = message(4, false, vec![object("Pod", "b", "2")]);
+    assert_eq!(all.apply(late), Err(Stale { term: 4, newest: 5 }));
+    assert!(all.hold(4).is_err());
+    let complete = v1::Assignments { complete: true, ..message(5, false, Vec::new()) };
+    all.apply(complete).unwrap();
+    assert_eq!(uids(&all), ["1"]);
 }
 
 #[test]

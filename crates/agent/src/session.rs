@@ -207,6 +207,7 @@ impl Keeper {
             incarnation: self.introduction.incarnation,
             process: self.introduction.process.clone(),
             without_services: self.introduction.without_services,
+            tells_holding: true,
         });
         let _ = control.try_send(register);
         let outgoing = ReceiverStream::new(control_receiver)

@@ -170,7 +170,7 @@ impl Nodes for Service {
                         let message = Some(ToAgent::StatusAck(ack));
                         let _ = out.send(Ok(v1::MasterMessage { message })).await;
                     }
-                    FromAgent::Usage(_) => {}
+                    FromAgent::Usage(_) | FromAgent::Holding(_) => {}
                 }
             }
             heard.lock().out = None;
@@ -280,7 +280,7 @@ impl Cluster {
             revision: 1,
             full: true,
             set: set.collect(),
-            removed: vec![],
+            ..v1::Assignments::default()
         };
         self.send(ToAgent::Assignments(message)).await;
     }

@@ -39,25 +39,28 @@ pub(crate) async fn caught_up(shared: &Shared) {
 
 /// Sends the node's assignments while this master leads in `term`; returns why it ended.
 pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Status {
+    let holding = session.holding(term).await;
     // The Node that was written just now is to be in the first message.
     caught_up(shared).await;
     let mut subscription = shared.feeds.subscribe(&session.node, session.without_services);
     let cache = shared.registry.cache();
-    let mut known = Known::new(session);
+    let mut full = holding.is_none();
+    let mut known = Known::new(session, holding.unwrap_or_default());
     let mut dirty = Dirty::All;
     loop {
-        let full = dirty == Dirty::All;
-        if full {
-            known = Known::new(session);
-        }
+        let complete = dirty == Dirty::All;
         let (delta, revision) = known.look(cache, &mut subscription, &dirty);
-        if full || !delta.is_empty() {
-            let message = ToAgent::Assignments(delta.encode(term, revision, full));
-            if session.send(message).await.is_none() {
+        if complete || !delta.is_empty() {
+            let message = delta.encode(term, revision, full, complete);
+            if session.send(ToAgent::Assignments(message)).await.is_none() {
                 return session.reason();
             }
         }
         dirty = subscription.feed().changes().await;
+        full = dirty == Dirty::All;
+        if full {
+            known = Known::new(session, v1::Holding::default());
+        }
     }
 }
 
@@ -73,7 +76,7 @@ impl Delta {
         self.set.is_empty() && self.removed.is_empty()
     }
 
-    fn encode(&self, term: Term, revision: u64, full: bool) -> v1::Assignments {
+    fn encode(&self, term: Term, revision: u64, full: bool, complete: bool) -> v1::Assignments {
         let removed = self.removed.iter().map(|(key, uid)| v1::ObjectKey {
             kind: Some(convert::kind_ref(key.kind)),
             namespace: key.namespace.clone(),
@@ -84,6 +87,7 @@ impl Delta {
             term,
             revision,
             full,
+            complete,
             set: self.set.values().map(|object| convert::object(object)).collect(),
             removed: removed.collect(),
         }
@@ -101,11 +105,17 @@ struct Known {
 }
 
 impl Known {
-    fn new(session: &Session) -> Self {
+    fn new(session: &Session, holding: v1::Holding) -> Self {
+        let sent = holding.objects.into_iter().filter_map(|held| {
+            let kind = held.kind.unwrap_or_default();
+            let kind = Kind::by_gvk(&kind.api_version, &kind.kind)?;
+            let key = ObjectKey::new(kind, &held.namespace, &held.name);
+            Some((key, (held.revision, held.uid)))
+        });
         Self {
             node: session.node.clone(),
             without_services: session.without_services,
-            sent: HashMap::new(),
+            sent: sent.collect(),
             references: BTreeMap::new(),
         }
     }
@@ -143,6 +153,7 @@ impl Known {
 
     fn everything(&mut self, view: &View, delta: &mut Delta) {
         let node = self.node.clone();
+        let held: Vec<_> = self.sent.keys().cloned().collect();
         if !self.without_services {
             let services = view.iter(&kinds::SERVICE, None);
             for object in services.chain(view.iter(&kinds::ENDPOINT_SLICE, None)) {
@@ -155,6 +166,11 @@ impl Known {
         let doomed = view.iter(&kinds::PERSISTENT_VOLUME, None);
         for object in doomed.filter(|object| is_doomed_on(object, &node)) {
             self.set(object, delta);
+        }
+        // What is referred to and is there is looked at when all that pods refer to is known.
+        let gone = |key: &ObjectKey| view.get(key.kind, &key.namespace, &key.name).is_none();
+        for key in held.iter().filter(|key| !is_referred_to(key.kind) || gone(key)) {
+            self.take(view, key, delta);
         }
     }
 

@@ -198,6 +198,7 @@ async fn read(
             Some(FromAgent::Usage(report)) => {
                 shared.registry.metrics().put(&session.node, convert::node_usage(report));
             }
+            Some(FromAgent::Holding(holding)) => drop(session.holding.send_replace(holding)),
             Some(FromAgent::Heartbeat(_)) | None => {}
             Some(FromAgent::Register(_)) => return bad_request("Register came twice"),
         }

@@ -58,8 +58,15 @@ impl<'a> StatusWriter<'a> {
         if !batch.node_status_json.is_empty() {
             self.write_node(&batch.node_status_json, term).await;
         }
-        let mut retry_uids = self.write_pods(&batch.pods, term).await;
-        retry_uids.extend(self.finalise(&batch.pods, term).await);
+        // Of a pod that goes at once nobody would read the status.
+        let (going, staying): (Vec<_>, Vec<_>) = batch
+            .pods
+            .iter()
+            .partition(|pod| self.deleting(pod).is_some_and(|p| !has_finalizers(&p)));
+        let mut retry_uids = self.write_pods(&staying, term).await;
+        let deleted = staying.into_iter().filter(|pod| self.deleting(pod).is_some());
+        let going = going.into_iter().chain(deleted).collect();
+        retry_uids.extend(self.finalise(going, term).await);
         retry_uids.extend(self.release_volumes(&batch.removed_volumes, term).await);
         retry_uids.sort_unstable();
         retry_uids.dedup();
@@ -120,13 +127,13 @@ impl<'a> StatusWriter<'a> {
     }
 
     /// Returns the uids of pods that could not be written now.
-    async fn write_pods(&self, pods: &[v1::PodStatus], term: Term) -> Vec<String> {
+    async fn write_pods(&self, pods: &[&v1::PodStatus], term: Term) -> Vec<String> {
         let mut sent = Vec::with_capacity(pods.len());
         let mut writes = Vec::with_capacity(pods.len());
         for pod in pods {
             match status_write(pod) {
                 Ok(Some(write)) => {
-                    sent.push(pod);
+                    sent.push(*pod);
                     writes.push(write);
                 }
                 Ok(None) => {}
@@ -139,18 +146,16 @@ impl<'a> StatusWriter<'a> {
         failed.map(|(pod, _)| pod.uid.clone()).collect()
     }
 
-    /// Removes the pods that were being deleted and of which nothing is left on the node.
-    async fn finalise(&self, pods: &[v1::PodStatus], term: Term) -> Vec<String> {
+    /// The pod, when it is being deleted and nothing of it is left on the node.
+    fn deleting(&self, pod: &v1::PodStatus) -> Option<Arc<Object>> {
         let cache = self.shared.registry.cache();
-        let mut sent = Vec::new();
-        let mut writes = Vec::new();
-        for pod in pods.iter().filter(|pod| pod.terminated) {
-            let deleting = |object: &Arc<Object>| object.is_deleting() && object.uid() == pod.uid;
-            if cache.get(&kinds::POD, &pod.namespace, &pod.name).as_ref().is_some_and(deleting) {
-                sent.push(pod);
-                writes.push(removal(pod));
-            }
-        }
+        let object = cache.get(&kinds::POD, &pod.namespace, &pod.name)?;
+        (pod.terminated && object.is_deleting() && object.uid() == pod.uid).then_some(object)
+    }
+
+    /// Removes pods that were being deleted and of which nothing is left on the node.
+    async fn finalise(&self, sent: Vec<&v1::PodStatus>, term: Term) -> Vec<String> {
+        let writes = sent.iter().map(|pod| removal(pod)).collect();
         let results = self.shared.registry.write_batch(writes, Some(term)).await;
         let failed = sent.iter().zip(results).filter(|(pod, result)| !settled(pod, result));
         failed.map(|(pod, _)| pod.uid.clone()).collect()
@@ -170,6 +175,10 @@ impl<'a> StatusWriter<'a> {
             tracing::warn!(%error, "cannot write the node's status");
         }
     }
+}
+
+fn has_finalizers(object: &Object) -> bool {
+    object.meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 fn status_write(pod: &v1::PodStatus) -> Result<Option<Write>, serde_json::Error> {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use quorate_proto::v1;
 use quorate_proto::v1::master_message::Message;
 use quorate_registry::Heartbeats;
+use quorate_store::Term;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -18,6 +19,8 @@ use crate::error::{status, unavailable};
 
 /// Messages to an agent that wait to be sent; then whoever sends waits.
 const OUTGOING: usize = 32;
+/// How long an agent may take to say what it holds; then it is told everything.
+const HOLDING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One agent's session.
 pub(crate) struct Session {
@@ -36,6 +39,10 @@ pub(crate) struct Session {
     reason: Mutex<Option<Status>>,
     /// When it was heard last.
     heard: Mutex<Instant>,
+    /// Does it answer a Leadership with what it holds?
+    tells_holding: bool,
+    /// Its newest answer.
+    pub holding: watch::Sender<v1::Holding>,
     /// Calls that wait for the agent to open its end of a stream, by id.
     streams: Mutex<HashMap<u64, oneshot::Sender<Joined>>>,
 }
@@ -73,6 +80,17 @@ impl Session {
             () = self.ended.cancelled() => None,
             sent = self.outgoing.send(message) => sent.ok(),
         }
+    }
+
+    /// What the agent says it holds, to a leader of this term; `None` when it does not say.
+    pub async fn holding(&self, term: Term) -> Option<v1::Holding> {
+        if !self.tells_holding {
+            return None;
+        }
+        let mut holding = self.holding.subscribe();
+        let answer = holding.wait_for(|holding| holding.term == term);
+        let answer = tokio::time::timeout(HOLDING_PATIENCE, answer).await.ok()?;
+        answer.ok().map(|holding| holding.clone())
     }
 
     /// Notes who waits for a stream of this session.
@@ -145,6 +163,8 @@ impl Table {
             ended,
             reason: Mutex::default(),
             heard: Mutex::new(Instant::now()),
+            tells_holding: register.tells_holding,
+            holding: watch::Sender::default(),
             streams: Mutex::default(),
         });
         let mut sessions = self.sessions.lock();

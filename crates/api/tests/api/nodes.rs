@@ -97,6 +97,70 @@ async fn a_node_registers_and_hears_its_full_set_then_changes() {
 }
 
 #[tokio::test]
+async fn an_agent_that_says_what_it_holds_hears_the_differences() {
+    let master = Master::start().await;
+    let registry = &master.registry;
+    let options = WriteOptions::default();
+    for name in ["used", "deleted", "unused"] {
+        registry.create(config_map(name, "1"), &options).await.unwrap();
+    }
+    let mut own = pod("own", Some("n1"));
+    own["spec"]["volumes"] = json!([
+        {"name": "v", "configMap": {"name": "used"}},
+        {"name": "w", "configMap": {"name": "deleted"}},
+    ]);
+    registry.create(own, &options).await.unwrap();
+    registry.create(pod("moved", Some("n2")), &options).await.unwrap();
+    registry.create(pod("changed", Some("n1")), &options).await.unwrap();
+    registry.create(pod("new", Some("n1")), &options).await.unwrap();
+    let read = |kind, name| registry.get(kind, "default", name, Consistency::Linearizable);
+    let mut objects = Vec::new();
+    for (kind, name) in [
+        (&kinds::POD, "own"),
+        (&kinds::POD, "moved"),
+        (&kinds::POD, "changed"),
+        (&kinds::CONFIG_MAP, "used"),
+        (&kinds::CONFIG_MAP, "deleted"),
+        (&kinds::CONFIG_MAP, "unused"),
+    ] {
+        let object = read(kind, name).await.unwrap();
+        objects.push(v1::Held {
+            kind: Some(v1::KindRef { api_version: "v1".into(), kind: kind.kind.into() }),
+            namespace: "default".into(),
+            name: name.into(),
+            uid: object.uid().into(),
+            revision: object.revision,
+        });
+    }
+    objects.push(v1::Held { name: "gone".into(), uid: "of-gone".into(), ..objects[0].clone() });
+    registry.delete(&kinds::CONFIG_MAP, "default", "deleted", &Default::default()).await.unwrap();
+    let mut changed = read(&kinds::POD, "changed").await.unwrap().value();
+    changed["metadata"]["labels"] = json!({"a": "b"});
+    registry.update(changed, &options).await.unwrap();
+
+    let register = v1::Register { tells_holding: true, ..register("n1", 1) };
+    let mut session = master.client().node_session(&master.url(), register).await.unwrap();
+    session.send(ToMaster::Holding(v1::Holding { term: 1, objects })).await.unwrap();
+    let first = assignments(&mut session).await;
+    assert!(first.complete && !first.full);
+    let mut set: Vec<_> = first.set.iter().map(|object| object.name.as_str()).collect();
+    set.sort_unstable();
+    assert_eq!(set, ["changed", "n1", "new"]);
+    let mut removed: Vec<_> = first.removed.iter().map(|key| key.name.as_str()).collect();
+    removed.sort_unstable();
+    assert_eq!(removed, ["deleted", "gone", "moved", "unused"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_say_what_it_holds_hears_everything() {
+    let master = Master::start().await;
+    let register = v1::Register { tells_holding: true, ..register("n1", 1) };
+    let mut session = master.client().node_session(&master.url(), register).await.unwrap();
+    let first = assignments(&mut session).await;
+    assert!(first.complete && first.full);
+}
+
+#[tokio::test]
 async fn statuses_are_written_and_acknowledged_and_terminated_pods_go() {
     let master = Master::start().await;
     let registry = &master.registry;
