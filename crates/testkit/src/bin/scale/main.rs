@@ -1,8 +1,11 @@
 //! `make bench-scale`: three real masters and many hollow nodes. Creates thirty pods a node, and
 //! measures how fast they are bound and run, what the API answers meanwhile, how much memory the
-//! leader has, and how long nothing is bound after it is killed. Prints a table for each step,
-//! and writes JSON.
+//! leader has, what the rollout of a Deployment costs, and how long nothing is bound after the
+//! leader is killed. Prints a table for each step, and writes JSON.
 
+mod rollout;
+
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,6 +35,9 @@ struct Args {
     /// Requests that create pods at the same time
     #[arg(long, default_value_t = 256)]
     clients: usize,
+    /// Replicas of the Deployment that is rolled to a new version; 0: none is
+    #[arg(long, default_value_t = 1_000)]
+    rollout: usize,
     /// How long one step may take, in seconds
     #[arg(long, default_value_t = 600)]
     limit: u64,
@@ -89,32 +95,50 @@ async fn step(nodes: u32, args: &Args) -> Result<Value> {
         client.create(&value, &WriteOptions::default()).await?;
     }
     let probes = Probes::start(cluster.client()?);
+    let idle = cpu_seconds(&cluster)?;
     let start = Instant::now();
     let created = create_all(&cluster, pods, args.clients).await?;
     let bound = until_none(&client, "spec.nodeName=", start, limit).await?;
-    let cpu = cpu_seconds(&cluster)?;
     let running = until_none(&client, "status.phase!=Running", start, limit).await?;
+    let cpu: HashMap<String, f64> = cpu_seconds(&cluster)?
+        .into_iter()
+        .map(|(name, seconds)| {
+            let before = idle.get(&name).copied().unwrap_or_default();
+            (name, seconds - before)
+        })
+        .collect();
     let (single, lists) = probes.stop().await?;
 
     let leader = cluster.leader().await?;
     let memory = cluster.status_of(&leader).await?.resident_bytes;
+    let rolled = match args.rollout {
+        0 => json!({}),
+        replicas => rollout::measure(&cluster, replicas, limit).await?,
+    };
     let gap = leader_loss(&cluster, &leader).await?;
     let per_second = |time: Duration| (pods as f64 / time.as_secs_f64()).round();
     let millis = |time: Duration| (time.as_secs_f64() * 1e3).round();
-    Ok(json!({
+    let per_pod = |seconds: f64| (seconds * 1e5 / pods as f64).round() / 100.0;
+    let of_leader = cpu.get(&leader).copied().unwrap_or_default();
+    let mut figures = json!({
         "nodes": nodes, "pods": pods,
         "cluster_up_seconds": up.as_secs_f64().round(),
         "created_per_second": per_second(created),
         "created_and_bound_per_second": per_second(bound),
         "running_after_seconds": running.as_secs_f64().round(),
-        "masters_processor_seconds": cpu.round(),
+        "leader_processor_ms_per_pod": per_pod(of_leader),
+        "masters_processor_ms_per_pod": per_pod(cpu.values().sum()),
         "single_object_p50_ms": millis(percentile(&single, 50)),
         "single_object_p99_ms": millis(percentile(&single, 99)),
         "list_of_namespace_p50_ms": millis(percentile(&lists, 50)),
         "list_of_namespace_p99_ms": millis(percentile(&lists, 99)),
         "leader_resident_mb": memory / 1_000_000,
         "leader_killed_to_next_bound_ms": millis(gap),
-    }))
+    });
+    if let (Some(figures), Value::Object(rolled)) = (figures.as_object_mut(), rolled) {
+        figures.extend(rolled);
+    }
+    Ok(figures)
 }
 
 fn namespace(number: usize) -> String {
@@ -262,12 +286,12 @@ async fn leader_loss(cluster: &TestCluster, leader: &str) -> Result<Duration> {
     }
 }
 
-/// What the masters have used of processors, together.
-fn cpu_seconds(cluster: &TestCluster) -> Result<f64> {
+/// What each master has used of processors, in seconds.
+fn cpu_seconds(cluster: &TestCluster) -> Result<HashMap<String, f64>> {
     /// Linux' USER_HZ.
     const TICKS: f64 = 100.0;
     let masters = cluster.file()?.masters;
-    let mut ticks = 0.0;
+    let mut used = HashMap::new();
     for (name, pid) in cluster.pids()? {
         if !masters.iter().any(|master| master.name == name) {
             continue;
@@ -277,9 +301,9 @@ fn cpu_seconds(cluster: &TestCluster) -> Result<f64> {
         // fields behind it.
         let rest = stat.rsplit_once(')').context("no process")?.1;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        for index in [11, 12] {
-            ticks += fields.get(index).and_then(|t| t.parse::<f64>().ok()).unwrap_or_default();
-        }
+        let ticks = |index: usize| fields.get(index).and_then(|t| t.parse::<f64>().ok());
+        let both = [11, 12].into_iter().filter_map(ticks).sum::<f64>();
+        used.insert(name, both / TICKS);
     }
-    Ok(ticks / TICKS)
+    Ok(used)
 }
