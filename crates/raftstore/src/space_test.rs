@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use quorate_store::{KeyRange, LeaseGrantRequest, TxnRequest};
+use quorate_store::{CommandKind, KeyRange, LeaseGrantRequest, TxnRequest};
 
 use super::*;
 
