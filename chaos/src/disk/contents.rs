@@ -9,6 +9,9 @@ use rand::Rng;
 
 use crate::plan::Torn;
 
+/// What a disk writes as a whole, in bytes.
+const SECTOR: u64 = 512;
+
 /// Bytes that were somewhere before.
 type Old = (u64, Vec<u8>);
 
@@ -97,6 +100,10 @@ impl Contents {
                 (keep, size) = (self.size, self.size);
             } else if self.size > self.on_disk {
                 keep = random.random_range(self.on_disk..=self.size);
+                if torn == Torn::Zeros && keep > self.on_disk {
+                    // A sector reaches the disk as a whole.
+                    keep = keep.next_multiple_of(SECTOR).min(self.size);
+                }
                 size = if torn == Torn::Zeros { self.size } else { keep };
             }
         }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -60,24 +62,38 @@ fn what_a_failed_sync_lost_is_shown_until_the_crash_and_saved_by_no_later_sync()
     assert_eq!(text(&file), "good\0\0\0\0\0\0later");
 }
 
-#[test]
-fn a_torn_write_leaves_a_beginning_of_it_and_maybe_zeros() {
-    for (torn, sizes) in [(Torn::Prefix, 4..=8), (Torn::Zeros, 8..=8)] {
-        let mut seen = std::collections::BTreeSet::new();
-        for seed in 0..60 {
-            let (_folder, mut file) = file();
-            file.write(0, b"kept").expect("written");
-            file.sync();
-            file.write(4, b"abcd").expect("written");
-            file.crash(torn, &mut StdRng::seed_from_u64(seed)).expect("crashed");
-            let text = text(&file);
-            let kept = text.trim_end_matches('\0');
-            assert!("keptabcd".starts_with(kept) && kept.starts_with("kept"), "{text:?}");
-            assert!(sizes.contains(&text.len()), "{text:?}");
-            seen.insert(kept.to_owned());
-            lose_all(&mut file);
-            assert_eq!(text, self::text(&file), "what survived is on the disk");
-        }
-        assert_eq!(seen.len(), 5, "{seen:?}");
+/// What is left of 4 synced bytes and `write`, for many seeds: lengths of the beginning, and sizes.
+fn torn(torn: Torn, write: &[u8]) -> (BTreeSet<usize>, BTreeSet<usize>) {
+    let whole = [b"kept", write].concat();
+    let (mut kept, mut sizes) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..60 {
+        let (_folder, mut file) = file();
+        file.write(0, b"kept").expect("written");
+        file.sync();
+        file.write(4, write).expect("written");
+        file.crash(torn, &mut StdRng::seed_from_u64(seed)).expect("crashed");
+        let text = text(&file);
+        let beginning = text.trim_end_matches('\0').as_bytes();
+        assert!(whole.starts_with(beginning) && beginning.starts_with(b"kept"), "{text:?}");
+        kept.insert(beginning.len());
+        sizes.insert(text.len());
+        lose_all(&mut file);
+        assert_eq!(text, self::text(&file), "what survived is on the disk");
     }
+    (kept, sizes)
+}
+
+#[test]
+fn a_torn_write_leaves_a_beginning_of_it() {
+    let (kept, sizes) = torn(Torn::Prefix, b"abcd");
+    assert_eq!(kept, (4..=8).collect());
+    assert_eq!(sizes, kept);
+}
+
+#[test]
+fn a_torn_write_leaves_whole_sectors_and_zeros() {
+    let (kept, sizes) = torn(Torn::Zeros, &[b'x'; 900]);
+    assert!(kept.is_subset(&[4, 512, 904].into()), "{kept:?}");
+    assert!(kept.len() >= 2, "{kept:?}");
+    assert_eq!(sizes, [904].into());
 }
