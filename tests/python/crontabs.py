@@ -1,6 +1,6 @@
 """An operator made with kopf: writes into the status of each CronTab what its spec wants.
 
-usage: KUBECONFIG=FILE kopf run --standalone --namespace=default operator.py
+usage: KUBECONFIG=FILE kopf run --standalone --namespace=default crontabs.py
 """
 
 import kopf
