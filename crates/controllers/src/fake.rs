@@ -138,6 +138,17 @@ impl Cluster {
         .await;
     }
 
+    /// Ends a pod well.
+    pub async fn succeed(&self, name: &str) {
+        let object = self.registry.cache().get(&kinds::POD, "default", name).unwrap();
+        let mut status = object.value()["status"].clone();
+        status["phase"] = json!("Succeeded");
+        let (namespace, name) = ("default".to_owned(), name.to_owned());
+        let uid = object.uid().to_owned();
+        let write = Write::Status { kind: &kinds::POD, namespace, name, uid, status };
+        assert!(self.registry.write_batch(vec![write], None).await.iter().all(Result::is_ok));
+    }
+
     /// Pods that neither ended nor are being deleted.
     pub fn active(&self) -> Vec<Arc<Pod>> {
         let pods = self.registry.cache().list(&kinds::POD, None);

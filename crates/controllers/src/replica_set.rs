@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use quorate_objects::{Selector, kinds, pod};
 use quorate_registry::ObjectEvent;
 
@@ -16,6 +17,9 @@ use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
 use crate::queue::Key;
 use crate::workload::{self, BURST, Workload, count, until_available};
+
+/// The condition of a set whose pods cannot be made or deleted.
+pub(crate) const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// The controller of ReplicaSets.
 pub struct ReplicaSets {
@@ -126,6 +130,31 @@ pub fn status(
     (status, next)
 }
 
+/// The condition ReplicaFailure is there from the first failure on until nothing fails any more;
+/// further failures do not change it, so that a full quota costs one write and not one a try.
+fn set_failure(
+    status: &mut ReplicaSetStatus,
+    scaled: &Result<(), ControllerError>,
+    creating: bool,
+    now: Timestamp,
+) {
+    let mut conditions = status.conditions.take().unwrap_or_default();
+    let is_failure = |one: &ReplicaSetCondition| one.type_.as_deref() == Some(REPLICA_FAILURE);
+    let present = conditions.iter().any(is_failure);
+    match scaled {
+        Ok(()) => conditions.retain(|one| !is_failure(one)),
+        Err(error) if !present && !error.is_benign() => conditions.push(ReplicaSetCondition {
+            type_: Some(REPLICA_FAILURE.to_owned()),
+            status: Some("True".to_owned()),
+            reason: Some(if creating { "FailedCreate" } else { "FailedDelete" }.to_owned()),
+            message: Some(error.to_string()),
+            last_transition_time: Some(Time(now)),
+        }),
+        Err(_) => {}
+    }
+    status.conditions = Some(conditions).filter(|all| !all.is_empty());
+}
+
 /// A new pod of a set.
 fn new_pod(set: &ReplicaSet) -> Option<Pod> {
     let template = set.spec.template.as_ref()?;
@@ -162,7 +191,9 @@ impl Controller for ReplicaSets {
         let plan = plan(&set, workload.claim(|_| true).await?);
         let again = plan.create > BURST || plan.delete.len() > BURST;
         let scaled = scale(&workload, &plan).await;
-        let (status, wait) = status(&set, &plan.active, Timestamp::now());
+        let now = Timestamp::now();
+        let (mut status, wait) = status(&set, &plan.active, now);
+        set_failure(&mut status, &scaled, plan.create > 0, now);
         if set.status.as_ref() != Some(&status) {
             let mut updated = ReplicaSet::clone(&set);
             updated.status = Some(status);

@@ -88,3 +88,28 @@ fn a_set_that_is_being_deleted_does_nothing() {
     let plan = plan(&set, claim.owned);
     assert!(plan.create == 0 && plan.delete.is_empty());
 }
+
+#[test]
+fn a_failure_is_told_once_and_taken_back() {
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let later: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+    let quota = Err(ControllerError::Other("exceeded quota: few".into()));
+    let mut status = ReplicaSetStatus::default();
+    set_failure(&mut status, &Err(ControllerError::Conflict("changed".into())), true, now);
+    assert_eq!(status.conditions, None, "a conflict is no failure");
+    set_failure(&mut status, &quota, true, now);
+    let told = status.clone();
+    let condition = &told.conditions.as_ref().unwrap()[0];
+    assert_eq!(condition.type_.as_deref(), Some("ReplicaFailure"));
+    assert_eq!(condition.status.as_deref(), Some("True"));
+    assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
+    assert_eq!(condition.message.as_deref(), Some("exceeded quota: few"));
+    let other = Err(ControllerError::Other("exceeded quota: other".into()));
+    set_failure(&mut status, &other, true, later);
+    assert_eq!(status, told, "no write for each attempt");
+    set_failure(&mut status, &Ok(()), false, later);
+    assert_eq!(status.conditions, None);
+    set_failure(&mut status, &quota, false, later);
+    let reason = status.conditions.unwrap()[0].reason.clone();
+    assert_eq!(reason.as_deref(), Some("FailedDelete"));
+}

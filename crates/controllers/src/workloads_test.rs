@@ -211,3 +211,55 @@ async fn a_job_survives_its_node() {
     cluster.until("it is suspended", |c| c.active().is_empty()).await;
     leader.stop().await.unwrap();
 }
+
+/// What a quota refuses is said by the Deployment, until it is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_says_that_its_pods_are_refused() {
+    let cluster = Cluster::new(2).await;
+    let leader = start(&cluster).await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": {"name": "few", "namespace": "default"}, "spec": {"hard": {"pods": "2"}}});
+    cluster.create(quota).await;
+    cluster.create(crate::fake::deployment("web", 4, "a")).await;
+    let failure = |c: &Cluster| {
+        let value = c.get(&kinds::DEPLOYMENT, "web").unwrap_or_default();
+        let all = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == "ReplicaFailure")
+    };
+    cluster.until("it says so", |c| failure(c).is_some() && c.ready() == 2).await;
+    let said = failure(&cluster).unwrap();
+    assert_eq!((&said["status"], &said["reason"]), (&json!("True"), &json!("FailedCreate")));
+    assert!(said["message"].as_str().unwrap().contains("exceeded quota"), "{said}");
+    cluster.change(&kinds::RESOURCE_QUOTA, "few", |q| q["spec"]["hard"]["pods"] = json!("9")).await;
+    cluster.until("it is over", |c| failure(c).is_none() && c.ready() == 4).await;
+    leader.stop().await.unwrap();
+}
+
+/// With a success policy the pods that are not needed any more are stopped, then the Job ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_succeeds_by_its_policy() {
+    let cluster = Cluster::new(2).await;
+    let leader = start(&cluster).await;
+    let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed",
+        "successPolicy": {"rules": [{"succeededIndexes": "1"}]}});
+    cluster.create(job("fast", "runs", &spec)).await;
+    cluster.until("three run", |c| c.ready() == 3).await;
+    let leading = cluster.active().into_iter().find(|object| {
+        let labels = object.metadata.labels.as_ref().unwrap();
+        labels[quorate_objects::job::COMPLETION_INDEX] == "1"
+    });
+    let name = leading.unwrap().metadata.name.clone().unwrap();
+    cluster.succeed(&name).await;
+    let reasons = |c: &Cluster| {
+        let status = c.get(&kinds::JOB, "fast").unwrap()["status"].clone();
+        let all = status["conditions"].as_array().cloned().unwrap_or_default();
+        let mut all: Vec<_> =
+            all.iter().map(|one| format!("{} {}", one["type"], one["reason"])).collect();
+        all.sort();
+        all
+    };
+    let both = ["\"Complete\" \"SuccessPolicy\"", "\"SuccessCriteriaMet\" \"SuccessPolicy\""];
+    cluster.until("it is complete", |c| reasons(c) == both).await;
+    assert!(cluster.active().is_empty(), "nothing runs any more");
+    leader.stop().await.unwrap();
+}

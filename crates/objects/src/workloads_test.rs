@@ -139,6 +139,10 @@ fn defaults_are_kubernetes() {
 #[test]
 fn rules_speak_kubernetes() {
     let policy = |action: &str| json!({"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [0]}}]});
+    let succeeds = |policy: Value| {
+        let indexed = with(job(), "/spec/completionMode", json!("Indexed"));
+        with(with(indexed, "/spec/completions", json!(3)), "/spec/successPolicy", policy)
+    };
     let zero = json!({"maxSurge": 0, "maxUnavailable": 0});
     let both = json!({"minAvailable": 1, "maxUnavailable": 1});
     let low = json!([{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]);
@@ -175,6 +179,31 @@ fn rules_speak_kubernetes() {
             with(job(), "/spec/podFailurePolicy", policy("FailJob")),
             "spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: 0: must not be 0 \
              for the In operator",
+        ),
+        (
+            with(job(), "/spec/successPolicy", json!({"rules": [{"succeededCount": 1}]})),
+            "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires \
+             indexed completion mode",
+        ),
+        (
+            succeeds(json!({"rules": []})),
+            "spec.successPolicy.rules: Required value: at least one rules must be specified when \
+             the successPolicy is specified",
+        ),
+        (
+            succeeds(json!({"rules": [{}]})),
+            "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or \
+             succeededIndexes must be specified",
+        ),
+        (
+            succeeds(json!({"rules": [{"succeededIndexes": "0,3"}]})),
+            "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"0,3\": error parsing \
+             succeededIndexes: too large index: \"3\"",
+        ),
+        (
+            succeeds(json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 3}]})),
+            "spec.successPolicy.rules[0].succeededCount: Invalid value: 3: must be less than or \
+             equal to 2 (the number of indexes in the specified succeededIndexes field)",
         ),
         (
             with(job(), "/spec/selector", json!({"matchLabels": {"app": "web"}})),

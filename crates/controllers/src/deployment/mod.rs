@@ -116,8 +116,32 @@ impl Deployments {
                 self.context.update_status(&collided).await?;
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.tell_refusal(deployment, name, &error).await?;
+                Err(error)
+            }
         }
+    }
+
+    async fn tell_refusal(
+        &self,
+        deployment: &Deployment,
+        name: &str,
+        error: &ControllerError,
+    ) -> Result<(), ControllerError> {
+        if error.is_benign() || matches!(error, ControllerError::OutcomeUnknown(_)) {
+            return Ok(());
+        }
+        let text = error.to_string();
+        let message = format!("Failed to create new replica set \"{name}\": {text}");
+        self.context.event(deployment, EventType::Warning, status::CREATE_ERROR, &message);
+        let status = status::refused(deployment, name, &text, Timestamp::now());
+        if deployment.status.as_ref() != Some(&status) {
+            let mut updated = deployment.clone();
+            updated.status = Some(status);
+            self.context.update_status(&updated).await?;
+        }
+        Ok(())
     }
 
     async fn annotate(

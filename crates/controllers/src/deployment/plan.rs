@@ -13,6 +13,9 @@ use crate::workload::share;
 
 /// The annotation that numbers the templates of a Deployment.
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
+/// The annotation of a ReplicaSet with the Deployment's replicas when it was last scaled. A set
+/// with pods that says another number has not been told of a change yet.
+const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 
 /// A Deployment with its ReplicaSets, told apart.
 #[derive(Debug)]
@@ -85,10 +88,31 @@ impl<'a> Rollout<'a> {
         self.all().map(|set| replicas(set).max(present(set))).sum()
     }
 
+    /// How many pods may be added now. None, as long as a set has not said what it has since it
+    /// was scaled: one that was scaled up and down again may have more than it says.
+    fn room(&self) -> i32 {
+        if !self.all().all(|set| is_observed(set)) {
+            return 0;
+        }
+        (self.desired + self.surge - self.at_most()).max(0)
+    }
+
     /// Pods that are available and will stay so: a set that was scaled down since it counted
     /// has fewer than it says.
     fn at_least(&self) -> i32 {
         self.all().map(|set| available(set).min(replicas(set))).sum()
+    }
+
+    /// The sets that have pods or shall have some, oldest first.
+    fn active(&self) -> Vec<&Arc<ReplicaSet>> {
+        self.all().filter(|set| replicas(set) > 0).collect()
+    }
+
+    /// Has spec.replicas changed while pods of several templates run?
+    fn is_scaled_on_the_way(&self) -> bool {
+        let active = self.active();
+        let told = |set: &&Arc<ReplicaSet>| desired_of(set).is_none_or(|n| n == self.desired);
+        active.len() > 1 && !active.iter().all(told)
     }
 
     fn newest_revision(&self) -> i64 {
@@ -96,9 +120,13 @@ impl<'a> Rollout<'a> {
     }
 }
 
-/// maxSurge (rounded up) and maxUnavailable (rounded down), 25 % each unless said otherwise.
+/// maxSurge (rounded up) and maxUnavailable (rounded down), 25 % each unless said otherwise; the
+/// strategy Recreate has neither.
 fn bounds(deployment: &Deployment, desired: i32) -> (i32, i32) {
     let strategy = deployment.spec.strategy.as_ref();
+    if strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate") {
+        return (0, 0);
+    }
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
     let quarter = IntOrString::String("25%".to_owned());
     let surge = rolling.and_then(|r| r.max_surge.as_ref()).unwrap_or(&quarter);
@@ -122,9 +150,19 @@ pub(super) fn available(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
 }
 
+/// Is its status about its present spec?
+fn is_observed(set: &ReplicaSet) -> bool {
+    let observed = set.status.as_ref().and_then(|status| status.observed_generation);
+    observed >= set.metadata.generation
+}
+
 fn revision_of(set: &ReplicaSet) -> i64 {
     let annotations = set.metadata.annotations.as_ref();
     annotations.and_then(|a| a.get(REVISION)).and_then(|r| r.parse().ok()).unwrap_or_default()
+}
+
+fn desired_of(set: &ReplicaSet) -> Option<i32> {
+    set.metadata.annotations.as_ref()?.get(DESIRED)?.parse().ok()
 }
 
 /// Works out the next step.
@@ -141,11 +179,13 @@ pub(super) fn plan(rollout: &Rollout<'_>, old_pods_remain: bool) -> Plan {
     plan.revision = Some(revision);
     if rollout.is_recreate() {
         for set in &rollout.old {
-            scale(&mut plan, set, 0, None);
+            scale(rollout, &mut plan, set, 0, None);
         }
         if !old_pods_remain && plan.changes.is_empty() {
             scale_new(rollout, &mut plan, rollout.desired, revision);
         }
+    } else if rollout.is_scaled_on_the_way() {
+        scale_in_proportion(rollout, &mut plan);
     } else {
         let target = new_target(rollout);
         scale_new(rollout, &mut plan, target, revision);
@@ -163,13 +203,12 @@ fn new_target(rollout: &Rollout<'_>) -> i32 {
     if present >= rollout.desired {
         return rollout.desired;
     }
-    let room = rollout.desired + rollout.surge - rollout.at_most();
-    (present + room.max(0)).min(rollout.desired)
+    (present + rollout.room()).min(rollout.desired)
 }
 
 fn scale_new(rollout: &Rollout<'_>, plan: &mut Plan, target: i32, revision: i64) {
     match &rollout.new {
-        Some(set) => scale(plan, set, target, Some(revision)),
+        Some(set) => scale(rollout, plan, set, target, Some(revision)),
         None => plan.create = Some(new_set(rollout.deployment, target, revision)),
     }
 }
@@ -188,37 +227,66 @@ fn scale_old(rollout: &Rollout<'_>, plan: &mut Plan) {
         let healthy = (replicas(set) - unhealthy).min(spare).min(budget);
         budget -= healthy;
         spare -= healthy;
-        scale(plan, set, replicas(set) - unhealthy - healthy, None);
+        scale(rollout, plan, set, replicas(set) - unhealthy - healthy, None);
     }
 }
 
 /// A paused Deployment starts no rollout, but is scaled.
 fn scale_paused(rollout: &Rollout<'_>, plan: &mut Plan) {
-    let total: i32 = rollout.all().map(|set| replicas(set)).sum();
-    let mut missing = rollout.desired - total;
-    // More go to the newest set that has any; fewer are taken from the oldest first.
-    if missing > 0 {
-        let active = rollout.all().filter(|set| replicas(set) > 0).last();
-        if let Some(set) = active.or(rollout.new.as_ref()).or(rollout.old.last()) {
-            scale(plan, set, replicas(set) + missing, None);
+    match rollout.active()[..] {
+        [] => {
+            if let Some(set) = rollout.new.as_ref().or(rollout.old.last()) {
+                scale(rollout, plan, set, rollout.desired, None);
+            }
         }
-        return;
+        [set] => scale(rollout, plan, set, rollout.desired, None),
+        _ if rollout.is_scaled_on_the_way() => scale_in_proportion(rollout, plan),
+        _ => {}
     }
-    for set in rollout.all() {
-        let taken = replicas(set).min(-missing);
-        missing += taken;
-        scale(plan, set, replicas(set) - taken, None);
+}
+
+/// Spreads a change of spec.replicas over all sets with pods by their sizes, so that a new
+/// template that turns out to be bad does not get all that is added, nor a good one lose all
+/// that is taken away. What rounding leaves over is the largest set's.
+fn scale_in_proportion(rollout: &Rollout<'_>, plan: &mut Plan) {
+    let mut active = rollout.active();
+    let total: i32 = active.iter().map(|set| replicas(set)).sum();
+    let most = if rollout.desired > 0 { rollout.desired + rollout.surge } else { 0 };
+    let mut change = most - total;
+    if change > 0 {
+        change = change.min(rollout.room());
+        // Of sets of one size the newest gains first, and the oldest loses first.
+        active.reverse();
+    }
+    active.sort_by_key(|set| std::cmp::Reverse(replicas(set)));
+    let (before, after) = (i64::from(total), i64::from(total + change));
+    let mut left = change;
+    let mut targets = Vec::with_capacity(active.len());
+    for set in &active {
+        let exact = (i64::from(replicas(set)) * after * 2 + before) / (before * 2);
+        let part = i32::try_from(exact).unwrap_or(i32::MAX) - replicas(set);
+        let part = if change > 0 { part.min(left) } else { part.max(left) };
+        left -= part;
+        targets.push(replicas(set) + part);
+    }
+    if let Some(first) = targets.first_mut() {
+        *first = (*first + left).max(0);
+    }
+    let mut spare = (rollout.at_least() - (rollout.desired - rollout.unavailable)).max(0);
+    for (set, target) in active.into_iter().zip(targets) {
+        let lost = available(set).min(replicas(set)) - available(set).min(target);
+        let kept = (lost - spare).max(0);
+        spare -= (lost - kept).max(0);
+        scale(rollout, plan, set, target + kept, None);
     }
 }
 
 fn clean_up(rollout: &Rollout<'_>, plan: &mut Plan) {
     let limit = rollout.deployment.spec.revision_history_limit.unwrap_or(10).max(0);
     let unused = |set: &&Arc<ReplicaSet>| {
-        let settled =
-            set.status.as_ref().and_then(|s| s.observed_generation) >= set.metadata.generation;
         replicas(set) == 0
             && present(set) == 0
-            && settled
+            && is_observed(set)
             && set.metadata.deletion_timestamp.is_none()
     };
     let mut unused: Vec<_> = rollout.old.iter().filter(unused).cloned().collect();
@@ -228,16 +296,25 @@ fn clean_up(rollout: &Rollout<'_>, plan: &mut Plan) {
     plan.remove = unused;
 }
 
-fn scale(plan: &mut Plan, set: &Arc<ReplicaSet>, target: i32, revision: Option<i64>) {
+fn scale(
+    rollout: &Rollout<'_>,
+    plan: &mut Plan,
+    set: &Arc<ReplicaSet>,
+    target: i32,
+    revision: Option<i64>,
+) {
     let from = replicas(set);
     let annotated = revision.is_none_or(|revision| revision_of(set) == revision);
-    if from == target && annotated {
+    // An empty set is told when it gets pods.
+    let told = target == 0 || desired_of(set).is_none_or(|desired| desired == rollout.desired);
+    if from == target && annotated && told {
         return;
     }
     let mut changed = ReplicaSet::clone(set);
     changed.spec.replicas = Some(target);
+    let annotations = changed.metadata.annotations.get_or_insert_default();
+    annotations.insert(DESIRED.into(), rollout.desired.to_string());
     if let Some(revision) = revision {
-        let annotations = changed.metadata.annotations.get_or_insert_default();
         annotations.insert(REVISION.into(), revision.to_string());
     }
     let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -262,6 +339,8 @@ fn new_set(deployment: &Deployment, replicas: i32, revision: i64) -> ReplicaSet 
     let mut annotations = deployment.metadata.annotations.clone().unwrap_or_default();
     annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     annotations.insert(REVISION.into(), revision.to_string());
+    let desired = spec.replicas.unwrap_or(1).max(0);
+    annotations.insert(DESIRED.into(), desired.to_string());
     ReplicaSet {
         metadata: ObjectMeta {
             name: Some(format!("{name}-{hash}")),

@@ -93,6 +93,79 @@ fn paused_is_scaled_but_not_rolled_out() {
     assert_eq!(plan.changes[0].set.spec.replicas, Some(5));
 }
 
+fn targets(plan: &Plan) -> Vec<i32> {
+    plan.changes.iter().map(|change| replicas_of(&change.set)).collect()
+}
+
+/// The example of Kubernetes' documentation: 10 replicas, 3 more allowed, 2 fewer.
+#[test]
+fn a_change_of_replicas_during_a_rollout_is_spread() {
+    let rolled = |replicas: i32| deployment(replicas, "b", rolling(json!(3), json!(2)));
+    let before = deployment(10, "a", rolling(json!(3), json!(2)));
+    let sets = [set(&before, 8, 8, 8, 1), set(&rolled(10), 5, 5, 0, 2)];
+    let more = rolled(15);
+    let grown = plan(&Rollout::new(&more, &sets), false);
+    assert_eq!(targets(&grown), [11, 7], "old and new");
+    assert!(grown.create.is_none());
+    // Both know now, and the rollout goes on as before.
+    let told: Vec<_> = grown.changes.into_iter().map(|change| Arc::new(change.set)).collect();
+    assert!(!Rollout::new(&more, &told).is_scaled_on_the_way());
+    assert_eq!(targets(&plan(&Rollout::new(&more, &told), false)), Vec::<i32>::new());
+    // Pods that are still being taken away hold their places.
+    let late = [set(&before, 8, 11, 8, 1), set(&rolled(10), 5, 5, 0, 2)];
+    let room = targets(&plan(&Rollout::new(&more, &late), false));
+    assert_eq!(room.iter().sum::<i32>(), 15, "{room:?}: 3 of 18 places are not free yet");
+    let fewer = rolled(5);
+    let shrunk = plan(&Rollout::new(&fewer, &sets), false);
+    assert_eq!(targets(&shrunk), [5, 3]);
+    assert_eq!(targets(&plan(&Rollout::new(&rolled(0), &sets), false)), [0, 0]);
+}
+
+/// A set that was scaled up and down again may have pods that it has not counted yet.
+#[test]
+fn nothing_is_added_while_a_set_has_not_counted_since_it_was_scaled() {
+    let old = deployment(4, "a", rolling(json!(1), json!(1)));
+    let new = deployment(4, "b", rolling(json!(1), json!(1)));
+    let counted = |generation: i64, observed: i64| {
+        let mut old = ReplicaSet::clone(&set(&old, 2, 2, 2, 1));
+        old.metadata.generation = Some(generation);
+        old.status.as_mut().unwrap().observed_generation = Some(observed);
+        let sets = [Arc::new(old), set(&new, 2, 2, 2, 2)];
+        plan(&Rollout::new(&new, &sets), false)
+    };
+    let targets_of_new = |plan: &Plan| {
+        let new = plan.changes.iter().find(|c| revision_of(&c.set) == 2);
+        new.map(|change| replicas_of(&change.set))
+    };
+    assert_eq!(targets_of_new(&counted(3, 3)), Some(3));
+    assert_eq!(targets_of_new(&counted(3, 2)), None);
+}
+
+/// Taking away by size alone would leave too few pods that work.
+#[test]
+fn scaling_down_during_a_rollout_keeps_what_must_be_available() {
+    let before = deployment(10, "a", rolling(json!(0), json!(6)));
+    let rolled = |replicas: i32| deployment(replicas, "b", rolling(json!(0), json!(1)));
+    let sets = [set(&before, 4, 4, 4, 1), set(&rolled(10), 6, 6, 0, 2)];
+    let fewer = rolled(5);
+    let kept = targets(&plan(&Rollout::new(&fewer, &sets), false));
+    assert_eq!(kept, [3, 4], "of the new set, and none of the old");
+}
+
+#[test]
+fn a_paused_rollout_is_scaled_in_proportion() {
+    let before = deployment(10, "a", rolling(json!(3), json!(2)));
+    let sets = [
+        set(&before, 8, 8, 8, 1),
+        set(&deployment(10, "b", rolling(json!(3), json!(2))), 5, 5, 0, 2),
+    ];
+    let mut paused = deployment(15, "b", rolling(json!(3), json!(2)));
+    paused.spec.paused = Some(true);
+    assert_eq!(targets(&plan(&Rollout::new(&paused, &sets), false)), [11, 7]);
+    paused.spec.replicas = Some(10);
+    assert_eq!(targets(&plan(&Rollout::new(&paused, &sets), false)), Vec::<i32>::new());
+}
+
 #[test]
 fn history_is_limited() {
     let mut d = deployment(1, "z", json!(null));
@@ -113,30 +186,41 @@ proptest! {
     #[test]
     fn bounds_hold_at_every_step(
         replicas in 1..12_i32,
+        scaled in 1..12_i32,
+        scaled_after in 0..300_usize,
         surge in 0..4_i32,
         unavailable in 0..4_i32,
         luck in prop::collection::vec(any::<u8>(), 4000),
     ) {
         let strategy = rolling(json!(surge), json!(unavailable));
         let old = deployment(replicas, "a", strategy.clone());
-        let new = deployment(replicas, "b", strategy);
+        let mut new = deployment(replicas, "b", strategy);
         let mut sets = vec![set(&old, replicas, replicas, replicas, 1)];
         // The pods as they are; the sets' statuses follow them late.
         let mut pods = vec![(replicas, replicas)];
-        let least = replicas - Rollout::new(&new, &sets).unavailable;
-        let most = replicas + Rollout::new(&new, &sets).surge;
-        let mut luck = luck.into_iter();
+        let mut least = replicas - Rollout::new(&new, &sets).unavailable;
+        let mut most = replicas + Rollout::new(&new, &sets).surge;
+        let mut luck = luck.into_iter().enumerate();
         let done = loop {
-            let Some(roll) = luck.next() else { break false };
+            let Some((time, roll)) = luck.next() else { break false };
+            if time == scaled_after {
+                // Between the old and the new size the looser of their bounds holds.
+                new.spec.replicas = Some(scaled);
+                let rollout = Rollout::new(&new, &sets);
+                least = least.min(scaled - rollout.unavailable);
+                most = most.max(scaled + rollout.surge);
+            }
+            let replicas = new.spec.replicas.unwrap();
             let at = usize::from(roll / 4) % sets.len();
             let wanted = replicas_of(&sets[at]);
             match roll % 4 {
                 0 => {
                     let plan = plan(&Rollout::new(&new, &sets), false);
-                    for change in plan.changes {
-                        let name = &change.set.metadata.name;
+                    for Change { mut set, .. } in plan.changes {
+                        let name = &set.metadata.name;
                         let at = sets.iter().position(|s| s.metadata.name == *name).unwrap();
-                        sets[at] = Arc::new(change.set);
+                        set.metadata.generation = Some(1 + generation(&sets[at]));
+                        sets[at] = Arc::new(set);
                     }
                     if let Some(mut created) = plan.create {
                         created.metadata.uid = created.metadata.name.clone();
@@ -153,6 +237,7 @@ proptest! {
                 3 => {
                     let mut updated = ReplicaSet::clone(&sets[at]);
                     let status = updated.status.get_or_insert_default();
+                    status.observed_generation = sets[at].metadata.generation;
                     status.replicas = pods[at].0;
                     status.available_replicas = Some(pods[at].1);
                     sets[at] = Arc::new(updated);
@@ -169,6 +254,10 @@ proptest! {
         };
         prop_assert!(done, "the rollout ends: {pods:?}");
     }
+}
+
+fn generation(set: &ReplicaSet) -> i64 {
+    set.metadata.generation.unwrap_or_default()
 }
 
 fn replicas_of(set: &ReplicaSet) -> i32 {

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetCondition,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{Rollout, available, present};
+use crate::replica_set::REPLICA_FAILURE;
 
 /// Kubernetes' default of progressDeadlineSeconds.
 const DEADLINE_DEFAULT: i32 = 600;
+/// Reason and event: the registry refuses the ReplicaSet of a new template.
+pub(super) const CREATE_ERROR: &str = "ReplicaSetCreateError";
 
 /// The status, and when to look again because a deadline passes.
 pub(super) fn status(
@@ -33,6 +38,7 @@ pub(super) fn status(
     };
     let mut conditions = old.conditions.clone().unwrap_or_default();
     set_available(rollout, available, now, &mut conditions);
+    set_failure(rollout, &mut conditions);
     let wait = set_progressing(rollout, &old, &status, now, &mut conditions);
     status.conditions = Some(conditions);
     (status, wait)
@@ -50,6 +56,43 @@ fn set_available(
         ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
     };
     set(conditions, "Available", status, reason, message.to_owned(), now, false);
+}
+
+/// What keeps a ReplicaSet from making or deleting its pods; the newest set's comes first.
+fn set_failure(rollout: &Rollout<'_>, conditions: &mut Vec<DeploymentCondition>) {
+    let of = |set: &ReplicaSet| -> Option<ReplicaSetCondition> {
+        let mut all = set.status.as_ref()?.conditions.iter().flatten();
+        all.find(|c| {
+            c.type_.as_deref() == Some(REPLICA_FAILURE) && c.status.as_deref() == Some("True")
+        })
+        .cloned()
+    };
+    let new = rollout.new.as_ref().and_then(|set| of(set));
+    let found = new.or_else(|| rollout.old.iter().find_map(|set| of(set)));
+    conditions.retain(|c| c.type_.as_deref() != Some(REPLICA_FAILURE));
+    conditions.extend(found.map(|failure| DeploymentCondition {
+        type_: failure.type_,
+        status: failure.status,
+        reason: failure.reason,
+        message: failure.message,
+        last_update_time: failure.last_transition_time.clone(),
+        last_transition_time: failure.last_transition_time,
+    }));
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+}
+
+/// The status of a Deployment whose new ReplicaSet was refused.
+pub(super) fn refused(
+    deployment: &Deployment,
+    set_name: &str,
+    error: &str,
+    now: Timestamp,
+) -> DeploymentStatus {
+    let mut status = deployment.status.clone().unwrap_or_default();
+    let message = format!("Failed to create new replica set \"{set_name}\": {error}");
+    let conditions = status.conditions.get_or_insert_default();
+    set(conditions, "Progressing", "False", CREATE_ERROR, message, now, false);
+    status
 }
 
 fn set_progressing(
@@ -83,7 +126,7 @@ fn set_progressing(
         || new.available_replicas > old.available_replicas
         || new.observed_generation != old.observed_generation
         || (new.replicas < old.replicas && new.updated_replicas >= old.updated_replicas);
-    let fresh = matches!(reason, "" | "DeploymentPaused");
+    let fresh = matches!(reason, "" | "DeploymentPaused" | CREATE_ERROR);
     if progressed || fresh {
         let message = format!("ReplicaSet \"{name}\" is progressing.");
         set(conditions, "Progressing", "True", "ReplicaSetUpdated", message, now, true);
@@ -138,3 +181,7 @@ fn set(
     }
     conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
 }
+
+#[cfg(test)]
+#[path = "status_test.rs"]
+mod tests;

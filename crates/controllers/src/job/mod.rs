@@ -1,5 +1,6 @@
 //! Jobs: pods that run until enough of them have succeeded.
 
+mod end;
 mod indexes;
 mod plan;
 mod policy;
@@ -164,6 +165,10 @@ impl Controller for Jobs {
         let Some(job) = self.context.get::<Job>(&key.namespace, &key.name) else {
             return Ok(Requeue::Done);
         };
+        let manager = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
+        if manager.is_some_and(|manager| manager != job::CONTROLLER) {
+            return Ok(Requeue::Done);
+        }
         let (Some(spec), Some(selector)) = (&job.spec, selector_of(&job)) else {
             return Err(ControllerError::Other("the selector cannot be read".into()));
         };

@@ -16,6 +16,7 @@ use quorate_objects::job::{self, COMPLETE, COMPLETION_INDEX, FAILED, SUSPENDED};
 use quorate_objects::pod;
 use quorate_registry::EventType;
 
+use super::end::{End, end, finish};
 use super::indexes::Indexes;
 use super::policy::{self, Action};
 use crate::workload::count;
@@ -57,14 +58,7 @@ pub(super) struct Plan {
     pub delete: Vec<Arc<Pod>>,
     pub create: Vec<New>,
     pub wait: Option<Duration>,
-    pub events: Vec<(EventType, &'static str, String)>,
-}
-
-/// How a Job ends.
-struct End {
-    condition: &'static str,
-    reason: &'static str,
-    message: String,
+    pub events: Vec<(EventType, String, String)>,
 }
 
 pub(super) fn is_tracked(object: &Pod) -> bool {
@@ -118,7 +112,7 @@ impl State<'_> {
         }
     }
 
-    fn active(&self) -> Vec<Arc<Pod>> {
+    pub fn active(&self) -> Vec<Arc<Pod>> {
         self.pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect()
     }
 
@@ -143,14 +137,14 @@ impl State<'_> {
 }
 
 /// The figures of a Job while they are worked out.
-struct Tally {
+pub(super) struct Tally {
     succeeded: i32,
     failed: i32,
     uncounted: UncountedTerminatedPods,
-    completed: Indexes,
-    failed_indexes: Indexes,
+    pub completed: Indexes,
+    pub failed_indexes: Indexes,
     /// What a rule of the failure policy says about the Job.
-    verdict: Option<String>,
+    pub verdict: Option<String>,
     untrack: Vec<Arc<Pod>>,
 }
 
@@ -250,7 +244,7 @@ impl Tally {
         }
     }
 
-    fn all(&self) -> (i32, i32) {
+    pub fn all(&self) -> (i32, i32) {
         let (succeeded, failed) = self.uncounted();
         (self.succeeded.saturating_add(count(succeeded)), self.failed.saturating_add(count(failed)))
     }
@@ -263,7 +257,7 @@ pub(super) fn plan(state: &State<'_>) -> Plan {
     let mut plan = Plan { status: state.job.status.clone().unwrap_or_default(), ..Plan::default() };
     start(state, &mut plan);
     let suspended = state.spec.suspend == Some(true);
-    let end = end(state, &tally, &mut plan);
+    let end = End::decided(state.job).or_else(|| end(state, &tally, &mut plan));
     if let Some(end) = &end {
         plan.delete = state.active();
         finish(state, &mut plan, end);
@@ -285,86 +279,18 @@ fn start(state: &State<'_>, plan: &mut Plan) {
             let text = "Job suspended";
             set(&mut plan.status, SUSPENDED, "True", "JobSuspended", text, state.now);
             plan.status.start_time = None;
-            plan.events.push((EventType::Normal, "Suspended", text.into()));
+            plan.events.push((EventType::Normal, "Suspended".into(), text.into()));
         }
         (false, true) => {
             let text = "Job resumed";
             set(&mut plan.status, SUSPENDED, "False", "JobResumed", text, state.now);
             plan.status.start_time = Some(Time(state.now));
-            plan.events.push((EventType::Normal, "Resumed", text.into()));
+            plan.events.push((EventType::Normal, "Resumed".into(), text.into()));
         }
         (false, false) => {
             plan.status.start_time.get_or_insert(Time(state.now));
         }
         (true, true) => {}
-    }
-}
-
-/// Has it ended, and how?
-fn end(state: &State<'_>, tally: &Tally, plan: &mut Plan) -> Option<End> {
-    let failed = |reason, message: String| Some(End { condition: FAILED, reason, message });
-    let (succeeded, failures) = tally.all();
-    if let Some(message) = &tally.verdict {
-        return failed("PodFailurePolicy", message.clone());
-    }
-    let limit = state.spec.backoff_limit.unwrap_or(6);
-    if failures > limit || restarts_exceed(state, limit) {
-        let text = "Job has reached the specified backoff limit";
-        return failed("BackoffLimitExceeded", text.into());
-    }
-    if let Some(deadline) = state.spec.active_deadline_seconds
-        && let Some(started) = plan.status.start_time.as_ref()
-        && state.spec.suspend != Some(true)
-    {
-        let left = deadline - (state.now.as_second() - started.0.as_second());
-        if left <= 0 {
-            let text = "Job was active longer than specified deadline";
-            return failed("DeadlineExceeded", text.into());
-        }
-        sooner(plan, Duration::from_secs(u64::try_from(left).unwrap_or_default()));
-    }
-    let failed_indexes = count(tally.failed_indexes.0.len());
-    if state.spec.max_failed_indexes.is_some_and(|max| failed_indexes > max) {
-        let text = "Job has exceeded the specified maximal number of failed indexes";
-        return failed("MaxFailedIndexesExceeded", text.into());
-    }
-    let complete = match state.spec.completions {
-        // A queue of work: one success and nobody at work any more.
-        None => succeeded > 0 && state.active().is_empty(),
-        Some(completions) => succeeded.saturating_add(failed_indexes) >= completions,
-    };
-    if !complete {
-        return None;
-    }
-    if failed_indexes > 0 {
-        return failed("FailedIndexes", "Job has failed indexes".into());
-    }
-    let message = "Reached expected number of succeeded pods".to_owned();
-    Some(End { condition: COMPLETE, reason: "CompletionsReached", message })
-}
-
-/// With restartPolicy OnFailure it is the containers that fail again and again, not the pods.
-fn restarts_exceed(state: &State<'_>, limit: i32) -> bool {
-    let policy = state.spec.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref());
-    if policy != Some("OnFailure") {
-        return false;
-    }
-    let active = state.pods.iter().filter(|pod| pod::is_active(pod));
-    let restarts: i32 =
-        active.flat_map(|pod| pod::container_statuses(pod)).map(|one| one.restart_count).sum();
-    if limit == 0 { restarts > 0 } else { restarts >= limit }
-}
-
-fn finish(state: &State<'_>, plan: &mut Plan, end: &End) {
-    let early = if end.condition == COMPLETE { "SuccessCriteriaMet" } else { "FailureTarget" };
-    for condition in [early, end.condition] {
-        set(&mut plan.status, condition, "True", end.reason, &end.message, state.now);
-    }
-    if end.condition == COMPLETE {
-        plan.status.completion_time = Some(Time(state.now));
-        plan.events.push((EventType::Normal, "Completed", "Job completed".into()));
-    } else {
-        plan.events.push((EventType::Warning, end.reason, end.message.clone()));
     }
 }
 
@@ -506,11 +432,11 @@ pub(super) fn until_removal(job: &Job, now: Timestamp) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(left).unwrap_or_default()))
 }
 
-fn sooner(plan: &mut Plan, wait: Duration) {
+pub(super) fn sooner(plan: &mut Plan, wait: Duration) {
     plan.wait = Some(plan.wait.map_or(wait, |other| other.min(wait)));
 }
 
-fn set(
+pub(super) fn set(
     status: &mut JobStatus,
     condition: &str,
     value: &str,

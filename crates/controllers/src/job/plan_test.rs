@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use quorate_objects::job::{FAILURE_TARGET, SUCCESS_CRITERIA_MET};
 use serde_json::{Value, json};
 
 use super::*;
@@ -111,7 +112,7 @@ fn each_index_succeeds_once() {
     let late = job(&spec, &json!({"completedIndexes": "0-2"}));
     let plan = planned(&late, &[pod("c", "Running", index(1)), pod("d", "Succeeded", index(3))]);
     assert_eq!(plan.delete.len(), 1);
-    assert_eq!(reason(&plan, COMPLETE).as_deref(), Some("CompletionsReached"));
+    assert_eq!(reason(&plan, SUCCESS_CRITERIA_MET).as_deref(), Some("CompletionsReached"));
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn failures_pause_and_end_the_job() {
     assert_eq!(once.create.len(), 1, "the pause is long over");
     assert_eq!(reason(&once, FAILED), None);
     let twice = planned(&limited, &[failed("a"), failed("b"), pod("c", "Running", |_| {})]);
-    assert_eq!(reason(&twice, FAILED).as_deref(), Some("BackoffLimitExceeded"));
+    assert_eq!(reason(&twice, FAILURE_TARGET).as_deref(), Some("BackoffLimitExceeded"));
     assert_eq!(twice.delete.len(), 1, "what runs is stopped");
     // 20 s after the second failure in a row; the third pod has to wait.
     let state = |seconds: i64| {
@@ -176,6 +177,66 @@ fn the_failure_policy() {
     });
     let plan = planned(&job(&rule("Ignore", disrupted), &json!({})), &[evicted]);
     assert_eq!(plan.create.len(), 1);
+}
+
+#[test]
+fn the_success_policy() {
+    let with = |rules: Value| {
+        json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed",
+            "successPolicy": {"rules": rules}})
+    };
+    let pods = |done: i32| {
+        let phase = |number: i32| if number < done { "Succeeded" } else { "Running" };
+        (0..4).map(|n| pod(&format!("p{n}"), phase(n), index(n))).collect::<Vec<_>>()
+    };
+    for (rules, enough, rule) in [
+        (json!([{"succeededCount": 2}]), 2, 0),
+        (json!([{"succeededIndexes": "0-2"}]), 3, 0),
+        (json!([{"succeededIndexes": "0-2", "succeededCount": 1}]), 1, 0),
+        (json!([{"succeededIndexes": "3"}, {"succeededIndexes": "1"}]), 2, 1),
+    ] {
+        let spec = with(rules);
+        let fewer = planned(&job(&spec, &json!({})), &pods(enough - 1));
+        assert_eq!(reason(&fewer, SUCCESS_CRITERIA_MET), None, "{spec}");
+        let met = planned(&job(&spec, &json!({})), &pods(enough));
+        assert_eq!(reason(&met, SUCCESS_CRITERIA_MET).as_deref(), Some("SuccessPolicy"), "{spec}");
+        let message = met.status.conditions.iter().flatten().find_map(|c| c.message.clone());
+        assert_eq!(message, Some(format!("Matched rules at index {rule}")));
+        assert_eq!(i32::try_from(met.delete.len()).unwrap(), 4 - enough, "the others are stopped");
+    }
+}
+
+#[test]
+fn the_end_waits_until_nothing_runs() {
+    let going = |value: &mut Value| {
+        index(1)(value);
+        value["metadata"]["finalizers"] = json!([]);
+        value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    };
+    let spec = json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed",
+        "backoffLimit": 0, "successPolicy": {"rules": [{"succeededCount": 1}]}});
+    let pods = [pod("a", "Succeeded", index(0)), pod("b", "Running", index(1))];
+    let met = planned(&job(&spec, &json!({})), &pods);
+    assert_eq!((met.delete.len(), reason(&met, COMPLETE)), (1, None));
+    assert!(met.status.completion_time.is_none());
+    let status = serde_json::to_value(&met.status).unwrap();
+    // It is stopping, and whatever becomes of it, the decision stands.
+    let stopping = planned(&job(&spec, &status), &[pods[0].clone(), pod("b", "Running", going)]);
+    assert_eq!((stopping.create.len(), reason(&stopping, COMPLETE)), (0, None));
+    assert_eq!(stopping.status.conditions, met.status.conditions, "nothing new is written");
+    let failed = pod("b", "Failed", index(1));
+    for pods in [vec![pods[0].clone()], vec![pods[0].clone(), failed]] {
+        let end = planned(&job(&spec, &status), &pods);
+        assert_eq!(reason(&end, COMPLETE).as_deref(), Some("SuccessPolicy"));
+        assert_eq!(reason(&end, FAILED), None);
+        assert!(end.status.completion_time.is_some() && end.create.is_empty());
+    }
+    // A failure that was decided on is not undone by a success that comes late.
+    let target = json!({"conditions": [{"type": FAILURE_TARGET, "status": "True",
+        "reason": "DeadlineExceeded", "message": "m"}]});
+    let late = planned(&job(&spec, &target), &[pod("a", "Succeeded", index(0))]);
+    assert_eq!(reason(&late, FAILED).as_deref(), Some("DeadlineExceeded"));
+    assert_eq!(reason(&late, COMPLETE), None);
 }
 
 #[test]

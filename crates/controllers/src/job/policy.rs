@@ -1,7 +1,10 @@
-//! What the failure of a pod means for its Job.
+//! What the failure of a pod means for its Job, and which successes are enough.
 
 use k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use super::indexes::Indexes;
+use crate::workload::count;
 
 /// The consequence of a pod's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +69,18 @@ fn matches(rule: &PodFailurePolicyRule, object: &Pod) -> Option<String> {
         }
     }
     None
+}
+
+/// Are the indexes that have succeeded enough? Says, in words, by which rule.
+pub(super) fn succeeded(spec: &JobSpec, completed: &Indexes) -> Option<String> {
+    let rules = spec.success_policy.iter().flat_map(|policy| &policy.rules);
+    let met = rules.enumerate().find(|(_, rule)| match &rule.succeeded_indexes {
+        Some(text) => {
+            let named = Indexes::parse(Some(text), spec.completions.unwrap_or_default());
+            let done = named.0.intersection(&completed.0).count();
+            count(done) >= rule.succeeded_count.unwrap_or(count(named.0.len()))
+        }
+        None => rule.succeeded_count.is_some_and(|wanted| count(completed.0.len()) >= wanted),
+    });
+    met.map(|(number, _)| format!("Matched rules at index {number}"))
 }

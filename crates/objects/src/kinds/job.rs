@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicy};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicy, SuccessPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::error::{Errors, FieldError};
+use crate::error::Errors;
 use crate::kind::{Column, Kind, Ops, Typed};
 use crate::{Selector, job, template, time};
 
@@ -111,6 +111,7 @@ impl Typed for Job {
         let (new_limit, old_limit) = (new.backoff_limit_per_index, old.backoff_limit_per_index);
         errors.immutable("spec.backoffLimitPerIndex", &new_limit, &old_limit);
         errors.immutable("spec.successPolicy", &new.success_policy, &old.success_policy);
+        errors.immutable("spec.managedBy", &new.managed_by, &old.managed_by);
         if new.template != old.template && old.suspend != Some(true) {
             errors.immutable("spec.template", &new.template, &old.template);
         }
@@ -156,9 +157,9 @@ fn shown_status(this: &Job) -> &'static str {
         "Terminating"
     } else if has(job::SUSPENDED) {
         "Suspended"
-    } else if has("FailureTarget") {
+    } else if has(job::FAILURE_TARGET) {
         "FailureTarget"
-    } else if has("SuccessCriteriaMet") {
+    } else if has(job::SUCCESS_CRITERIA_MET) {
         "SuccessCriteriaMet"
     } else {
         "Running"
@@ -223,9 +224,13 @@ pub(super) fn validate_spec(spec: &JobSpec, path: &str, errors: &mut Errors) {
         let text = "when maxFailedIndexes is specified";
         errors.required(format!("{path}.backoffLimitPerIndex"), text);
     }
-    if spec.success_policy.is_some() {
-        let text = "success policies are not supported";
-        errors.push(FieldError::forbidden(format!("{path}.successPolicy"), text));
+    if let Some(policy) = &spec.success_policy {
+        let path = format!("{path}.successPolicy");
+        if mode == Some("Indexed") {
+            validate_success_policy(policy, spec.completions.unwrap_or_default(), &path, errors);
+        } else {
+            errors.invalid(path, policy, "requires indexed completion mode");
+        }
     }
     errors.one_of(
         format!("{path}.podReplacementPolicy"),
@@ -285,6 +290,55 @@ fn validate_failure_policy(
         if codes.operator == "In" && codes.values.contains(&0) {
             let text = "must not be 0 for the In operator";
             errors.invalid(format!("{path}.values"), 0, text);
+        }
+    }
+}
+
+fn validate_success_policy(
+    policy: &SuccessPolicy,
+    completions: i32,
+    path: &str,
+    errors: &mut Errors,
+) {
+    const RULES_MAX: usize = 20;
+    const TEXT_MAX: usize = 64 * 1024;
+    let path = format!("{path}.rules");
+    if policy.rules.is_empty() {
+        let text = "at least one rules must be specified when the successPolicy is specified";
+        errors.required(path.clone(), text);
+    }
+    if policy.rules.len() > RULES_MAX {
+        let text = format!("must have at most {RULES_MAX} items");
+        errors.invalid(path.clone(), policy.rules.len(), text);
+    }
+    for (number, rule) in policy.rules.iter().enumerate() {
+        let path = format!("{path}[{number}]");
+        if rule.succeeded_count.is_none() && rule.succeeded_indexes.is_none() {
+            let text = "at least one of succeededCount or succeededIndexes must be specified";
+            errors.required(path.clone(), text);
+        }
+        let mut most = (completions, "specified completions");
+        if let Some(indexes) = &rule.succeeded_indexes {
+            let path = format!("{path}.succeededIndexes");
+            match job::count_indexes(indexes, completions) {
+                _ if indexes.len() > TEXT_MAX => {
+                    let text = format!("may not be more than {TEXT_MAX} bytes");
+                    errors.invalid(path, "", text);
+                }
+                Ok(total) => most = (total, "indexes in the specified succeededIndexes field"),
+                Err(what) => {
+                    errors.invalid(path, indexes, format!("error parsing succeededIndexes: {what}"))
+                }
+            }
+        }
+        let path = format!("{path}.succeededCount");
+        match rule.succeeded_count {
+            Some(count) if count <= 0 => errors.invalid(path, count, "must be greater than 0"),
+            Some(count) if count > most.0 => {
+                let text = format!("must be less than or equal to {} (the number of {})", most.0, most.1);
+                errors.invalid(path, count, text);
+            }
+            _ => {}
         }
     }
 }
