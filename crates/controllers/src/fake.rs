@@ -145,7 +145,7 @@ impl Cluster {
         status["phase"] = json!("Succeeded");
         let (namespace, name) = ("default".to_owned(), name.to_owned());
         let uid = object.uid().to_owned();
-        let write = Write::Status { kind: &kinds::POD, namespace, name, uid, status };
+        let write = Write::PodStatus { namespace, name, uid, status: status.to_string().into() };
         assert!(self.registry.write_batch(vec![write], None).await.iter().all(Result::is_ok));
     }
 
@@ -234,7 +234,12 @@ pub async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String
             status["containerStatuses"] = json!([{"name": "c", "image": "", "imageID": "",
                 "ready": false, "restartCount": 0, "state": state}]);
             let uid = object.uid().to_owned();
-            writes.push(Write::Status { kind: &kinds::POD, namespace, name, uid, status });
+            writes.push(Write::PodStatus {
+                namespace,
+                name,
+                uid,
+                status: status.to_string().into(),
+            });
         } else if pod::phase(&pod) == "Pending" {
             let ready = !broken.contains(&image.unwrap_or_default());
             let mut pod = Pod::clone(&pod);
@@ -243,7 +248,12 @@ pub async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String
             status["phase"] = json!("Running");
             status["podIP"] = json!(format!("10.144.0.{}", 1 + object.revision % 250));
             let uid = object.uid().to_owned();
-            writes.push(Write::Status { kind: &kinds::POD, namespace, name, uid, status });
+            writes.push(Write::PodStatus {
+                namespace,
+                name,
+                uid,
+                status: status.to_string().into(),
+            });
         }
     }
     if !writes.is_empty() {

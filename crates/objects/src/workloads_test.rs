@@ -139,10 +139,6 @@ fn defaults_are_kubernetes() {
 #[test]
 fn rules_speak_kubernetes() {
     let policy = |action: &str| json!({"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [0]}}]});
-    let succeeds = |policy: Value| {
-        let indexed = with(job(), "/spec/completionMode", json!("Indexed"));
-        with(with(indexed, "/spec/completions", json!(3)), "/spec/successPolicy", policy)
-    };
     let zero = json!({"maxSurge": 0, "maxUnavailable": 0});
     let both = json!({"minAvailable": 1, "maxUnavailable": 1});
     let low = json!([{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]);
@@ -181,31 +177,6 @@ fn rules_speak_kubernetes() {
              for the In operator",
         ),
         (
-            with(job(), "/spec/successPolicy", json!({"rules": [{"succeededCount": 1}]})),
-            "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires \
-             indexed completion mode",
-        ),
-        (
-            succeeds(json!({"rules": []})),
-            "spec.successPolicy.rules: Required value: at least one rules must be specified when \
-             the successPolicy is specified",
-        ),
-        (
-            succeeds(json!({"rules": [{}]})),
-            "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or \
-             succeededIndexes must be specified",
-        ),
-        (
-            succeeds(json!({"rules": [{"succeededIndexes": "0,3"}]})),
-            "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"0,3\": error parsing \
-             succeededIndexes: too large index: \"3\"",
-        ),
-        (
-            succeeds(json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 3}]})),
-            "spec.successPolicy.rules[0].succeededCount: Invalid value: 3: must be less than or \
-             equal to 2 (the number of indexes in the specified succeededIndexes field)",
-        ),
-        (
             with(job(), "/spec/selector", json!({"matchLabels": {"app": "web"}})),
             "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"web\"}}: `selector` not \
              auto-generated",
@@ -236,6 +207,46 @@ fn rules_speak_kubernetes() {
         (
             with(others().remove(1), "/spec/hard/pods", json!("-1")),
             "spec.hard[pods]: Invalid value: \"-1\": must be greater than or equal to 0",
+        ),
+    ] {
+        let errors = wrong(value);
+        assert!(errors.iter().any(|error| error == want), "{want}\n{errors:?}");
+    }
+}
+
+#[test]
+fn success_policies() {
+    let succeeds = |policy: Value| {
+        let indexed = with(job(), "/spec/completionMode", json!("Indexed"));
+        with(with(indexed, "/spec/completions", json!(3)), "/spec/successPolicy", policy)
+    };
+    let fine = json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 2}]});
+    assert_eq!(wrong(ready(succeeds(fine))), Vec::<String>::new());
+    for (value, want) in [
+        (
+            with(job(), "/spec/successPolicy", json!({"rules": [{"succeededCount": 1}]})),
+            "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires \
+             indexed completion mode",
+        ),
+        (
+            succeeds(json!({"rules": []})),
+            "spec.successPolicy.rules: Required value: at least one rules must be specified when \
+             the successPolicy is specified",
+        ),
+        (
+            succeeds(json!({"rules": [{}]})),
+            "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or \
+             succeededIndexes must be specified",
+        ),
+        (
+            succeeds(json!({"rules": [{"succeededIndexes": "0,3"}]})),
+            "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"0,3\": error parsing \
+             succeededIndexes: too large index: \"3\"",
+        ),
+        (
+            succeeds(json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 3}]})),
+            "spec.successPolicy.rules[0].succeededCount: Invalid value: 3: must be less than or \
+             equal to 2 (the number of indexes in the specified succeededIndexes field)",
         ),
     ] {
         let errors = wrong(value);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use quorate_objects::{Typed as _, kinds, pod};
+use k8s_openapi::api::core::v1::Pod;
+use quorate_objects::{kinds, pod};
 use quorate_store::Term;
-use serde_json::{Value, json};
 
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{DeleteOptions, Subresource, Write, WriteOptions};
+use crate::part::{Edited, Part};
 use crate::registry::Registry;
 use crate::write::uid_mismatch;
 
@@ -39,8 +39,8 @@ impl Registry {
             Write::Create(value) => self.create(value, &options).await,
             Write::Update(value) => self.update(value, &options).await,
             Write::UpdateStatus(value) => self.update_status(value, &options).await,
-            Write::Status { kind, namespace, name, uid, status } => {
-                let key = ObjectKey::new(kind, &namespace, &name);
+            Write::PodStatus { namespace, name, uid, status } => {
+                let key = ObjectKey::new(&kinds::POD, &namespace, &name);
                 self.write_status(&key, &uid, &status, &options).await
             }
             Write::Bind { namespace, name, uid, revision, node } => {
@@ -59,18 +59,12 @@ impl Registry {
         &self,
         key: &ObjectKey,
         uid: &str,
-        status: &Value,
+        status: &[u8],
         options: &WriteOptions,
     ) -> Result<Arc<Object>, RegistryError> {
         self.edit(key, Subresource::Status, options, &mut |old| {
             check_uid(key, old, uid)?;
-            // Only the status is looked at.
-            let new = json!({
-                "apiVersion": key.kind.api_version(), "kind": key.kind.kind,
-                "metadata": {"name": key.name}, "status": status,
-            });
-            // Refuses what is no status of this kind.
-            Ok(Some(quorate_objects::decode(new, key.kind)?))
+            Ok(Some(Edited::Part(Part::read(key, status)?)))
         })
         .await
     }
@@ -95,12 +89,10 @@ impl Registry {
                 }
                 None => {}
             }
-            // Only these two are looked at.
-            let spec = PodSpec { node_name: Some(node.to_owned()), ..PodSpec::default() };
-            let mut bound = Pod { spec: Some(spec), status: old.status.clone(), ..Pod::default() };
+            let mut bound = Pod { status: old.status.clone(), ..Pod::default() };
             pod::set_condition(&mut bound, "PodScheduled", "True", None, None);
-            let value = bound.to_value();
-            value.map(Some).map_err(|error| RegistryError::Internal(error.to_string()))
+            let status = bound.status.unwrap_or_default();
+            Ok(Some(Edited::Part(Part::new(&status, Some(node.to_owned()))?)))
         })
         .await
     }

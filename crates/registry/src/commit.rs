@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
+use quorate_objects::kinds;
 use quorate_store::{
     Compare, Consistency, DeleteRangeRequest, KeyRange, KeyValue, MAX_COMMAND_BYTES, Op, OpResult,
     PutRequest, RangeRequest, Term, TxnRequest,
@@ -11,8 +12,9 @@ use quorate_store::{
 use serde_json::Value;
 
 use crate::error::RegistryError;
-use crate::object::{Object, ObjectKey, without_revision};
+use crate::object::{Object, ObjectKey, look, without_revision};
 use crate::registry::Registry;
+use crate::stored::Stored;
 
 /// Room for what a command holds besides the object.
 const OVERHEAD: usize = 16 * 1024;
@@ -74,6 +76,28 @@ impl Registry {
         Ok(Outcome::Failed(found.collect()))
     }
 
+    /// Carries out a plan that puts the object of this key. What a look at its text has shown
+    /// is returned, and is there for the cache when the change comes.
+    pub(crate) async fn commit_object(
+        &self,
+        key: &ObjectKey,
+        plan: Plan,
+        stored: &Bytes,
+        fence: Option<Term>,
+    ) -> Result<(Outcome, Stored), RegistryError> {
+        let seen = Arc::new(look(key.kind, stored)?);
+        let store_key = key.store_key();
+        if key.kind == &kinds::POD {
+            self.inner.fresh.note(store_key.clone(), stored.clone(), Arc::clone(&seen));
+        }
+        let outcome = self.commit(plan, fence).await;
+        if !matches!(outcome, Ok(Outcome::Done(_))) {
+            self.inner.fresh.take(&store_key, stored);
+        }
+        let seen = Arc::try_unwrap(seen).unwrap_or_else(|shared| Stored::clone(&shared));
+        Ok((outcome?, seen))
+    }
+
     /// The object as the cache has it, or else as the store has it.
     pub(crate) async fn load(&self, key: &ObjectKey) -> Result<Loaded, RegistryError> {
         if let Some(object) = self.inner.cache.get(key.kind, &key.namespace, &key.name) {
@@ -108,12 +132,18 @@ pub(crate) fn decode_kv(
 /// The bytes to store: without the resourceVersion, which is the key's revision.
 pub(crate) fn encode(value: &mut Value) -> Result<Bytes, RegistryError> {
     let stored = without_revision(value);
+    check_length(value["kind"].as_str().unwrap_or("the object"), &stored)?;
+    Ok(stored)
+}
+
+/// Refuses text that is too large to be stored.
+pub(crate) fn check_length(kind: &str, stored: &[u8]) -> Result<(), RegistryError> {
     let limit = MAX_COMMAND_BYTES - OVERHEAD;
     if stored.len() > limit {
-        let what = format!("{} as JSON", value["kind"].as_str().unwrap_or("the object"));
+        let what = format!("{kind} as JSON");
         return Err(RegistryError::TooLarge { what, size: stored.len(), limit });
     }
-    Ok(stored)
+    Ok(())
 }
 
 /// Refuses what is too large before anything is done with it. What is slightly too large may

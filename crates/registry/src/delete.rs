@@ -148,7 +148,7 @@ impl Registry {
             let mut new = old.value();
             let list = new["spec"]["finalizers"].as_array_mut();
             list.into_iter().for_each(|list| list.retain(|one| one != CONTENT));
-            Ok(Some(new))
+            Ok(Some(new.into()))
         };
         match self.edit(&key, Subresource::Finalize, &options, &mut finalize).await {
             Ok(namespace) => Ok(may_go(key.kind, &namespace.value())),

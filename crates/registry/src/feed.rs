@@ -13,7 +13,9 @@ use quorate_store::{
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
+use crate::fresh::Fresh;
 use crate::object::{Object, ObjectKey, PREFIX};
+use crate::stored::Stored;
 use crate::warm::Warmer;
 
 /// Keys read at once.
@@ -21,7 +23,12 @@ const PAGE: u64 = 1000;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Runs until cancelled. Failures are logged and retried: reads of the cache then time out.
-pub(crate) async fn run(store: SharedStore, cache: Arc<Cache>, cancel: CancellationToken) {
+pub(crate) async fn run(
+    store: SharedStore,
+    cache: Arc<Cache>,
+    fresh: Arc<Fresh>,
+    cancel: CancellationToken,
+) {
     let warmer = Warmer::start(cancel.clone());
     let mut listed = false;
     loop {
@@ -30,7 +37,7 @@ pub(crate) async fn run(store: SharedStore, cache: Arc<Cache>, cancel: Cancellat
                 relist(&store, &cache, &warmer).await?;
                 listed = true;
             }
-            follow(&store, &cache, &warmer).await
+            follow(&store, &cache, &fresh, &warmer).await
         };
         let result = tokio::select! {
             () = cancel.cancelled() => return,
@@ -106,7 +113,12 @@ fn learn(key: &ObjectKey, definition: Option<&Object>) {
     }
 }
 
-async fn follow(store: &SharedStore, cache: &Cache, warmer: &Warmer) -> Result<(), StoreError> {
+async fn follow(
+    store: &SharedStore,
+    cache: &Cache,
+    fresh: &Fresh,
+    warmer: &Warmer,
+) -> Result<(), StoreError> {
     let mut watcher = store.watch(WatchRequest {
         range: KeyRange::prefix(PREFIX),
         start_revision: cache.revision() + 1,
@@ -114,17 +126,20 @@ async fn follow(store: &SharedStore, cache: &Cache, warmer: &Warmer) -> Result<(
     })?;
     loop {
         let batch = watcher.next().await?;
-        let changes = batch.events.iter().filter_map(change);
+        let changes = batch.events.iter().filter_map(|event| change(event, fresh));
         let noted = changes.inspect(|(_, _, new)| new.iter().for_each(|new| warmer.note(new)));
         cache.apply(batch.revision, noted.collect::<Vec<_>>());
     }
 }
 
-fn change(event: &Event) -> Option<(ObjectKey, u64, Option<Arc<Object>>)> {
+fn change(event: &Event, fresh: &Fresh) -> Option<(ObjectKey, u64, Option<Arc<Object>>)> {
     let revision = event.kv.mod_revision;
     match event.kind {
         EventType::Put => {
-            let (key, object) = decode(&event.kv.key, &event.kv.value, revision)?;
+            let (key, object) = match fresh.take(&event.kv.key, &event.kv.value) {
+                Some(seen) => of_seen(&event.kv.key, seen, &event.kv.value, revision)?,
+                None => decode(&event.kv.key, &event.kv.value, revision)?,
+            };
             // Before the objects of its kind, which come later.
             learn(&key, Some(&object));
             Some((key, revision, Some(object)))
@@ -135,6 +150,18 @@ fn change(event: &Event) -> Option<(ObjectKey, u64, Option<Arc<Object>>)> {
             Some((key, revision, None))
         }
     }
+}
+
+/// What this master has written itself.
+fn of_seen(
+    key: &[u8],
+    seen: Stored,
+    value: &[u8],
+    revision: u64,
+) -> Option<(ObjectKey, Arc<Object>)> {
+    let key = ObjectKey::parse(key)?;
+    let object = Object::of_stored(key.kind, seen, value, revision).ok()?;
+    Some((key, Arc::new(object)))
 }
 
 /// What cannot be decoded (a kind of a newer master, a write past the registry) is left out.

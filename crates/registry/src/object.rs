@@ -12,8 +12,9 @@ use quorate_objects::{FieldSelector, Kind, Typed};
 use serde_json::Value;
 
 use crate::error::RegistryError;
+use crate::part::Part;
 use crate::prepare::metadata_mut;
-use crate::stored::{self, Fields};
+use crate::stored::{self, Fields, Places, Stored};
 
 /// Everything that is an object is below this prefix.
 pub(crate) const PREFIX: &str = "/registry/";
@@ -87,6 +88,8 @@ pub struct Object {
     /// Where in `json` the resourceVersion begins, and where it ends with its comma.
     inside: usize,
     behind: usize,
+    /// In `json` as well.
+    places: Places,
     /// Fields that selectors and indexes ask for.
     fields: Fields,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -117,10 +120,10 @@ impl Object {
     ) -> Result<Self, RegistryError> {
         if !kind.is_custom()
             && let Some(seen) = stored::look(kind, stored).map_err(|e| broken(kind, &e))?
-            && let Some(inside) = seen.inside
+            && seen.inside.is_some()
             && seen.meta.resource_version.is_none()
         {
-            return Ok(Self::assemble(kind, seen.meta, seen.fields, (stored, inside), revision));
+            return Self::of_stored(kind, seen, stored, revision);
         }
         // Not as the registry writes it now.
         let value = serde_json::from_slice(stored).map_err(|e| broken(kind, &e))?;
@@ -129,12 +132,19 @@ impl Object {
 
     /// From text as the registry writes it.
     fn of_text(kind: &'static Kind, text: &[u8], revision: u64) -> Result<Self, RegistryError> {
-        let seen = stored::look(kind, text).map_err(|e| broken(kind, &e))?;
-        let place = seen.and_then(|seen| Some((seen.inside?, seen)));
-        let (inside, seen) = place.ok_or_else(|| {
-            RegistryError::Internal(format!("a stored {} has no metadata", kind.kind))
-        })?;
-        Ok(Self::assemble(kind, seen.meta, seen.fields, (text, inside), revision))
+        Self::of_stored(kind, look(kind, text)?, text, revision)
+    }
+
+    /// From text and what a look at it has shown.
+    pub(crate) fn of_stored(
+        kind: &'static Kind,
+        seen: Stored,
+        text: &[u8],
+        revision: u64,
+    ) -> Result<Self, RegistryError> {
+        let Some(inside) = seen.inside else { return Err(without_metadata(kind)) };
+        let Stored { meta, fields, places, .. } = seen;
+        Ok(Self::assemble(kind, meta, fields, places, (text, inside), revision))
     }
 
     /// `text` with the place inside its metadata where the resourceVersion goes.
@@ -142,6 +152,7 @@ impl Object {
         kind: &'static Kind,
         mut meta: ObjectMeta,
         fields: Fields,
+        places: Places,
         (text, inside): (&[u8], usize),
         revision: u64,
     ) -> Self {
@@ -154,16 +165,51 @@ impl Object {
         json.put_slice(if after.first() == Some(&b'}') { b"\"" } else { b"\"," });
         let behind = json.len();
         json.put_slice(after);
+        // What is not behind the metadata is not where it is expected.
+        let moved = |place: usize| (place >= inside).then(|| place - inside + behind);
+        let places = Places {
+            spec: places.spec.and_then(moved),
+            status: places.status.and_then(|(begin, end)| Some((moved(begin)?, moved(end)?))),
+        };
         meta.resource_version = Some(number);
         let (json, typed) = (json.freeze(), OnceLock::new());
-        Self { kind, meta, revision, json, inside, behind, fields, typed }
+        Self { kind, meta, revision, json, inside, behind, places, fields, typed }
     }
 
     /// The same object with another revision: events of deletion carry the deletion's.
     pub(crate) fn at_revision(&self, revision: u64) -> Self {
         let text = [&self.json[..self.inside], &self.json[self.behind..]].concat();
         let (meta, fields) = (self.meta.clone(), self.fields.clone());
-        Self::assemble(self.kind, meta, fields, (&text, self.inside), revision)
+        // Of what is deleted no part is written any more.
+        let places = Places::default();
+        Self::assemble(self.kind, meta, fields, places, (&text, self.inside), revision)
+    }
+
+    /// The text to store when only this part changes: `Some(None)` when it does not, and `None`
+    /// when that has to be found out the long way.
+    pub(crate) fn with_part(&self, part: &Part) -> Option<Option<Bytes>> {
+        let end = self.json.len().checked_sub(1)?;
+        let (from, to) = self.places.status.unwrap_or((end, end));
+        let spec = self.places.spec.filter(|spec| *spec <= from)?;
+        // Something else may have to happen to what is being deleted.
+        if self.is_deleting() || (part.node.is_some() && self.field("spec.nodeName").is_some()) {
+            return None;
+        }
+        if part.node.is_none() && self.json[from..to] == *part.status {
+            return Some(None);
+        }
+        let mut text = BytesMut::with_capacity(self.json.len() + part.status.len() + 64);
+        text.put_slice(&self.json[..self.inside]);
+        text.put_slice(&self.json[self.behind..spec]);
+        if let Some(node) = &part.node {
+            text.put_slice(format!("\"nodeName\":{}", Value::from(node.as_str())).as_bytes());
+            text.put_slice(if self.json.get(spec) == Some(&b'}') { b"" } else { b"," });
+        }
+        text.put_slice(&self.json[spec..from]);
+        text.put_slice(if from == to { b",\"status\":" } else { b"" });
+        text.put_slice(&part.status);
+        text.put_slice(&self.json[to..]);
+        Some(Some(text.freeze()))
     }
 
     /// The same object after its kind has changed: the definition of a custom kind was.
@@ -272,6 +318,16 @@ impl Object {
     pub fn matches_fields(&self, selector: &FieldSelector) -> bool {
         selector.is_everything() || selector.matches(|path| self.field(path))
     }
+}
+
+/// Looks at text as the registry writes it.
+pub(crate) fn look(kind: &'static Kind, text: &[u8]) -> Result<Stored, RegistryError> {
+    let seen = stored::look(kind, text).map_err(|e| broken(kind, &e))?;
+    seen.ok_or_else(|| without_metadata(kind))
+}
+
+fn without_metadata(kind: &Kind) -> RegistryError {
+    RegistryError::Internal(format!("a stored {} has no metadata", kind.kind))
 }
 
 fn broken(kind: &Kind, error: &serde_json::Error) -> RegistryError {

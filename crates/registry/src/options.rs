@@ -1,5 +1,6 @@
 //! Options of requests.
 
+use bytes::Bytes;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -183,18 +184,16 @@ pub enum Write {
     Update(Value),
     /// Replaces an object's status.
     UpdateStatus(Value),
-    /// Replaces the status of the object with this uid; `status` is the content of its field.
-    Status {
-        /// The kind.
-        kind: &'static Kind,
-        /// "" for kinds without namespaces.
+    /// Replaces the status of the pod with this uid.
+    PodStatus {
+        /// The pod's namespace.
         namespace: String,
-        /// The name.
+        /// The pod's name.
         name: String,
         /// Only when it has this uid; empty: whichever it is.
         uid: String,
-        /// The new content of `status`.
-        status: Value,
+        /// The JSON text of the new status.
+        status: Bytes,
     },
     /// Binds a pod to a node, when it is bound nowhere and is not being deleted.
     Bind {

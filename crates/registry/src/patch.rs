@@ -45,7 +45,7 @@ impl Registry {
         let options = WriteOptions { revision: options.revision.or(given), ..options.clone() };
         self.edit(&key, subresource, &options, &mut |old| {
             let patched = apply(&key, patch_kind, &body, old.value())?;
-            Ok(Some(decode_with(patched, kind, options.field_validation)?))
+            Ok(Some(decode_with(patched, kind, options.field_validation)?.into()))
         })
         .await
     }

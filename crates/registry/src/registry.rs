@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::Cache;
 use crate::error::RegistryError;
 use crate::events::EventRecorder;
+use crate::fresh::Fresh;
 use crate::heartbeats::Heartbeats;
 use crate::metrics::Metrics;
 use crate::object::{Object, ObjectKey};
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub metrics: Metrics,
     pub events: EventRecorder,
     pub quota_turns: Turns,
+    pub fresh: Arc<Fresh>,
 }
 
 /// The answer to a list.
@@ -55,13 +57,26 @@ impl Registry {
         let cache = Arc::new(Cache::new(options.watch_ring));
         let (events, queue) = EventRecorder::new();
         // Task "registry cache": ends with `cancel` only; it logs and retries its failures.
-        tokio::spawn(crate::feed::run(Arc::clone(&store), Arc::clone(&cache), cancel.clone()));
+        let fresh = Arc::<Fresh>::default();
+        let known = Arc::clone(&fresh);
+        let feed = crate::feed::run(Arc::clone(&store), Arc::clone(&cache), known, cancel.clone());
+        tokio::spawn(feed);
         let (heartbeats, metrics) = Default::default();
         let quota_turns = Turns::default();
         let proposer = Proposer::new(Arc::clone(&store), options.request_timeout);
-        let inner =
-            Inner { store, proposer, cache, options, heartbeats, metrics, events, quota_turns };
-        let registry = Self { inner: Arc::new(inner) };
+        let registry = Self {
+            inner: Arc::new(Inner {
+                store,
+                proposer,
+                cache,
+                options,
+                heartbeats,
+                metrics,
+                events,
+                quota_turns,
+                fresh,
+            }),
+        };
         // Task "event recorder": ends with `cancel` only; an event that cannot be written is
         // logged and dropped.
         tokio::spawn(crate::events::run(registry.clone(), queue, cancel));

@@ -353,15 +353,22 @@ async fn binding_happens_once() {
     assert!(again[0].as_ref().unwrap_err().is_conflict());
     assert_eq!(again[1].as_ref().unwrap().revision, bound.revision);
     assert!(made.revision < bound.revision);
-    let status = Write::Status {
-        kind: &kinds::POD,
+    let status = |status: Value| Write::PodStatus {
         namespace: "default".into(),
         name: "p".into(),
         uid: made.uid().into(),
-        status: json!({"phase": "Running", "fase": 1}),
+        status: status.to_string().into(),
     };
-    let results = f.registry.write_batch(vec![status], None).await;
-    assert_eq!(results[0].as_ref().unwrap_err().fields()[0].path, "status.fase");
+    let results = f.registry.write_batch(vec![status(json!({"phase": 1}))], None).await;
+    assert_eq!(results[0].as_ref().unwrap_err().fields()[0].path, "status");
+    let results = f.registry.write_batch(vec![status(json!({"phase": "Running"}))], None).await;
+    let running = results[0].as_ref().unwrap();
+    assert_eq!(running.field("status.phase"), Some("Running"));
+    assert_eq!(running.field("spec.nodeName"), Some("n1"));
+    let results = f.registry.write_batch(vec![status(json!({"phase": "Running"}))], None).await;
+    assert_eq!(results[0].as_ref().unwrap().revision, running.revision, "nothing is written");
+    let cached = f.registry.cache().get(&kinds::POD, "default", "p").unwrap();
+    assert_eq!(*cached, **running, "the cache has what the writer got");
 }
 
 #[tokio::test]

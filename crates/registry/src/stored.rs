@@ -15,13 +15,24 @@ use serde_json::Value;
 /// Fields by the paths that selectors name.
 pub(crate) type Fields = Vec<(&'static str, String)>;
 
+/// Where the parts are that are written most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Where the members of `spec` begin, behind the brace.
+    pub spec: Option<usize>,
+    /// Where the value of `status` begins and ends.
+    pub status: Option<(usize, usize)>,
+}
+
 /// What is needed of an object's JSON at once.
+#[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub meta: ObjectMeta,
     pub fields: Fields,
     /// Where the members of `metadata` begin, behind the brace; `None` when the text is not as
     /// the registry writes it.
     pub inside: Option<usize>,
+    pub places: Places,
 }
 
 /// Looks at the text of an object. `None`: it has no metadata.
@@ -52,31 +63,59 @@ impl<'a> Visitor<'a> for Top<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut stored = None;
+        let mut stored: Option<Stored> = None;
+        let mut places = Places::default();
+        let (mut status, mut odd) = (None, false);
         let mut fields = Fields::new();
         let wanted = self.kind.selectable.iter().map(|path| (*path, place(path)));
         let wanted: Vec<_> = wanted.collect();
         while let Some(Key(key)) = map.next_key()? {
-            if key == "metadata" {
-                let inside = inside(self.text, &key);
-                stored = Some(Stored { meta: map.next_value()?, fields: Fields::new(), inside });
-            } else {
-                map.next_value_seed(Pick { wanted: below(&wanted, &key), fields: &mut fields })?;
+            if let Some(begin) = status.take() {
+                // In front of the comma and the quote.
+                let end = place_in(self.text, &key).and_then(|start| start.checked_sub(2));
+                places.status = end.map(|end| (begin, end));
+                odd |= end.is_none();
             }
+            match &*key {
+                "metadata" => {
+                    let inside = behind(self.text, &key, b"\":{");
+                    let (meta, fields) = (map.next_value()?, Fields::new());
+                    stored = Some(Stored { meta, fields, inside, places });
+                    continue;
+                }
+                "spec" => places.spec = behind(self.text, &key, b"\":{"),
+                "status" => {
+                    status = behind(self.text, &key, b"\":");
+                    odd |= status.is_none();
+                }
+                _ => {}
+            }
+            map.next_value_seed(Pick { wanted: below(&wanted, &key), fields: &mut fields })?;
         }
-        Ok(stored.map(|stored| Stored { fields, ..stored }))
+        if let (Some(begin), Some((b'}', before))) = (status, self.text.split_last()) {
+            places.status = Some((begin, before.len()));
+        }
+        if odd {
+            // A status that is somewhere else must not get a second one beside it.
+            places = Places::default();
+        }
+        Ok(stored.map(|stored| Stored { fields, places, ..stored }))
     }
 }
 
-/// Where the value of a key begins, behind its brace, when the key is a part of `text` and nothing
-/// is between them.
-fn inside(text: &[u8], key: &str) -> Option<usize> {
-    const BETWEEN: &[u8] = b"\":{";
+/// Where a key begins, when it is a part of `text`.
+fn place_in(text: &[u8], key: &str) -> Option<usize> {
     let start = (key.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
     // A key that is a copy is elsewhere in memory: beyond the text.
     let end = start.checked_add(key.len())?;
-    let behind = end.checked_add(BETWEEN.len())?;
-    (text.get(end..behind)? == BETWEEN).then_some(behind)
+    (end <= text.len()).then_some(start)
+}
+
+/// Where the text goes on behind a key and what has to follow at once.
+fn behind(text: &[u8], key: &str, following: &[u8]) -> Option<usize> {
+    let end = place_in(text, key)? + key.len();
+    let behind = end.checked_add(following.len())?;
+    (text.get(end..behind)? == following).then_some(behind)
 }
 
 /// Where a selector's field is.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quorate_objects::{FieldError, Invalid, Kind, Typed, decode_complete, decode_with, kinds};
 use quorate_store::KeyValue;
 use serde_json::Value;
 
 use crate::alloc::Allocations;
-use crate::commit::{Loaded, Outcome, Plan, check_size, decode_kv, encode};
+use crate::commit::{Loaded, Outcome, Plan, check_length, check_size, decode_kv, encode};
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{Subresource, WriteOptions};
+use crate::part::Edited;
 use crate::prepare::{metadata_mut, prepare_create, prepare_update};
 use crate::registry::Registry;
 
@@ -21,7 +23,14 @@ const MODIFIED: &str =
 const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// What a change makes of an object; `None` means "leave it".
-pub(crate) type Edit<'a> = dyn FnMut(&Object) -> Result<Option<Value>, RegistryError> + Send + 'a;
+pub(crate) type Edit<'a> = dyn FnMut(&Object) -> Result<Option<Edited>, RegistryError> + Send + 'a;
+
+/// What is to be in an object's place.
+enum New {
+    Object(Value),
+    /// As it will be stored.
+    Text(Bytes),
+}
 
 impl Registry {
     /// Creates an object. Sets name (from generateName), uid, creationTimestamp, generation.
@@ -118,8 +127,11 @@ impl Registry {
             }
             return Ok(Some(Arc::new(Object::decode(kind, &stored, 0)?)));
         }
-        match self.commit(plan, options.fence).await? {
-            Outcome::Done(revision) => Ok(Some(Arc::new(Object::decode(kind, &stored, revision)?))),
+        let (outcome, seen) = self.commit_object(&key, plan, &stored, options.fence).await?;
+        match outcome {
+            Outcome::Done(revision) => {
+                Ok(Some(Arc::new(Object::of_stored(kind, seen, &stored, revision)?)))
+            }
             Outcome::Failed(found) => {
                 if found.first().is_some_and(Option::is_some) {
                     return Err(already_exists(&key));
@@ -235,7 +247,7 @@ impl Registry {
             if !uid.is_empty() && uid != old.uid() {
                 return Err(key.conflict(uid_mismatch(&uid, old.uid())));
             }
-            Ok(Some(value.clone()))
+            Ok(Some(value.clone().into()))
         })
         .await
     }
@@ -303,9 +315,7 @@ impl Registry {
                 }
                 Err(error) => return Err(error),
             };
-            let old = base.object.value();
-            let manager = options.field_manager.as_deref();
-            let new = match prepare_update(key.kind, edited, old, subresource, manager) {
+            let new = match changed(key.kind, &base.object, edited, subresource, options) {
                 Ok(Some(new)) => new,
                 Ok(None) if base.verified => return Ok(base.object),
                 Err(error) if base.verified => return Err(error),
@@ -314,7 +324,9 @@ impl Registry {
                     continue;
                 }
             };
-            options.admit(&new)?;
+            if let New::Object(new) = &new {
+                options.admit(new)?;
+            }
             match self.write(key, &base.object, new, options).await? {
                 Ok(written) => return Ok(written),
                 Err(None) => return Err(key.not_found()),
@@ -329,9 +341,20 @@ impl Registry {
         &self,
         key: &ObjectKey,
         old: &Object,
-        mut new: Value,
+        new: New,
         options: &WriteOptions,
     ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, RegistryError> {
+        let mut new = match new {
+            New::Object(new) => new,
+            New::Text(stored) => {
+                check_length(key.kind.kind, &stored)?;
+                let mut plan = Plan::default();
+                plan.expect(key.store_key(), old.revision);
+                plan.put(key.store_key(), stored.clone());
+                let allocations = Allocations::default();
+                return self.finish(key, old, plan, &stored, &allocations, options).await;
+            }
+        };
         // Only Services hold allotments; the others are spared the parsing.
         let old_value = if key.kind == &kinds::SERVICE { old.value() } else { Value::Null };
         let allocations = Allocations::for_update(self, key.kind, &mut new, &old_value)?;
@@ -348,12 +371,25 @@ impl Registry {
             self.count_change(key, old, &new).await?.plan(&mut plan)?;
             plan.put(key.store_key(), stored.clone());
         }
+        self.finish(key, old, plan, &stored, &allocations, options).await
+    }
+
+    async fn finish(
+        &self,
+        key: &ObjectKey,
+        old: &Object,
+        plan: Plan,
+        stored: &Bytes,
+        allocations: &Allocations,
+        options: &WriteOptions,
+    ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, RegistryError> {
         if options.dry_run {
-            return Ok(Ok(Arc::new(Object::decode(key.kind, &stored, old.revision)?)));
+            return Ok(Ok(Arc::new(Object::decode(key.kind, stored, old.revision)?)));
         }
-        match self.commit(plan, options.fence).await? {
+        let (outcome, seen) = self.commit_object(key, plan, stored, options.fence).await?;
+        match outcome {
             Outcome::Done(revision) => {
-                Ok(Ok(Arc::new(Object::decode(key.kind, &stored, revision)?)))
+                Ok(Ok(Arc::new(Object::of_stored(key.kind, seen, stored, revision)?)))
             }
             Outcome::Failed(found) => {
                 let current = decode_kv(key, found.first().and_then(Option::as_ref))?;
@@ -367,12 +403,31 @@ impl Registry {
     }
 }
 
+/// What an edit makes of `old`; `None` when nothing is different.
+fn changed(
+    kind: &'static Kind,
+    old: &Object,
+    edited: Edited,
+    subresource: Subresource,
+    options: &WriteOptions,
+) -> Result<Option<New>, RegistryError> {
+    let value = match edited {
+        Edited::Object(value) => value,
+        Edited::Part(part) => match old.with_part(&part) {
+            Some(text) => return Ok(text.map(New::Text)),
+            None => part.value(),
+        },
+    };
+    let manager = options.field_manager.as_deref();
+    Ok(prepare_update(kind, value, old.value(), subresource, manager)?.map(New::Object))
+}
+
 fn change_typed<T: Typed>(
     old: &Object,
     change: &mut impl FnMut(&mut T) -> bool,
-) -> Result<Option<Value>, RegistryError> {
+) -> Result<Option<Edited>, RegistryError> {
     let mut object = T::clone(&*old.typed::<T>()?);
-    if change(&mut object) { to_value(&object).map(Some) } else { Ok(None) }
+    if change(&mut object) { Ok(Some(to_value(&object)?.into())) } else { Ok(None) }
 }
 
 fn to_value<T: Typed>(object: &T) -> Result<Value, RegistryError> {

@@ -10,7 +10,6 @@ use quorate_registry::{
     DeleteOptions, EventRecord, EventType, Object, RegistryError, Write, WriteOptions,
 };
 use quorate_store::Term;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -131,14 +130,9 @@ impl<'a> StatusWriter<'a> {
         let mut sent = Vec::with_capacity(pods.len());
         let mut writes = Vec::with_capacity(pods.len());
         for pod in pods {
-            match status_write(pod) {
-                Ok(Some(write)) => {
-                    sent.push(*pod);
-                    writes.push(write);
-                }
-                Ok(None) => {}
-                // Sending the same again would not help.
-                Err(error) => tracing::error!(pod = %pod.name, %error, "a status is not JSON"),
+            if let Some(write) = status_write(pod) {
+                sent.push(*pod);
+                writes.push(write);
             }
         }
         let results = self.shared.registry.write_batch(writes, Some(term)).await;
@@ -181,18 +175,13 @@ fn has_finalizers(object: &Object) -> bool {
     object.meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
 }
 
-fn status_write(pod: &v1::PodStatus) -> Result<Option<Write>, serde_json::Error> {
-    if pod.status_json.is_empty() {
-        return Ok(None);
-    }
-    let status: Value = serde_json::from_slice(&pod.status_json)?;
-    Ok(Some(Write::Status {
-        kind: &kinds::POD,
+fn status_write(pod: &v1::PodStatus) -> Option<Write> {
+    (!pod.status_json.is_empty()).then(|| Write::PodStatus {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
         uid: pod.uid.clone(),
-        status,
-    }))
+        status: pod.status_json.clone(),
+    })
 }
 
 fn removal(pod: &v1::PodStatus) -> Write {

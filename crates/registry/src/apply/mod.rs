@@ -128,7 +128,8 @@ impl Registry {
         };
         loop {
             let mut change = |live: &Object| {
-                merged(&key, &live.value(), &applied, subresource, options).map(Some)
+                let merged = merged(&key, &live.value(), &applied, subresource, options)?;
+                Ok(Some(merged.into()))
             };
             match self.edit(&key, subresource, &write, &mut change).await {
                 Err(error) if error.is_not_found() && subresource == Subresource::Main => {}
