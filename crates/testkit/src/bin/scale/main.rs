@@ -1,11 +1,14 @@
-//! `make bench-scale`: three real masters and many hollow nodes. Creates thirty pods a node, and
-//! measures how fast they are bound and run, what the API answers meanwhile, how much memory the
-//! leader has, what the rollout of a Deployment costs, and how long nothing is bound after the
-//! leader is killed. Prints a table for each step, and writes JSON.
+//! `make bench-scale`: three real masters and many nodes. Creates thirty pods a node, first for
+//! nodes that are only registered, so that pods are created and bound and that is all, then for
+//! hollow nodes, which run them. Measures how fast that goes, what it costs each process, what the
+//! API answers meanwhile, how much memory the leader has, what the rollout of a Deployment costs,
+//! and how long nothing is bound after the leader is killed. Prints a table for each step, and
+//! writes JSON.
 
+mod registered;
 mod rollout;
+mod usage;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +20,7 @@ use quorate_client::{Client, ListOptions, WriteOptions};
 use quorate_objects::{Kind, kinds};
 use quorate_testkit::{Options, TestCluster, wait_for};
 use serde_json::{Value, json};
+use usage::Usage;
 
 /// Pods in one namespace: what one list answers.
 const PER_NAMESPACE: usize = 3_000;
@@ -35,6 +39,9 @@ struct Args {
     /// Requests that create pods at the same time
     #[arg(long, default_value_t = 256)]
     clients: usize,
+    /// Leaves out the nodes that are only registered
+    #[arg(long)]
+    only_running: bool,
     /// Replicas of the Deployment that is rolled to a new version; 0: none is
     #[arg(long, default_value_t = 1_000)]
     rollout: usize,
@@ -75,6 +82,24 @@ fn print(step: &Value) {
 
 async fn step(nodes: u32, args: &Args) -> Result<Value> {
     let limit = Duration::from_secs(args.limit);
+    let mut figures = json!({"nodes": nodes, "pods": usize::try_from(nodes)? * PODS_PER_NODE});
+    if !args.only_running {
+        add(&mut figures, registered::measure(nodes, args.clients, limit).await?);
+    }
+    add(&mut figures, running(nodes, args).await?);
+    Ok(figures)
+}
+
+/// Adds figures to others.
+fn add(figures: &mut Value, more: Value) {
+    if let (Some(figures), Value::Object(more)) = (figures.as_object_mut(), more) {
+        figures.extend(more);
+    }
+}
+
+/// With hollow nodes, which run the pods.
+async fn running(nodes: u32, args: &Args) -> Result<Value> {
+    let limit = Duration::from_secs(args.limit);
     let begin = Instant::now();
     let options = Options { nodes: 0, hollow: nodes, insecure: true, ..Options::default() };
     let cluster = TestCluster::start(options).await?;
@@ -88,27 +113,22 @@ async fn step(nodes: u32, args: &Args) -> Result<Value> {
     let up = begin.elapsed();
 
     let pods = usize::try_from(nodes)? * PODS_PER_NODE;
-    let namespaces = pods.div_ceil(PER_NAMESPACE);
-    for number in 0..namespaces {
-        let value = json!({"apiVersion": "v1", "kind": "Namespace",
-                           "metadata": {"name": namespace(number)}});
-        client.create(&value, &WriteOptions::default()).await?;
-    }
+    create_namespaces(&client, pods).await?;
+    let leader = cluster.leader().await?;
+    let small = cluster.status_of(&leader).await?.resident_bytes;
     let probes = Probes::start(cluster.client()?);
-    let idle = cpu_seconds(&cluster)?;
+    let before = Usage::now(&cluster)?;
+    let writes = cluster.status().await?.revision;
     let start = Instant::now();
-    let created = create_all(&cluster, pods, args.clients).await?;
+    let created = create_all(&cluster, pods, args.clients, pod).await?;
     let bound = until_none(&client, "spec.nodeName=", start, limit).await?;
     let running = until_none(&client, "status.phase!=Running", start, limit).await?;
-    let cpu: HashMap<String, f64> = cpu_seconds(&cluster)?
-        .into_iter()
-        .map(|(name, seconds)| {
-            let before = idle.get(&name).copied().unwrap_or_default();
-            (name, seconds - before)
-        })
-        .collect();
-    let (single, lists) = probes.stop().await?;
+    let spent = Usage::now(&cluster)?.since(&before);
+    let writes = cluster.status().await?.revision - writes;
+    let probed = probes.stop().await?;
 
+    // On a machine that is too busy for heartbeats it may have changed: the figures show it.
+    let same = cluster.leader().await? == leader;
     let leader = cluster.leader().await?;
     let memory = cluster.status_of(&leader).await?.resident_bytes;
     let rolled = match args.rollout {
@@ -116,29 +136,47 @@ async fn step(nodes: u32, args: &Args) -> Result<Value> {
         replicas => rollout::measure(&cluster, replicas, limit).await?,
     };
     let gap = leader_loss(&cluster, &leader).await?;
-    let per_second = |time: Duration| (pods as f64 / time.as_secs_f64()).round();
-    let millis = |time: Duration| (time.as_secs_f64() * 1e3).round();
-    let per_pod = |seconds: f64| (seconds * 1e5 / pods as f64).round() / 100.0;
-    let of_leader = cpu.get(&leader).copied().unwrap_or_default();
     let mut figures = json!({
-        "nodes": nodes, "pods": pods,
+        "same_leader_all_the_time": same,
         "cluster_up_seconds": up.as_secs_f64().round(),
-        "created_per_second": per_second(created),
-        "created_and_bound_per_second": per_second(bound),
+        "created_per_second": per_second(pods, created),
+        "created_and_bound_per_second": per_second(pods, bound),
+        "created_to_running_per_second": per_second(pods, running),
         "running_after_seconds": running.as_secs_f64().round(),
-        "leader_processor_ms_per_pod": per_pod(of_leader),
-        "masters_processor_ms_per_pod": per_pod(cpu.values().sum()),
-        "single_object_p50_ms": millis(percentile(&single, 50)),
-        "single_object_p99_ms": millis(percentile(&single, 99)),
-        "list_of_namespace_p50_ms": millis(percentile(&lists, 50)),
-        "list_of_namespace_p99_ms": millis(percentile(&lists, 99)),
+        "store_writes_per_pod": rounded((writes - probed.writes) as f64 / pods as f64),
+        "single_object_p50_ms": millis(percentile(&probed.single, 50)),
+        "single_object_p99_ms": millis(percentile(&probed.single, 99)),
+        "list_of_namespace_p50_ms": millis(percentile(&probed.lists, 50)),
+        "list_of_namespace_p99_ms": millis(percentile(&probed.lists, 99)),
         "leader_resident_mb": memory / 1_000_000,
+        "leader_resident_kb_per_pod": memory.saturating_sub(small) / 1000 / pods as u64,
         "leader_killed_to_next_bound_ms": millis(gap),
     });
-    if let (Some(figures), Value::Object(rolled)) = (figures.as_object_mut(), rolled) {
-        figures.extend(rolled);
-    }
+    add(&mut figures, spent.figures("", &leader, pods));
+    add(&mut figures, rolled);
     Ok(figures)
+}
+
+fn per_second(pods: usize, time: Duration) -> f64 {
+    (pods as f64 / time.as_secs_f64()).round()
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round()
+}
+
+/// With two places behind the point.
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+async fn create_namespaces(client: &Client, pods: usize) -> Result<()> {
+    for number in 0..pods.div_ceil(PER_NAMESPACE) {
+        let value = json!({"apiVersion": "v1", "kind": "Namespace",
+                           "metadata": {"name": namespace(number)}});
+        client.create(&value, &WriteOptions::default()).await?;
+    }
+    Ok(())
 }
 
 fn namespace(number: usize) -> String {
@@ -156,7 +194,12 @@ fn pod(namespace: &str, name: &str) -> Value {
 }
 
 /// Creates all pods through the leader. Returns how long that took.
-async fn create_all(cluster: &TestCluster, pods: usize, clients: usize) -> Result<Duration> {
+async fn create_all(
+    cluster: &TestCluster,
+    pods: usize,
+    clients: usize,
+    pod: fn(&str, &str) -> Value,
+) -> Result<Duration> {
     let leader = cluster.leader().await?;
     let client = Arc::new(cluster.client_of(&leader, Duration::from_secs(60))?);
     let next = Arc::new(AtomicUsize::new(0));
@@ -205,10 +248,19 @@ async fn until_none(
     }
 }
 
+/// What the API took to answer.
+#[derive(Default)]
+struct Probed {
+    single: Vec<Duration>,
+    lists: Vec<Duration>,
+    /// Of the probes themselves.
+    writes: u64,
+}
+
 /// Asks the API for single objects and lists, all the time.
 struct Probes {
     stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Result<(Vec<Duration>, Vec<Duration>)>>,
+    task: tokio::task::JoinHandle<Result<Probed>>,
 }
 
 impl Probes {
@@ -216,7 +268,7 @@ impl Probes {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
-            let (mut single, mut lists) = (Vec::new(), Vec::new());
+            let mut probed = Probed { writes: 1, ..Probed::default() };
             let kind: &'static Kind = &kinds::CONFIG_MAP;
             let value = json!({"apiVersion": "v1", "kind": "ConfigMap",
                                "metadata": {"namespace": "default", "name": "probe"},
@@ -233,22 +285,23 @@ impl Probes {
                     let mut value = value.clone();
                     value["data"]["count"] = json!(round.to_string());
                     client.update(&value, &WriteOptions::default()).await?;
+                    probed.writes += 1;
                 }
-                single.push(start.elapsed());
+                probed.single.push(start.elapsed());
                 if round % 50 == 0 {
                     let start = Instant::now();
                     let options = ListOptions { namespace: namespace(0), ..ListOptions::default() };
                     client.list(&kinds::POD, &options).await?;
-                    lists.push(start.elapsed());
+                    probed.lists.push(start.elapsed());
                 }
                 tokio::time::sleep(PROBE).await;
             }
-            Ok((single, lists))
+            Ok(probed)
         });
         Self { stop, task }
     }
 
-    async fn stop(self) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    async fn stop(self) -> Result<Probed> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await?
     }
@@ -284,26 +337,4 @@ async fn leader_loss(cluster: &TestCluster, leader: &str) -> Result<Duration> {
         ensure!(start.elapsed() < Duration::from_secs(60), "no pod is bound after 60 s");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// What each master has used of processors, in seconds.
-fn cpu_seconds(cluster: &TestCluster) -> Result<HashMap<String, f64>> {
-    /// Linux' USER_HZ.
-    const TICKS: f64 = 100.0;
-    let masters = cluster.file()?.masters;
-    let mut used = HashMap::new();
-    for (name, pid) in cluster.pids()? {
-        if !masters.iter().any(|master| master.name == name) {
-            continue;
-        }
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name in parentheses may contain spaces; utime and stime are the 12th and 13th
-        // fields behind it.
-        let rest = stat.rsplit_once(')').context("no process")?.1;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|t| t.parse::<f64>().ok());
-        let both = [11, 12].into_iter().filter_map(ticks).sum::<f64>();
-        used.insert(name, both / TICKS);
-    }
-    Ok(used)
 }
