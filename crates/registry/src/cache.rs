@@ -24,6 +24,14 @@ pub(crate) struct Change {
     pub new: Option<Arc<Object>>,
 }
 
+/// A change from before the first list.
+pub(crate) struct Past {
+    pub kind: &'static Kind,
+    pub revision: u64,
+    pub old: Option<Arc<Object>>,
+    pub new: Option<Arc<Object>>,
+}
+
 type Indexed = HashMap<String, BTreeMap<ObjectKey, Arc<Object>>>;
 
 /// The objects and their indexes, all at one revision.
@@ -181,6 +189,11 @@ impl Cache {
         Self { state: RwLock::default(), revision: watch::Sender::new(0), capacity }
     }
 
+    /// How many changes of a kind are kept.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// One object; `namespace` is ignored for kinds without.
     #[must_use]
     pub fn get(&self, kind: &'static Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
@@ -254,6 +267,30 @@ impl Cache {
         }
     }
 
+    /// Takes the first list, as of `revision`, and the changes that led to it: all after `floor`.
+    pub(crate) fn begin(
+        &self,
+        revision: u64,
+        list: BTreeMap<ObjectKey, Arc<Object>>,
+        floor: u64,
+        history: Vec<Past>,
+    ) {
+        let mut state = self.state.write();
+        for kind in kinds() {
+            state.rings.entry(kind).or_default().floor = floor;
+        }
+        for (key, object) in list {
+            state.view.replace(&key, Some(object));
+        }
+        for Past { kind, revision, old, new } in history {
+            state.record(kind, revision, (old, new), self.capacity);
+        }
+        state.synced = true;
+        state.view.revision = revision;
+        drop(state);
+        self.revision.send_replace(revision);
+    }
+
     /// Applies changes of whole revisions, up to `revision`.
     pub(crate) fn apply(
         &self,
@@ -278,25 +315,14 @@ impl Cache {
         let mut state = self.state.write();
         let gone: Vec<_> =
             state.view.keys().into_iter().filter(|key| !list.contains_key(key)).collect();
-        if !state.synced {
-            // No history before the first list.
-            for kind in kinds() {
-                state.rings.entry(kind).or_default().floor = revision;
-            }
-        }
         for key in gone {
             state.apply_one(&key, revision, None, self.capacity);
         }
-        let synced = state.synced;
         for (key, object) in list {
-            let same = state.view.get(key.kind, &key.namespace, &key.name) == Some(&object);
-            if !synced {
-                state.view.replace(&key, Some(object));
-            } else if !same {
+            if state.view.get(key.kind, &key.namespace, &key.name) != Some(&object) {
                 state.apply_one(&key, revision, Some(object), self.capacity);
             }
         }
-        state.synced = true;
         state.view.revision = revision;
         drop(state);
         self.revision.send_replace(revision);
@@ -420,11 +446,20 @@ pub(crate) enum Cursor {
 impl State {
     fn apply_one(&mut self, key: &ObjectKey, revision: u64, new: Option<Arc<Object>>, cap: usize) {
         let old = self.view.replace(key, new.clone());
-        if old.is_none() && new.is_none() {
-            return;
+        if old.is_some() || new.is_some() {
+            self.record(key.kind, revision, (old, new), cap);
         }
+    }
+
+    fn record(
+        &mut self,
+        kind: &'static Kind,
+        revision: u64,
+        (old, new): (Option<Arc<Object>>, Option<Arc<Object>>),
+        cap: usize,
+    ) {
         self.seq += 1;
-        let ring = self.rings.entry(key.kind).or_default();
+        let ring = self.rings.entry(kind).or_default();
         if ring.changes.len() >= cap.max(1)
             && let Some(lost) = ring.changes.pop_front()
         {

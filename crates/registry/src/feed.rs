@@ -1,6 +1,6 @@
 //! The task that feeds the cache from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use bytes::Bytes;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use quorate_objects::{custom, kinds};
 use quorate_store::{
-    Consistency, Event, EventType, KeyRange, RangeRequest, SharedStore, StoreError, WatchRequest,
+    Consistency, Event, EventType, KeyRange, KeyValue, RangeRequest, SharedStore, StoreError,
+    WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Past};
 use crate::fresh::Fresh;
 use crate::object::{Object, ObjectKey, PREFIX};
 use crate::stored::Stored;
@@ -77,6 +78,11 @@ async fn relist(store: &SharedStore, cache: &Cache, warmer: &Warmer) -> Result<(
         let next = [last.key.as_ref(), &[0]].concat();
         request.range.key = Bytes::from(next);
     }
+    if !cache.synced() {
+        let (floor, history) = history(store, &list, request.revision, cache.capacity()).await?;
+        cache.begin(request.revision, list, floor, history);
+        return Ok(());
+    }
     for old in cache.list(&kinds::CUSTOM_RESOURCE_DEFINITION, None) {
         if !list.contains_key(&old.key()) {
             custom::unregister(old.name());
@@ -84,6 +90,53 @@ async fn relist(store: &SharedStore, cache: &Cache, warmer: &Warmer) -> Result<(
     }
     cache.reset(request.revision, list);
     Ok(())
+}
+
+/// The changes that led to the first list, and the revision after which they begin: as many as the
+/// cache keeps, as far as the store still has them. So whoever has watched another master, or this
+/// one before it was started again, goes on where it was.
+async fn history(
+    store: &SharedStore,
+    list: &BTreeMap<ObjectKey, Arc<Object>>,
+    revision: u64,
+    capacity: usize,
+) -> Result<(u64, Vec<Past>), StoreError> {
+    let oldest = revision.saturating_sub(u64::try_from(capacity).unwrap_or(u64::MAX));
+    let floor = oldest.max(store.status().compact_revision).min(revision);
+    let mut watcher = store.watch(WatchRequest {
+        range: KeyRange::prefix(PREFIX),
+        start_revision: floor + 1,
+        prev_kv: true,
+        ..WatchRequest::default()
+    })?;
+    let (mut history, mut reached) = (Vec::new(), floor);
+    // What is there twice is decoded once.
+    let mut newest: HashMap<ObjectKey, Arc<Object>> = HashMap::new();
+    while reached < revision {
+        let batch = watcher.next().await?;
+        reached = batch.revision;
+        for event in batch.events.iter().filter(|event| event.kv.mod_revision <= revision) {
+            // Of a kind that is gone.
+            let Some(key) = ObjectKey::parse(&event.kv.key) else { continue };
+            let at = |kv: &KeyValue| {
+                let known = [newest.get(&key), list.get(&key)].into_iter().flatten();
+                let known = known.into_iter().find(|object| object.revision == kv.mod_revision);
+                let decode = || Object::decode(key.kind, &kv.value, kv.mod_revision).ok();
+                known.cloned().or_else(|| decode().map(Arc::new))
+            };
+            let old = event.prev_kv.as_ref().and_then(at);
+            let new = Some(&event.kv).filter(|_| event.kind == EventType::Put).and_then(at);
+            match &new {
+                Some(object) => newest.insert(key.clone(), Arc::clone(object)),
+                None => newest.remove(&key),
+            };
+            if old.is_some() || new.is_some() {
+                let revision = event.kv.mod_revision;
+                history.push(Past { kind: key.kind, revision, old, new });
+            }
+        }
+    }
+    Ok((floor, history))
 }
 
 /// Reads the definitions of custom kinds: without them the keys of their objects say nothing. One
@@ -178,3 +231,7 @@ fn decode(key: &[u8], value: &[u8], revision: u64) -> Option<(ObjectKey, Arc<Obj
         }
     }
 }
+
+#[cfg(test)]
+#[path = "feed_test.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use quorate_registry::{DeleteOptions, WriteOptions};
+use quorate_store::Store as _;
 use serde_json::{Value, json};
 
 use crate::master::{Master, config_map, pod, soon};
@@ -172,9 +173,14 @@ async fn lists_are_chunked_at_one_revision() {
     let (code, status) = http.get(&format!("{MAPS}?resourceVersion=999999")).await;
     assert_eq!(code, StatusCode::GATEWAY_TIMEOUT, "{status}");
     assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
-    // A master that has just started knows nothing of the time before.
-    let young = Master::on(master.store.clone()).await;
-    let young = Http::new(&young);
+    // A master that has just started knows what the store knows, and no more.
+    let knowing = Master::on(master.store.clone()).await;
+    let young = Http::new(&knowing);
+    let again = format!("{MAPS}?limit=5&continue={token}");
+    assert_eq!(young.get(&again).await.1["items"], second["items"]);
+    master.store.compact(master.registry.cache().revision(), false).await.unwrap();
+    let forgetful = Master::on(master.store.clone()).await;
+    let young = Http::new(&forgetful);
     let (code, status) = young.get(&format!("{MAPS}?limit=5&continue=1:default/a")).await;
     assert_eq!((code, &status["reason"]), (StatusCode::GONE, &json!("Expired")));
 }
@@ -244,6 +250,7 @@ async fn watch_lists_end_with_a_bookmark_and_bookmarks_keep_watches_alive() {
 async fn a_watch_from_too_long_ago_is_told_so_and_a_short_one_ends() {
     let first = Master::start().await;
     first.registry.create(config_map("a", "1"), &WriteOptions::default()).await.unwrap();
+    first.store.compact(first.store.status().revision, false).await.unwrap();
     let master = Master::on(first.store.clone()).await;
     let http = Http::new(&master);
     let mut old = http.watch(&format!("{MAPS}?watch=true&resourceVersion=1")).await;
