@@ -10,6 +10,7 @@ use quorate_proto::etcd::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcd::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcd::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcd::mvccpb;
+use quorate_proto::never_sent;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -75,9 +76,9 @@ impl Etcd {
             Ok(Err(status)) => {
                 self.move_on();
                 if certainly_refused(&status) {
-                    Ended::Refused(status.message().to_owned())
+                    Ended::Refused(cause(&status))
                 } else {
-                    Ended::Unknown(status.message().to_owned())
+                    Ended::Unknown(cause(&status))
                 }
             }
             Err(_) => {
@@ -225,14 +226,21 @@ impl Etcd {
     }
 }
 
-/// Was the request never sent, or does the server say that it did nothing?
-fn certainly_refused(status: &Status) -> bool {
+/// What a server says, or what has happened to the connection.
+fn cause(status: &Status) -> String {
+    let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
+        text = format!("{text}: {error}");
         source = error.source();
+    }
+    text
+}
+
+/// Was the request never sent, or does the server say that it did nothing?
+fn certainly_refused(status: &Status) -> bool {
+    if never_sent(status).is_some() {
+        return true;
     }
     matches!(
         status.code(),

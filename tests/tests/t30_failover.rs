@@ -1,21 +1,25 @@
 //! Masters die; nothing that was acknowledged is lost, and no container notices.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
 use nix::sys::signal::Signal;
-use quorate_client::WriteOptions;
+use quorate_client::{Client, ClientOptions, Event, WatchOptions, WriteOptions};
+use quorate_objects::Typed;
 use quorate_testkit::docker::Container;
 use quorate_testkit::image::{WEB_IMAGE, build_web_image};
-use quorate_testkit::writer::{self, Writers, config_map};
+use quorate_testkit::writer::{self, Journal, Writers, config_map};
 use quorate_testkit::{Options, TestCluster, cases, suite, wait_for};
 
 fn main() -> ExitCode {
     let cases = cases![
         no_acknowledged_write_is_lost_when_the_leader_is_killed,
         no_acknowledged_write_is_lost_when_the_leader_stalls,
+        a_planned_end_of_the_leader_fails_no_write,
         each_master_in_turn,
         a_minority_refuses_writes_promptly,
         all_masters_at_once,
@@ -104,6 +108,28 @@ async fn no_acknowledged_write_is_lost_when_the_leader_stalls(
     Ok(())
 }
 
+async fn a_planned_end_of_the_leader_fails_no_write(cluster: Arc<TestCluster>) -> Result<()> {
+    // Some are connected with the master that goes, others reach it through another one.
+    let client = |begin: usize| {
+        let mut file = cluster.file()?;
+        file.masters.rotate_left(begin % 3);
+        Ok(Client::from_cluster_file(&file, ClientOptions::default())?)
+    };
+    let writers = Writers::start("planned", (0..9).map(client).collect::<Result<_>>()?);
+    for _ in 0..4 {
+        more_writes(&writers, 100).await?;
+        let leader = cluster.leader().await?;
+        cluster.signal(&leader, Signal::SIGTERM)?;
+        cluster.wait_ended(&leader).await?;
+        more_writes(&writers, 100).await?;
+        cluster.heal().await?;
+    }
+    let (label, journal) = writers.stop().await;
+    ensure!(journal.refused.is_empty(), "{:?}", journal.refused);
+    ensure!(journal.unknown.is_empty(), "{:?}", journal.unknown);
+    writer::check(&cluster.client()?, &label, &journal).await
+}
+
 async fn each_master_in_turn(cluster: Arc<TestCluster>) -> Result<()> {
     let before = containers_under_watch(&cluster).await?;
     let client = cluster.client()?;
@@ -156,5 +182,30 @@ async fn all_masters_at_once(cluster: Arc<TestCluster>) -> Result<()> {
     cluster.heal().await?;
     let (label, journal) = writers.stop().await;
     writer::check(&cluster.client()?, &label, &journal).await?;
+    watch_from_the_first(&cluster, &journal).await?;
     unchanged(&before, &cluster.containers().await?)
+}
+
+/// Whoever has watched goes on where it was, though no process remembers anything.
+async fn watch_from_the_first(cluster: &TestCluster, journal: &Journal) -> Result<()> {
+    let mut wanted: BTreeMap<u64, &String> =
+        journal.acknowledged.iter().map(|(name, write)| (write.revision, name)).collect();
+    let (revision, _) = wanted.pop_first().context("no write was acknowledged")?;
+    for master in cluster.file()?.masters {
+        let client = cluster.client_of(&master.name, Duration::from_secs(10))?;
+        let options = WatchOptions { revision, ..WatchOptions::default() };
+        let mut watch = client.watch(<ConfigMap as Typed>::kind(), options);
+        let mut missing = wanted.clone();
+        let all = async {
+            while !missing.is_empty() {
+                if let Event::Added(map) = watch.next().await? {
+                    missing.remove(&map.revision);
+                }
+            }
+            anyhow::Ok(())
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(30), all).await;
+        seen.with_context(|| master.name.clone())?.with_context(|| master.name)?;
+    }
+    Ok(())
 }

@@ -133,17 +133,20 @@ async fn series(
             found.entry("bound pod").or_default().push(millis(bound));
         }
         if how == How::Terminate {
-            *figures.failed_writes.entry(system.name().to_owned()).or_default() += failed;
+            let count = figures.failed_writes.entry(system.name().to_owned()).or_default();
+            *count += failed.len() as u64;
+            failed.iter().for_each(|why| eprintln!("  a write failed: {why}"));
         }
         eprintln!(
-            "{} {} {number}/{}: write {:.0} ms, event {:.0} ms{}, gap {:.0} ms, {failed} failed",
+            "{} {} {number}/{}: write {:.0} ms, event {:.0} ms{}, gap {:.0} ms, {} failed",
             system.name(),
             how.name(),
             options.kills,
             millis(seen.write),
             millis(seen.event),
             seen.bound.map(|b| format!(", bound pod {:.0} ms", millis(b))).unwrap_or_default(),
-            millis(gap)
+            millis(gap),
+            failed.len()
         );
         system.mend(&leader, how).await?;
     }

@@ -22,11 +22,18 @@ const PATIENCE: Duration = Duration::from_millis(150);
 const PREFIX: &str = "failover/";
 
 /// A write: when it was sent, and when it ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Write {
     sent: Nanos,
     ended: Nanos,
-    acknowledged: bool,
+    /// Why it was not acknowledged.
+    failure: Option<String>,
+}
+
+impl Write {
+    fn acknowledged(&self) -> bool {
+        self.failure.is_none()
+    }
 }
 
 /// What clients have noted. Times of sending are the writes' values, so that a watcher knows
@@ -103,7 +110,7 @@ impl Probe {
             let later = pairs.iter().filter(|(sent, _)| *sent >= moment);
             later.map(|(_, seen)| seen - moment).min()
         };
-        let writes = notes.writes.iter().filter(|w| w.acknowledged && w.sent >= moment);
+        let writes = notes.writes.iter().filter(|w| w.acknowledged() && w.sent >= moment);
         Some(Seen {
             write: writes.map(|write| write.ended - moment).min()?,
             event: first(&notes.events)?,
@@ -111,17 +118,20 @@ impl Probe {
         })
     }
 
-    /// The longest time without an acknowledgement around `moment`, and how many writes that
-    /// were on their way then or sent later were not acknowledged.
-    pub(super) fn aftermath(&self, moment: Nanos) -> (Nanos, u64) {
+    /// The longest time without an acknowledgement around `moment`, and why writes that were on
+    /// their way then or sent later were not acknowledged, with the milliseconds that they took.
+    pub(super) fn aftermath(&self, moment: Nanos) -> (Nanos, Vec<String>) {
         let notes = lock(&self.notes);
         let mut acknowledged: Vec<Nanos> =
-            notes.writes.iter().filter(|w| w.acknowledged).map(|w| w.ended).collect();
+            notes.writes.iter().filter(|w| w.acknowledged()).map(|w| w.ended).collect();
         acknowledged.sort_unstable();
         let before = acknowledged.partition_point(|ended| *ended < moment).saturating_sub(1);
         let gaps = acknowledged[before..].windows(2).map(|pair| pair[1] - pair[0]);
-        let failed = notes.writes.iter().filter(|w| !w.acknowledged && w.ended >= moment);
-        (gaps.max().unwrap_or(0), failed.count() as u64)
+        let failed = notes.writes.iter().filter(|w| w.ended >= moment).filter_map(|write| {
+            let took = (write.ended - write.sent) / 1_000_000;
+            Some(format!("{} ({took} ms)", write.failure.as_ref()?))
+        });
+        (gaps.max().unwrap_or(0), failed.collect())
     }
 
     pub(super) async fn stop(mut self) {
@@ -140,9 +150,12 @@ async fn write(
     let key = format!("{PREFIX}{number}");
     while !cancel.is_cancelled() {
         let sent = clock.now();
-        let answer = client.put(&key, &sent.to_string()).await;
-        let acknowledged = matches!(answer, Ended::Done(_));
-        lock(&notes).writes.push(Write { sent, ended: clock.now(), acknowledged });
+        let failure = match client.put(&key, &sent.to_string()).await {
+            Ended::Done(_) => None,
+            Ended::Refused(reason) => Some(format!("refused: {reason}")),
+            Ended::Unknown(reason) => Some(format!("unknown: {reason}")),
+        };
+        lock(&notes).writes.push(Write { sent, ended: clock.now(), failure });
         sleep(PAUSE).await;
     }
 }

@@ -2,6 +2,7 @@
 //! lets requests finish.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use quorate_proto::Tls;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -23,6 +24,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
 use crate::auth::User;
@@ -43,6 +45,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(180);
 /// Requests that are being carried out get this long when the master shuts down.
 const DRAIN: Duration = Duration::from_secs(3);
+/// A new connection's first request comes within this time, or it is waited for no longer when the
+/// master shuts down.
+const FIRST_REQUEST: Duration = Duration::from_millis(200);
 /// Pause when the system has no more file descriptors for us.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 /// Open requests on one connection.
@@ -98,7 +103,7 @@ pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ApiError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves until `cancel`, then waits a moment for open requests.
+/// Serves until `cancel`, then takes no more connections and waits a moment for open requests.
 pub(crate) async fn serve<S>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -111,39 +116,56 @@ pub(crate) async fn serve<S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let (places, tasks) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), TaskTracker::new());
+    let take = |(stream, address): (TcpStream, SocketAddr)| {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%address, "refused: {MAX_CONNECTIONS} connections are open");
+            return;
+        };
+        let (cancel, tls, service) = (cancel.clone(), tls.clone(), service.clone());
+        // Task "connection": ends with its connection; what fails is the peer's matter.
+        tasks.spawn(async move {
+            let _place = place;
+            if let Err(error) = Box::pin(connection(stream, tls, service, cancel)).await {
+                tracing::debug!(%address, "connection: {error}");
+            }
+        });
+    };
     loop {
         let accepted = tokio::select! {
             biased;
             () = cancel.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok(accepted) => take(accepted),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(EXHAUSTED).await;
-                continue;
             }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%address, "refused: {MAX_CONNECTIONS} connections are open");
-            continue;
-        };
-        let (watcher, tls, service) = (graceful.watcher(), tls.clone(), service.clone());
-        // Task "connection": ends with its connection; what fails is the peer's matter.
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = Box::pin(connection(stream, tls, service, watcher)).await {
-                tracing::debug!(%address, "connection: {error}");
-            }
-        });
+        }
     }
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    // Who has connected already may have sent something: to close the port resets them.
+    for accepted in waiting(listener) {
+        take(accepted);
+    }
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!("requests were still open when the API ended");
     }
+}
+
+/// The connections that wait to be accepted, as the system has them and not only as far as the runtime
+/// has heard of them. Nobody listens afterwards.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accept = || {
+        // It does not block, and ends with the first that is not there.
+        let (stream, address) = listener.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, address))
+    };
+    std::iter::from_fn(accept).take(MAX_CONNECTIONS).collect()
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -152,7 +174,7 @@ async fn connection<S>(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     service: S,
-    watcher: Watcher,
+    cancel: CancellationToken,
 ) -> Result<(), Failure>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -162,13 +184,18 @@ where
     S::Future: Send + 'static,
 {
     prepare(&stream)?;
+    let first_request = Instant::now() + FIRST_REQUEST;
+    let end = async move {
+        cancel.cancelled().await;
+        first_request
+    };
     let Some(tls) = tls else {
-        return http(stream, Peer::plain(), service, watcher).await;
+        return http(stream, Peer::plain(), service, end).await;
     };
     let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await??;
     let certificates = stream.get_ref().1.peer_certificates();
     let peer = Peer::secure(certificates.and_then(<[_]>::first));
-    http(stream, peer, service, watcher).await
+    http(stream, peer, service, end).await
 }
 
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {
@@ -179,7 +206,13 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))
 }
 
-async fn http<I, S>(stream: I, peer: Peer, service: S, watcher: Watcher) -> Result<(), Failure>
+/// `end` says when the connection is to end, and until when a first request is waited for.
+async fn http<I, S>(
+    stream: I,
+    peer: Peer,
+    service: S,
+    end: impl Future<Output = Instant>,
+) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -188,8 +221,10 @@ where
         + 'static,
     S::Future: Send + 'static,
 {
-    let peer = Arc::new(peer);
+    let (peer, begun) = (Arc::new(peer), Arc::new(Notify::new()));
+    let heard = Arc::clone(&begun);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        heard.notify_one();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&peer));
         service.clone().oneshot(request)
@@ -204,5 +239,17 @@ where
         .max_concurrent_streams(MAX_CALLS_PER_CONNECTION);
     let connection =
         builder.serve_connection_with_upgrades(TokioIo::new(Lenient::new(stream)), service);
-    watcher.watch(connection).await
+    tokio::pin!(connection);
+    let end = async {
+        let first_request = end.await;
+        // hyper drops a connection on which nothing has been read, and with it what has just been
+        // sent on it.
+        let _ = tokio::time::timeout_at(first_request, begun.notified()).await;
+    };
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = end => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }

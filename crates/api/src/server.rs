@@ -130,8 +130,6 @@ impl Server {
         if self.options.tls.is_none() && !address.ip().is_loopback() {
             return Err(ApiError::PlainText(address));
         }
-        self.options.listen.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(self.options.listen.try_clone()?)?;
         let tls = self.options.tls.as_ref().map(connections::acceptor).transpose()?;
         let reporter = HealthReporter::new();
         let auth = Arc::new(Auth::new(self.registry.clone()));
@@ -143,6 +141,10 @@ impl Server {
             routes.fallback(move |request: Request<Body>| Arc::clone(&rest).serve(request));
         let health = report_health(&reporter, &self.registry, &cancel);
         let service = GateLayer { metrics: Arc::clone(&self.metrics), auth }.layer(routes);
+        // Itself, not a copy: when it is dropped nobody may listen any more, or clients that come
+        // then wait for a master that is going away.
+        self.options.listen.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(self.options.listen)?;
         tracing::info!(%address, tls = tls.is_some(), "API is served");
         let serve = connections::serve(listener, tls, service, cancel.clone());
         tokio::select! {

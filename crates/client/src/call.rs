@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_proto::never_sent;
 use rand::Rng as _;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Channel;
@@ -178,11 +179,11 @@ fn judge<R>(
     None
 }
 
-/// Our own deadline, not one that a master reports.
+/// Our own deadline, not one that a master reports, and not a connection that gave the call back.
 fn timed_out(status: &Status) -> bool {
     use std::error::Error as _;
     let local = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
-    local && status.source().is_some()
+    local && status.source().is_some() && never_sent(status).is_none()
 }
 
 /// Between half of `pause` and all of it, so that many clients do not come back at once.

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 
+use quorate_proto::never_sent;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -162,7 +163,7 @@ pub(crate) enum Outcome {
     Final(ClientError),
     /// The master answered that it cannot now; nothing was done.
     Later(ClientError),
-    /// The connection was never made; nothing was done.
+    /// The request was never put on a connection; nothing was done.
     NotSent(String),
     /// The connection broke after the request may have been sent.
     Broken(String),
@@ -174,25 +175,13 @@ pub(crate) fn classify(status: Status) -> Outcome {
         let error = ClientError::from(status);
         return if error.retryable() { Outcome::Later(error) } else { Outcome::Final(error) };
     }
-    if let Some(problem) = connect_problem(&status) {
-        return Outcome::NotSent(problem);
+    if let Some(problem) = never_sent(&status) {
+        return Outcome::NotSent(innermost(problem));
     }
     if status.source().is_some() || status.code() == Code::Unavailable {
         return Outcome::Broken(innermost(&status));
     }
     Outcome::Final(ClientError::from(status))
-}
-
-/// Is it a connection that was never made? Then why not.
-fn connect_problem(status: &Status) -> Option<String> {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return Some(innermost(error));
-        }
-        source = error.source();
-    }
-    None
 }
 
 /// The root cause, without the wrappings and the operating system's number.

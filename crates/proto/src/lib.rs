@@ -1,10 +1,12 @@
 //! Code generated from `proto/`: messages, clients and servers of Quorate's own services, and of
-//! etcd's; and the decoder of Kubernetes' protobuf.
+//! etcd's; the decoder of Kubernetes' protobuf; TLS files; what a failed call has certainly not done.
 #![allow(missing_docs, unused_qualifications, rust_2018_idioms, clippy::all, clippy::pedantic)]
 
+mod failed;
 pub mod kubernetes;
 mod tls;
 
+pub use failed::never_sent;
 pub use tls::{MASTERS, Subject, Tls};
 
 /// The public API, `quorate.v1`.

@@ -115,16 +115,18 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let listener = bind("--listen", args.listen)?;
     let peer_listener = bind("--peer-listen", args.peer_listen)?;
 
-    let parts = CancellationToken::new();
+    // Calls that are being carried out need the store and the caches to their end, so these end
+    // after what serves the calls.
+    let (serving, base) = (CancellationToken::new(), CancellationToken::new());
     let options = store_options(&args, peer_listener, tls.clone());
     if args.rebuild {
         let rebuilt = quorate_raftstore::rebuild(&options).await;
         let rebuilt = rebuilt.context("cannot rebuild the state")?;
         tracing::info!(rebuilt.revision, "the state is that of another master now");
     }
-    let store = RaftStore::start(options, parts.clone()).await.context("cannot start the store")?;
+    let store = RaftStore::start(options, base.clone()).await.context("cannot start the store")?;
     let shared: SharedStore = store.clone();
-    let registry = Registry::start(shared.clone(), registry_options(&args), parts.clone());
+    let registry = Registry::start(shared.clone(), registry_options(&args), base.clone());
     let explainer = Explainer::default();
     let access = api_access(tls.as_ref(), shared.clone());
     let server = Server::new(
@@ -135,10 +137,10 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     tracing::info!(name = args.name, listen = %args.listen, "master started");
 
     // Task "api" and task "lead": the end of either ends the process.
-    let cancel = parts.clone();
+    let cancel = serving.clone();
     let mut api: Part = tokio::spawn(async move { Ok(server.run(cancel).await?) });
     let (leadership, options) = (shared.leadership(), leader_options(&args, explainer, access));
-    let cancel = parts.clone();
+    let cancel = serving.clone();
     let mut lead: Part =
         tokio::spawn(async move { Ok(lead(leadership, registry, options, cancel).await?) });
     let failure = tokio::select! {
@@ -153,12 +155,13 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
             tracing::warn!("leadership was not handed over: {error}");
         }
     }
-    parts.cancel();
+    serving.cancel();
     for (name, part) in [("API server", api), ("leader's work", lead)] {
         if !part.is_finished() && tokio::time::timeout(END, part).await.is_err() {
             tracing::warn!("the {name} did not end within {END:?}");
         }
     }
+    base.cancel();
     store.shutdown().await;
     failure.map_or(Ok(()), Err)
 }

@@ -6,18 +6,19 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use prost::Message as _;
-use quorate_proto::peer as pb;
 use quorate_proto::peer::forward_result::Outcome;
+use quorate_proto::{never_sent, peer as pb};
 use quorate_store::{Command, CommandResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::leadership::replaced;
 use crate::metrics::Metrics;
-use crate::peer::{Peer, never_sent};
+use crate::peer::Peer;
 use crate::state::State;
 use crate::types::{Proposal, Raft, TypeConfig};
 
@@ -29,6 +30,8 @@ const FORWARD_CALLS: usize = 8;
 const FORWARD_COMMANDS: usize = 128;
 /// How much longer than the leader its caller waits.
 const FORWARD_GRACE: Duration = Duration::from_millis(100);
+/// What a leader that was replaced had still answered must be here after this time.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Longest wait for what is in flight before leadership is handed over.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -258,7 +261,7 @@ pub(crate) struct Forwarder(mpsc::Sender<Waiting>);
 
 impl Forwarder {
     /// Starts the task "forwarder"; it ends with `cancel`.
-    pub(crate) fn start(state: Arc<State>, cancel: CancellationToken) -> Self {
+    pub(crate) fn start(raft: Raft, state: Arc<State>, cancel: CancellationToken) -> Self {
         let (sender, mut waiting) = mpsc::channel(FORWARD_QUEUE);
         tokio::spawn(async move {
             let calls = Arc::new(Semaphore::new(FORWARD_CALLS));
@@ -276,7 +279,7 @@ impl Forwarder {
                 }
                 // The task "forward": its callers have time-outs of their own, and get an error
                 // when it is dropped.
-                tokio::spawn(forward(group, Arc::clone(&state), call));
+                tokio::spawn(forward(group, raft.clone(), Arc::clone(&state), call));
             }
         });
         Self(sender)
@@ -304,12 +307,17 @@ impl Forwarder {
 
 /// One call for each leader in the group; there is more than one only while it changes. `call` is
 /// the permission for it.
-async fn forward(mut group: Vec<Waiting>, state: Arc<State>, call: OwnedSemaphorePermit) {
+async fn forward(
+    mut group: Vec<Waiting>,
+    raft: Raft,
+    state: Arc<State>,
+    call: OwnedSemaphorePermit,
+) {
     let mut answered = Vec::with_capacity(group.len());
     while let Some(leader) = group.first().map(|first| Arc::clone(&first.leader)) {
         let (same, others) =
             group.into_iter().partition(|waiting| Arc::ptr_eq(&waiting.leader, &leader));
-        forward_to(&leader, same, &mut answered).await;
+        forward_to(&raft, &leader, same, &mut answered).await;
         group = others;
     }
     drop(call);
@@ -328,7 +336,13 @@ async fn forward(mut group: Vec<Waiting>, state: Arc<State>, call: OwnedSemaphor
 
 type Answered = (Waiting, Result<Applied, Refusal>);
 
-async fn forward_to(leader: &Peer, group: Vec<Waiting>, answered: &mut Vec<Answered>) {
+async fn forward_to(raft: &Raft, leader: &Peer, group: Vec<Waiting>, answered: &mut Vec<Answered>) {
+    let refuse = |group: Vec<Waiting>, answered: &mut Vec<Answered>| {
+        answered.extend(group.into_iter().map(|waiting| (waiting, Err(Refusal::NotLeader))));
+    };
+    if replaced(raft, leader.id).now_or_never().is_some() {
+        return refuse(group, answered);
+    }
     let now = Instant::now();
     let deadline = group.iter().map(|waiting| waiting.deadline).max().unwrap_or(now);
     let left = deadline.saturating_duration_since(now);
@@ -337,15 +351,25 @@ async fn forward_to(leader: &Peer, group: Vec<Waiting>, answered: &mut Vec<Answe
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     };
     let mut client = leader.urgent();
-    let reply = tokio::time::timeout_at(deadline + FORWARD_GRACE, client.forward(request)).await;
+    let in_vain = async {
+        let replaced = async {
+            replaced(raft, leader.id).await;
+            tokio::time::sleep(LAST_WORDS).await;
+            "another master leads now, and the one before has not answered"
+        };
+        let late = tokio::time::timeout_at(deadline + FORWARD_GRACE, replaced).await;
+        late.unwrap_or("the leader did not answer in time")
+    };
+    let reply = tokio::select! {
+        biased;
+        reply = client.forward(request) => Ok(reply),
+        reason = in_vain => Err(reason),
+    };
     let (mut results, reason) = match reply {
         Ok(Ok(reply)) => (reply.into_inner().results, "the leader's answer is incomplete".into()),
-        Ok(Err(status)) if never_sent(&status) => {
-            answered.extend(group.into_iter().map(|waiting| (waiting, Err(Refusal::NotLeader))));
-            return;
-        }
+        Ok(Err(status)) if never_sent(&status).is_some() => return refuse(group, answered),
         Ok(Err(status)) => (Vec::new(), format!("the leader went away: {}", status.message())),
-        Err(_) => (Vec::new(), "the leader did not answer in time".to_owned()),
+        Err(reason) => (Vec::new(), reason.to_owned()),
     };
     results.reverse();
     for waiting in group {

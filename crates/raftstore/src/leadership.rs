@@ -23,6 +23,22 @@ pub(crate) fn member(id: MemberId, info: &MemberInfo, membership: &Membership) -
     }
 }
 
+/// Resolves when this master knows that somebody else than `leader` leads. Who waits for an answer of
+/// `leader` may wait for a host that is cut off, of which nothing comes any more.
+pub(crate) async fn replaced(raft: &Raft, leader: MemberId) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let current = metrics.borrow_and_update().current_leader;
+        if current.is_some_and(|current| current != leader) {
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            // Raft has ended: what is waited for has a time-out of its own.
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Publishes [`Leadership`] until `cancel`.
 pub(crate) struct LeadershipTask {
     pub raft: Raft,

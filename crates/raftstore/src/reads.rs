@@ -13,6 +13,7 @@ use quorate_proto::peer as pb;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::leadership::replaced;
 use crate::peer::Peers;
 use crate::state::State;
 use crate::types::Raft;
@@ -134,21 +135,30 @@ async fn locate(
     peers: Arc<Peers>,
     leading: mpsc::Sender<oneshot::Sender<Answer>>,
 ) -> Answer {
-    let leader = {
-        let metrics = raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.current_leader.map(|leader| {
-            (leader, metrics.membership_config.membership().get_node(&leader).cloned())
-        })
-    };
-    let Some((leader, info)) = leader else { return Err("no leader is known".into()) };
-    if leader == *raft.node_id() {
-        return ask(&leading).await;
-    }
-    let info = info.ok_or("the leader is not a member")?;
-    let peer = peers.get(leader, &info).map_err(|status| status.to_string())?;
-    match peer.urgent().read_index(pb::ReadIndexRequest {}).await {
-        Ok(reply) => Ok(reply.into_inner().index),
-        Err(status) => Err(status.message().to_owned()),
+    loop {
+        let leader = {
+            let metrics = raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.current_leader.map(|leader| {
+                (leader, metrics.membership_config.membership().get_node(&leader).cloned())
+            })
+        };
+        let Some((leader, info)) = leader else { return Err("no leader is known".into()) };
+        if leader == *raft.node_id() {
+            return ask(&leading).await;
+        }
+        let info = info.ok_or("the leader is not a member")?;
+        let peer = peers.get(leader, &info).map_err(|status| status.to_string())?;
+        let mut client = peer.urgent();
+        tokio::select! {
+            reply = client.read_index(pb::ReadIndexRequest {}) => {
+                return match reply {
+                    Ok(reply) => Ok(reply.into_inner().index),
+                    Err(status) => Err(status.message().to_owned()),
+                };
+            }
+            // Whoever leads now can be asked as well.
+            () = replaced(&raft, leader) => {}
+        }
     }
 }

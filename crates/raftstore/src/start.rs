@@ -86,13 +86,15 @@ impl RaftStore {
             forwarded: Arc::clone(&forwarded),
         };
         let leadership = Leadership { term: 0, leader: None, ready: None };
+        let forwarder = Forwarder::start(raft.clone(), Arc::clone(&state), tasks_cancel.clone());
         let store = Arc::new(Self {
             id,
+            name: options.name.clone(),
             data_dir,
             request_timeout: options.request_timeout,
             raft,
             revision: state.machine.hub().applied(),
-            forwarder: Forwarder::start(Arc::clone(&state), tasks_cancel.clone()),
+            forwarder,
             state,
             peers,
             forwarded,

@@ -11,8 +11,8 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use prost::Message as _;
-use quorate_proto::peer as pb;
 use quorate_proto::peer::admin_request::Change;
+use quorate_proto::{never_sent, peer as pb};
 use quorate_store::{
     Alarm, Command, CommandKind, CommandResult, CompactRequest, Consistency, HashKv, Leadership,
     LeaseGranted, LeaseId, LeaseInfo, Member, MemberId, MemberStatus, NewMember, RangeRequest,
@@ -32,7 +32,7 @@ use crate::leases::Leases;
 use crate::log::WriterThread;
 use crate::members::{self, AdminError, Members};
 use crate::metrics::Now;
-use crate::peer::{Peer, Peers, never_sent};
+use crate::peer::{Peer, Peers};
 use crate::reads::ReadIndex;
 use crate::space::Room;
 use crate::state::State;
@@ -48,6 +48,7 @@ const DISK_AGE: Duration = Duration::from_secs(10);
 /// The replicated store of one master.
 pub struct RaftStore {
     pub(crate) id: MemberId,
+    pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
     pub(crate) request_timeout: Duration,
     pub(crate) raft: Raft,
@@ -197,8 +198,15 @@ impl RaftStore {
                 let reply = match self.leading_peer()? {
                     None => self.leases.handle(pb::LeaseRequest { id, renew }).await,
                     Some(peer) => {
-                        let reply = peer.urgent().lease(pb::LeaseRequest { id, renew }).await;
-                        reply.map(tonic::Response::into_inner)
+                        let mut client = peer.urgent();
+                        tokio::select! {
+                            reply = client.lease(pb::LeaseRequest { id, renew }) => {
+                                reply.map(tonic::Response::into_inner)
+                            }
+                            () = leadership::replaced(&self.raft, peer.id) => {
+                                Err(tonic::Status::unavailable("another master leads now"))
+                            }
+                        }
                     }
                 };
                 reply.map_err(|status| status.message().to_owned())
@@ -226,7 +234,9 @@ impl RaftStore {
                         let request = pb::AdminRequest { change: Some(change.clone()) };
                         match peer.urgent().admin(request).await {
                             Ok(reply) => members::decode(reply.into_inner()),
-                            Err(status) if never_sent(&status) => Err(AdminError::NotLeader),
+                            Err(status) if never_sent(&status).is_some() => {
+                                Err(AdminError::NotLeader)
+                            }
                             Err(status) => Err(AdminError::Unknown(status.message().to_owned())),
                         }
                     }
@@ -285,13 +295,13 @@ impl RaftStore {
 
     async fn propose_encoded(&self, command: Bytes) -> Result<CommandResult, StoreError> {
         let deadline = self.deadline();
-        let mut leadership = None;
+        // Before the first attempt: a leader that is elected meanwhile is not waited for.
+        let mut leadership = self.leadership.subscribe();
         loop {
             match self.try_propose(&command, deadline).await {
                 Ok((result, _)) => return Ok(result),
                 Err(Refusal::NotLeader) => {
-                    let leadership = leadership.get_or_insert_with(|| self.leadership.subscribe());
-                    if !self.wait_for_leader(leadership, deadline).await {
+                    if !self.wait_for_leader(&mut leadership, deadline).await {
                         return Err(self.unavailable(None));
                     }
                 }
@@ -454,6 +464,7 @@ impl Store for RaftStore {
         };
         StoreStatus {
             id: self.id,
+            name: self.name.clone(),
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,
                 ServerState::Candidate => Role::Candidate,

@@ -9,7 +9,7 @@ use quorate_store::{
     StoreError, TxnRequest,
 };
 
-use super::cluster_test::{Cluster, until};
+use super::cluster_test::{Cluster, PATIENCE, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_on_request_and_fences_the_old_leader() {
@@ -90,6 +90,55 @@ async fn a_planned_change_of_the_leader_fails_no_write() {
     for writer in writers {
         writer.await.expect("no write fails");
     }
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}
+
+/// Raft does nothing on this member until the sender is dropped. Its connections live, so that nobody
+/// learns from them that its answers will not come.
+fn stall(cluster: &Cluster, i: usize) -> std::sync::mpsc::Sender<()> {
+    let (stalled, until_then) = std::sync::mpsc::channel::<()>();
+    let raft = cluster.store(i).raft.clone();
+    cluster.nodes[i].runtime.as_ref().unwrap().spawn(async move {
+        raft.with_raft_state(move |_| until_then.recv().unwrap_err()).await.unwrap();
+    });
+    stalled
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_leader_that_is_silent_when_another_leads() {
+    // Longer than this test waits: nothing may need it.
+    let cluster = Cluster::start(|options| options.request_timeout = PATIENCE * 3).await;
+    let (silent, _) = cluster.leader().await;
+    cluster.put(silent, "k", "before").await.unwrap();
+    let others: Vec<_> = (0..3).filter(|i| *i != silent).collect();
+    let stalled = stall(&cluster, silent);
+    // More than are passed on at once.
+    let calls: Vec<_> = others
+        .iter()
+        .flat_map(|i| std::iter::repeat_n(*i, 40))
+        .map(|i| {
+            let (writes, reads) = (cluster.store(i), cluster.store(i));
+            let runtime = cluster.nodes[i].runtime.as_ref().unwrap();
+            let write = async move { writes.propose(TxnRequest::put("k", "v").into()).await };
+            (runtime.spawn(write), runtime.spawn(async move { reads.read_revision().await }))
+        })
+        .collect();
+    until("another leader", async || {
+        let ready = |i: &usize| cluster.store(*i).leadership().borrow().ready.is_some();
+        others.iter().any(ready).then_some(())
+    })
+    .await;
+    for (write, read) in calls {
+        let write = tokio::time::timeout(PATIENCE, write).await.expect("a write is stuck");
+        assert!(matches!(write.unwrap(), Ok(_) | Err(StoreError::OutcomeUnknown(_))));
+        let read = tokio::time::timeout(PATIENCE, read).await.expect("a read is stuck");
+        read.unwrap().unwrap();
+    }
+    for i in others {
+        cluster.put(i, "k", "after").await.unwrap();
+    }
+    drop(stalled);
     cluster.equal_hashes().await;
     cluster.stop().await;
 }

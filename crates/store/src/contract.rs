@@ -93,6 +93,8 @@ pub struct Leadership {
 pub struct StoreStatus {
     /// This master.
     pub id: MemberId,
+    /// The name that it was started with; the others know it by that when it is a member.
+    pub name: String,
     /// Its role.
     pub role: Role,
     /// Who leads.
@@ -119,6 +121,15 @@ pub struct StoreStatus {
     pub budget_bytes: u64,
     /// The alarms that are on.
     pub alarms: Vec<Alarm>,
+}
+
+impl StoreStatus {
+    /// Does this master know that it is a member? One that has just lost its disk, or that is to
+    /// join, knows nothing of the members, and should not be believed when it names them.
+    #[must_use]
+    pub fn knows_itself(&self) -> bool {
+        self.members.iter().any(|status| status.member.id == self.id)
+    }
 }
 
 /// What to watch.

@@ -288,6 +288,7 @@ impl Store for MemoryStore {
         let index = *self.last_index.lock();
         StoreStatus {
             id: MEMBER_ID,
+            name: member().name,
             role: if leads { Role::Leader } else { Role::Follower },
             leadership,
             members: vec![MemberStatus {

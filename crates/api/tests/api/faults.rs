@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use quorate_client::{Client, ClientOptions, Code, WriteOptions};
 use quorate_objects::kinds;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -125,4 +127,50 @@ async fn status_describes_the_master() {
     assert_eq!(client.members().await.unwrap().len(), 1);
     let error = client.transfer_leader(None).await.unwrap_err();
     assert_eq!(error.code, Code::Unimplemented, "{error:?}");
+}
+
+const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: master\r\nConnection: close\r\n\r\n";
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    soon("an answer", stream.read_to_string(&mut text)).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_master_that_ends_takes_nothing_new_and_answers_what_it_has_begun() {
+    let mut master = Master::start().await;
+    let mut begun = TcpStream::connect(master.address).await.unwrap();
+    let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: master\r\n\
+                Content-Type: application/json\r\nConnection: close\r\nContent-Length: ";
+    let body = config_map("begun", "v").to_string();
+    begun.write_all(format!("{head}{}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+    // It has been heard: this one comes after it and has an answer.
+    let mut later = TcpStream::connect(master.address).await.unwrap();
+    later.write_all(HEALTHZ).await.unwrap();
+    assert!(answer(later).await.starts_with("HTTP/1.1 200"));
+    let ended = master.end_server();
+    let refused = async {
+        while TcpStream::connect(master.address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    soon("connections are refused", refused).await;
+    begun.write_all(body.as_bytes()).await.unwrap();
+    let answer = answer(begun).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    soon("the end", ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_master_ends_is_answered() {
+    let mut master = Master::start().await;
+    // The server has had no chance to see either of them: this test has one thread.
+    let mut stream = std::net::TcpStream::connect(master.address).unwrap();
+    std::io::Write::write_all(&mut stream, HEALTHZ).unwrap();
+    let ended = master.end_server();
+    stream.set_nonblocking(true).unwrap();
+    let answer = answer(TcpStream::from_std(stream).unwrap()).await;
+    assert!(answer.starts_with("HTTP/1.1"), "{answer}");
+    soon("the end", ended).await.unwrap();
 }

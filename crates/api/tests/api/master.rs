@@ -62,6 +62,13 @@ impl Master {
         }
     }
 
+    /// Tells the server to end, and returns what ends with it.
+    pub fn end_server(&mut self) -> JoinHandle<()> {
+        let (cancel, task) = self.server.take().unwrap();
+        cancel.cancel();
+        task
+    }
+
     pub fn start_server(&mut self) {
         self.serve(TcpListener::bind(self.address).unwrap());
     }

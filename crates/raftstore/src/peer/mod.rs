@@ -62,6 +62,7 @@ impl Interceptor for Identify {
 /// The connections to one member. They connect when they are used, and again when they broke.
 #[derive(Debug)]
 pub(crate) struct Peer {
+    pub(crate) id: MemberId,
     url: String,
     endpoint: Endpoint,
     identify: Identify,
@@ -146,12 +147,12 @@ impl Peers {
         {
             return Ok(Arc::clone(peer));
         }
-        let peer = Arc::new(self.create(&info.peer_url)?);
+        let peer = Arc::new(self.create(id, &info.peer_url)?);
         peers.insert(id, Arc::clone(&peer));
         Ok(peer)
     }
 
-    fn create(&self, url: &str) -> Result<Peer, Status> {
+    fn create(&self, id: MemberId, url: &str) -> Result<Peer, Status> {
         let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|error| Status::invalid_argument(format!("peer address {url:?}: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -167,6 +168,7 @@ impl Peers {
                 .map_err(|error| Status::invalid_argument(format!("TLS for {url:?}: {error}")))?;
         }
         Ok(Peer {
+            id,
             url: url.to_owned(),
             identify: self.identify.clone(),
             bulk: endpoint.connect_lazy(),
@@ -174,16 +176,4 @@ impl Peers {
             endpoint,
         })
     }
-}
-
-/// Did the call fail before anything could reach the other side?
-pub(crate) fn never_sent(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

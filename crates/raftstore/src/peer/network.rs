@@ -15,7 +15,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use quorate_proto::peer as pb;
+use quorate_proto::{never_sent, peer as pb};
 use quorate_store::MemberId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -95,7 +95,7 @@ struct AppendStream {
 }
 
 fn rpc_error(status: &Status) -> RpcError {
-    if super::never_sent(status) {
+    if never_sent(status).is_some() {
         return RPCError::Unreachable(Unreachable::from_string(status.message()));
     }
     RPCError::Network(NetworkError::from_string(status))
