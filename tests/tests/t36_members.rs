@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use quorate_client::{Client, ClientOptions};
 use quorate_testkit::process::{self, Output};
 use quorate_testkit::{Options, TestCluster, cases, suite, wait_for};
 use tokio::process::{Child, Command};
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let cases = cases![
         a_snapshot_makes_a_new_cluster,
         a_state_is_rebuilt_from_the_others,
+        a_master_that_is_not_admitted_names_no_members,
         // Last: two masters are left.
         a_dead_master_is_replaced_by_a_new_one,
     ];
@@ -231,6 +233,29 @@ async fn a_state_is_rebuilt_from_the_others(cluster: Arc<TestCluster>) -> Result
     // Without the flag it goes on from there.
     cluster.start_again(name)?;
     put(&cluster, "rebuilt", "twice").await
+}
+
+async fn a_master_that_is_not_admitted_names_no_members(cluster: Arc<TestCluster>) -> Result<()> {
+    // Its disk is empty, and nobody says that it may take part.
+    let (first, own, third) = (Place::find()?, Place::find()?, Place::find()?);
+    let masters = [first.entry("alone-1"), own.entry("alone-2"), third.entry("alone-3")].join(";");
+    let data = cluster.dir().join("alone-2");
+    let identity = ("alone", masters.as_str());
+    let mut master = Master::start(&cluster, ("alone-2", &own), identity, &data, &[])?;
+    let options = ClientOptions { timeout: Duration::from_secs(2), ..ClientOptions::default() };
+    let client = Client::new(vec![own.client_url()], options)?;
+    wait_for("its status", PATIENCE, async || {
+        ensure!(master.child.try_wait()?.is_none(), "{}", std::fs::read_to_string(&master.log)?);
+        let status = client.status().await?;
+        ensure!(status.name == "alone-2", "{status:?}");
+        Ok(())
+    })
+    .await?;
+    let error = client.members().await.err().context("it names members")?;
+    ensure!(error.message.contains("has not been admitted"), "{error}");
+    let listed = etcdctl(&own.client_url(), &["member", "list"]).await?;
+    listed.fails_with(&["member is not part of the cluster yet"])?;
+    Ok(())
 }
 
 async fn a_snapshot_makes_a_new_cluster(cluster: Arc<TestCluster>) -> Result<()> {

@@ -102,7 +102,7 @@ impl Cluster for ClusterService {
         &self,
         _: Request<v1::MembersRequest>,
     ) -> Result<Response<v1::MembersResponse>, Status> {
-        let members = members(&self.store.status());
+        let members = members(&self.known_members()?);
         Ok(Response::new(v1::MembersResponse { members }))
     }
 
@@ -117,12 +117,11 @@ impl Cluster for ClusterService {
 
 impl ClusterService {
     fn describe(&self, s: &StoreStatus) -> v1::StatusResponse {
-        let own = s.members.iter().find(|m| m.member.id == s.id);
         let nodes = self.registry.cache().list(&kinds::NODE, None);
         let ready = nodes.iter().filter(|node| is_ready(node)).count();
         v1::StatusResponse {
             cluster_id: self.cluster_id.clone(),
-            name: own.map(|m| m.member.name.clone()).unwrap_or_default(),
+            name: s.name.clone(),
             version: self.version.clone(),
             role: role(s.role).to_owned(),
             term: s.leadership.term,
@@ -141,11 +140,23 @@ impl ClusterService {
     }
 
     fn member_id(&self, name: &str) -> Result<u64, Status> {
-        let members = self.store.status().members;
+        let members = self.known_members()?.members;
         let named = members.iter().find(|m| m.member.name == name);
         named.map(|m| m.member.id).ok_or_else(|| {
             status(Code::NotFound, "NotFound", format!("there is no master {name:?}"))
         })
+    }
+
+    /// The store's status, when it tells the members; another master may know them.
+    fn known_members(&self) -> Result<StoreStatus, Status> {
+        let status = self.store.status();
+        if status.knows_itself() {
+            return Ok(status);
+        }
+        Err(unavailable(format!(
+            "{} does not know the members: it has not been admitted to the cluster yet",
+            status.name
+        )))
     }
 
     async fn hand_over(&self, to: String) -> Result<v1::TransferLeaderResponse, Status> {

@@ -62,8 +62,7 @@ impl TestCluster {
     /// When the others refuse: for instance because they are no majority without it.
     pub async fn remove_master(&self, name: &str) -> Result<Vacancy> {
         match self.admin()?.remove_member(name).await {
-            // An earlier attempt whose answer was lost. Not asked of the list of members: a master
-            // that has just lost its disk answers that from nothing.
+            // An earlier attempt whose answer was lost.
             Err(error) if error.is_not_found() => {}
             removed => removed.with_context(|| format!("removing {name}"))?,
         }

@@ -51,7 +51,7 @@ impl Cluster for Etcd {
         self.guard(&request)?.admin()?;
         let r = request.into_inner();
         let url = peer_url(r.peer_ur_ls)?;
-        let members = self.members();
+        let members = self.known_members()?;
         let known = members.iter().find(|m| m.id == r.id).ok_or_else(error::member_not_found)?;
         if known.peer_ur_ls != [url] {
             let text = "etcdserver: a member's address does not change: remove it, and add another";
@@ -70,10 +70,8 @@ impl Cluster for Etcd {
             let read = async { self.store.read_revision().await.map_err(store_status) };
             self.within(&metadata, read).await?;
         }
-        Ok(Response::new(pb::MemberListResponse {
-            header: self.header_now(),
-            members: self.members(),
-        }))
+        let members = self.known_members()?;
+        Ok(Response::new(pb::MemberListResponse { header: self.header_now(), members }))
     }
 
     async fn member_promote(
@@ -97,6 +95,15 @@ impl Cluster for Etcd {
 }
 
 impl Etcd {
+    /// The members, unless this one has not been admitted yet and knows of none.
+    fn known_members(&self) -> Result<Vec<pb::Member>, Status> {
+        let status = self.store.status();
+        if !status.knows_itself() {
+            return Err(error::not_admitted());
+        }
+        Ok(status.members.into_iter().map(|status| member(status.member)).collect())
+    }
+
     fn members(&self) -> Vec<pb::Member> {
         self.store.status().members.into_iter().map(|status| member(status.member)).collect()
     }

@@ -33,6 +33,7 @@ statuses! {
     no_leader = Unavailable, "no leader";
     timed_out = Unavailable, "request timed out";
     stopped = Unavailable, "server stopped";
+    not_admitted = Unavailable, "member is not part of the cluster yet";
     not_leader = FailedPrecondition, "not leader";
     bad_leader_transferee = FailedPrecondition, "bad leader transferee";
 
