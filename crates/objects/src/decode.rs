@@ -45,7 +45,8 @@ pub fn decode_with(
     if errors.is_empty() { Ok(known) } else { Err(invalid(errors)) }
 }
 
-/// [`decode_with`] and [`Kind::default`] in one step.
+/// [`decode_with`] and [`Kind::default`] in one step, with the verdict of [`Kind::validate`] on the
+/// result.
 ///
 /// # Errors
 /// As [`decode`].
@@ -53,18 +54,19 @@ pub fn decode_complete(
     value: Value,
     kind: &Kind,
     validation: FieldValidation,
-) -> Result<Value, Invalid> {
+) -> Result<(Value, Result<(), Invalid>), Invalid> {
     let invalid = |errors| Invalid::new(kind, name_of(&value), errors);
     let errors = identity(&value, kind);
     if !errors.is_empty() {
         return Err(invalid(errors));
     }
-    let complete = kind.complete(&value).map_err(invalid)?;
+    let (complete, errors) = kind.check_complete(&value).map_err(invalid)?;
     if validation == FieldValidation::Strict && !covers(&complete, &value) {
         // Something is not known, or was moved by the defaults.
         decode_with(value, kind, validation)?;
     }
-    Ok(complete)
+    let verdict = kind.verdict(&complete, errors);
+    Ok((complete, verdict))
 }
 
 /// Has `known` everything that `given` has? [`unknown_fields`] then finds nothing.

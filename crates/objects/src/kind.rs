@@ -96,10 +96,14 @@ pub(crate) enum Ops {
     Custom(Box<Custom>),
 }
 
+/// An object with its defaults, and what its kind's rules say against it.
+pub(crate) type Checked = (Value, Vec<FieldError>);
+
 /// A built-in kind's functions, over JSON. Made from its [`Typed`] implementation.
 pub(crate) struct TypedOps {
     pub decode: fn(&Value) -> Result<Value, Vec<FieldError>>,
     pub complete: fn(&Value) -> Result<Value, Vec<FieldError>>,
+    pub check_complete: fn(&Value) -> Result<Checked, Vec<FieldError>>,
     pub validate: fn(&Value) -> Vec<FieldError>,
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     pub row: fn(&Value, Timestamp) -> Vec<String>,
@@ -114,6 +118,7 @@ impl Ops {
         Self::Typed(TypedOps {
             decode: decode_json::<T>,
             complete: complete_json::<T>,
+            check_complete: check_complete_json::<T>,
             validate: validate_json::<T>,
             validate_update: validate_update_json::<T>,
             row: row_json::<T>,
@@ -310,6 +315,18 @@ impl Kind {
         }
     }
 
+    /// [`Self::complete`], and what [`Self::validate`] finds in the result.
+    pub(crate) fn check_complete(&self, value: &Value) -> Result<Checked, Vec<FieldError>> {
+        match &self.ops {
+            Ops::Typed(ops) => (ops.check_complete)(value),
+            Ops::Custom(custom) => {
+                let complete = self.complete(value)?;
+                let errors = custom.validate(self, &complete);
+                Ok((complete, errors))
+            }
+        }
+    }
+
     /// Is it defined by a CustomResourceDefinition?
     #[must_use]
     pub fn is_custom(&self) -> bool {
@@ -376,7 +393,7 @@ impl Kind {
         }
     }
 
-    fn verdict(&self, value: &Value, errors: Vec<FieldError>) -> Result<(), Invalid> {
+    pub(crate) fn verdict(&self, value: &Value, errors: Vec<FieldError>) -> Result<(), Invalid> {
         if errors.is_empty() {
             return Ok(());
         }
@@ -454,16 +471,22 @@ fn complete_json<T: Typed>(value: &Value) -> Result<Value, Vec<FieldError>> {
     untyped(&object)
 }
 
+/// The same, and what its rules say: without decoding it once more for them.
+fn check_complete_json<T: Typed>(value: &Value) -> Result<Checked, Vec<FieldError>> {
+    let mut object: T = typed(value)?;
+    object.set_defaults();
+    Ok((untyped(&object)?, wrong_in(&object)))
+}
+
 fn validate_json<T: Typed>(value: &Value) -> Vec<FieldError> {
+    typed::<T>(value).map_or_else(|wrong| wrong, |object| wrong_in(&object))
+}
+
+fn wrong_in<T: Typed>(object: &T) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    match typed::<T>(value) {
-        Ok(object) => {
-            crate::meta::validate(T::kind(), object.metadata(), &mut errors);
-            object.validate(&mut errors);
-            errors.0
-        }
-        Err(wrong) => wrong,
-    }
+    crate::meta::validate(T::kind(), object.metadata(), &mut errors);
+    object.validate(&mut errors);
+    errors.0
 }
 
 fn validate_update_json<T: Typed>(new: &Value, old: &Value) -> Vec<FieldError> {

@@ -114,15 +114,17 @@ fn decoding_and_defaults_in_one_step_are_the_same_as_in_two() {
         let mut expected = decode(value.clone(), kind).unwrap();
         kind.default(&mut expected).unwrap();
         assert_eq!(
-            decode_complete(value.clone(), kind, FieldValidation::Strict).unwrap(),
+            decode_complete(value.clone(), kind, FieldValidation::Strict).unwrap().0,
             expected
         );
         let mut wrong = value;
         wrong["metadata"]["nam"] = json!("a");
         let text = |result: Result<Value, Invalid>| result.unwrap_err().to_string();
-        let one = text(decode_complete(wrong.clone(), kind, FieldValidation::Strict));
+        let one = decode_complete(wrong.clone(), kind, FieldValidation::Strict);
+        let one = text(one.map(|(complete, _)| complete));
         assert_eq!(one, text(decode(wrong.clone(), kind)));
-        assert_eq!(decode_complete(wrong, kind, FieldValidation::Ignore).unwrap(), expected);
+        let (complete, verdict) = decode_complete(wrong, kind, FieldValidation::Ignore).unwrap();
+        assert_eq!((&complete, verdict), (&expected, kind.validate(&complete)));
     }
 }
 

@@ -26,6 +26,38 @@ const SYSTEM_CLASSES: [(&str, i32); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 impl Registry {
+    /// What does not depend on a pod's defaults is filled in before them, so that one look at the
+    /// pod completes and checks it. Says whether that was done.
+    pub(crate) fn admit_first(
+        &self,
+        kind: &'static Kind,
+        value: &mut Value,
+    ) -> Result<bool, RegistryError> {
+        let is_text = |value: &Value| value.is_null() || value.is_string();
+        let spec = &value["spec"];
+        // What is of a wrong type is to be told of, not filled in.
+        let sound = spec.is_object()
+            && value["metadata"]["namespace"].is_string()
+            && ["serviceAccountName", "serviceAccount", "priorityClassName"]
+                .into_iter()
+                .all(|field| is_text(&spec[field]));
+        if *kind != kinds::POD || !sound {
+            return Ok(false);
+        }
+        self.service_account(value)?;
+        self.priority(value)?;
+        Ok(true)
+    }
+
+    /// Will nothing be filled in any more? `first`: what [`Self::admit_first`] said.
+    pub(crate) fn is_admitted(&self, kind: &'static Kind, value: &Value, first: bool) -> bool {
+        let filled = [&kinds::SERVICE, &kinds::PERSISTENT_VOLUME_CLAIM, &kinds::PERSISTENT_VOLUME];
+        if *kind == kinds::POD {
+            return first && self.ranges(value).is_empty();
+        }
+        !filled.contains(&kind)
+    }
+
     /// Fills in and checks a new object, after its defaults and before its validation.
     pub(crate) fn admit(
         &self,

@@ -102,6 +102,7 @@ impl View {
         }
         if let Some(old) = &old {
             self.index(key, old, false);
+            old.grow_old();
         }
         if let Some(new) = &new {
             self.index(key, new, true);

@@ -1,14 +1,14 @@
 //! An object as the registry hands it out, and the keys under which objects live.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use quorate_objects::{FieldSelector, Kind, Typed};
+use parking_lot::Mutex;
+use quorate_objects::{Decoded, FieldSelector, Kind, Typed};
 use serde_json::Value;
 
 use crate::error::RegistryError;
@@ -75,6 +75,15 @@ impl ObjectKey {
     }
 }
 
+/// An object as its type.
+#[derive(Default)]
+struct Shared {
+    /// Since somebody has asked for it.
+    decoded: Option<Decoded>,
+    /// Something newer is in its place.
+    is_old: bool,
+}
+
 /// One object at one revision. Immutable and shared.
 pub struct Object {
     /// The kind.
@@ -92,7 +101,7 @@ pub struct Object {
     places: Places,
     /// Fields that selectors and indexes ask for.
     fields: Fields,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    typed: Mutex<Shared>,
 }
 
 impl Object {
@@ -172,7 +181,7 @@ impl Object {
             status: places.status.and_then(|(begin, end)| Some((moved(begin)?, moved(end)?))),
         };
         meta.resource_version = Some(number);
-        let (json, typed) = (json.freeze(), OnceLock::new());
+        let (json, typed) = (json.freeze(), Mutex::default());
         Self { kind, meta, revision, json, inside, behind, places, fields, typed }
     }
 
@@ -272,33 +281,53 @@ impl Object {
         if T::kind() != self.kind {
             return Err(wrong());
         }
-        if let Some(ready) = self.typed.get() {
-            return Arc::clone(ready).downcast::<T>().map_err(|_| wrong());
+        if let Some(ready) = self.ready() {
+            return ready.downcast::<T>().map_err(|_| wrong());
         }
         let decoded = Arc::new(T::from_json(&self.json).map_err(|error| {
             RegistryError::Internal(format!("{} cannot be decoded: {error}", self.kind.kind))
         })?);
-        let shared = self.typed.get_or_init(|| decoded);
-        Arc::clone(shared).downcast::<T>().map_err(|_| wrong())
+        self.share(decoded).downcast::<T>().map_err(|_| wrong())
+    }
+
+    fn ready(&self) -> Option<Decoded> {
+        self.typed.lock().decoded.clone()
+    }
+
+    /// What others get from now on: what is decoded first.
+    fn share(&self, decoded: Decoded) -> Decoded {
+        let mut shared = self.typed.lock();
+        if shared.is_old {
+            return decoded;
+        }
+        Arc::clone(shared.decoded.get_or_insert(decoded))
+    }
+
+    /// Something newer is in its place. The history keeps its text only: decoded it is several
+    /// times as large, and hardly anybody asks for it any more.
+    pub(crate) fn grow_old(&self) {
+        *self.typed.lock() = Shared { decoded: None, is_old: true };
     }
 
     /// So that [`Self::typed`] has nothing left to do. What cannot be decoded is left to it.
     pub(crate) fn decode_ahead(&self) {
-        if self.typed.get().is_none()
-            && let Ok(decoded) = self.kind.parse(&self.json)
-        {
-            self.typed.get_or_init(|| decoded);
+        let wanted = {
+            let shared = self.typed.lock();
+            !shared.is_old && shared.decoded.is_none()
+        };
+        if wanted && let Ok(decoded) = self.kind.parse(&self.json) {
+            self.share(decoded);
         }
     }
 
     /// One cell for each column of the kind; `<unknown>` in all when it cannot be decoded.
     #[must_use]
     pub fn cells(&self, now: Timestamp) -> Vec<String> {
-        if let Some(ready) = self.typed.get() {
-            return self.kind.cells(&**ready, now);
+        if let Some(ready) = self.ready() {
+            return self.kind.cells(&*ready, now);
         }
         match self.kind.parse(&self.json) {
-            Ok(decoded) => self.kind.cells(&**self.typed.get_or_init(|| decoded), now),
+            Ok(decoded) => self.kind.cells(&*self.share(decoded), now),
             Err(_) => vec!["<unknown>".into(); self.kind.columns.len()],
         }
     }

@@ -372,6 +372,28 @@ async fn binding_happens_once() {
 }
 
 #[tokio::test]
+async fn what_was_replaced_is_not_kept_decoded() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    let f = fixture().await;
+    f.create(config_map("a", "1")).await.unwrap();
+    let get = || f.registry.cache().get(&kinds::CONFIG_MAP, "default", "a").unwrap();
+    let old = get();
+    let kept = |object: &Object| {
+        let twice = [object.typed::<ConfigMap>().unwrap(), object.typed::<ConfigMap>().unwrap()];
+        assert_eq!(twice[0], twice[1]);
+        Arc::ptr_eq(&twice[0], &twice[1])
+    };
+    assert!(kept(&old));
+    let options = WriteOptions::default();
+    let new = f.registry.update(config_map("a", "2"), &options).await.unwrap();
+    f.registry.cache().wait(new.revision, Duration::from_secs(10)).await.unwrap();
+    assert!(!kept(&old), "the history has its text");
+    old.decode_ahead();
+    assert!(!kept(&old));
+    assert!(kept(&get()));
+}
+
+#[tokio::test]
 async fn finalizers_keep_objects() {
     let f = fixture().await;
     let mut value = config_map("a", "1");

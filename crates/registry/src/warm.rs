@@ -45,7 +45,8 @@ async fn run(mut noted: mpsc::Receiver<Noted>) {
     let mut decoded = 0;
     while let Some((at, object)) = noted.recv().await {
         tokio::time::sleep_until(at + SETTLED).await;
-        // Replaced and forgotten meanwhile: nobody will read it.
+        // Replaced and forgotten meanwhile: nobody will read it. (What the history still has is
+        // not decoded either.)
         let Some(object) = object.upgrade() else { continue };
         object.decode_ahead();
         decoded += 1;

@@ -61,13 +61,19 @@ impl Registry {
             if let Some(prefix) = &generated {
                 attempt["metadata"]["name"] = format!("{prefix}{}", random_suffix()).into();
             }
+            // When it is recorded who wrote what, the cluster's own words come later.
+            let first = match options.field_manager {
+                None => self.admit_first(kind, &mut attempt),
+                Some(_) => Ok(false),
+            };
             // With its name: some defaults are made of it.
-            let mut attempt = decode_complete(attempt, kind, options.field_validation)?;
+            let (mut attempt, verdict) = decode_complete(attempt, kind, options.field_validation)?;
+            let verdict = self.is_admitted(kind, &attempt, first?).then_some(verdict);
             if let Some(manager) = options.field_manager.as_deref() {
                 metadata_mut(&mut attempt).remove("managedFields");
                 crate::apply::record(kind, &mut attempt, &Value::Null, manager, Subresource::Main);
             }
-            match self.create_once(kind, attempt, round > 0, options).await {
+            match self.create_once(kind, attempt, verdict, round > 0, options).await {
                 Ok(Some(object)) => return Ok(object),
                 // Namespace or allocations changed meanwhile.
                 Ok(None) => {}
@@ -90,16 +96,23 @@ impl Registry {
         self.create(to_value(object)?, options).await
     }
 
+    /// `verdict`: what its kind's rules say, when nothing will be filled in any more.
     async fn create_once(
         &self,
         kind: &'static Kind,
         mut value: Value,
+        verdict: Option<Result<(), Invalid>>,
         fresh: bool,
         options: &WriteOptions,
     ) -> Result<Option<Arc<Object>>, RegistryError> {
         let allocations = Allocations::for_create(self, kind, &mut value)?;
-        self.admit(kind, &mut value)?;
-        kind.validate(&value)?;
+        match verdict {
+            Some(verdict) => verdict?,
+            None => {
+                self.admit(kind, &mut value)?;
+                kind.validate(&value)?;
+            }
+        }
         options.admit(&value)?;
         let metadata = &value["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();

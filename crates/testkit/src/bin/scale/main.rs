@@ -76,7 +76,7 @@ async fn main() -> Result<()> {
 fn print(step: &Value) {
     println!("{} nodes, {} pods", step["nodes"], step["pods"]);
     for (name, value) in step.as_object().into_iter().flatten() {
-        println!("  {name:<36}{value:>12}");
+        println!("  {name:<50}{value:>8}");
     }
 }
 
