@@ -1,5 +1,6 @@
 //! Carries faults out, and mends them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -343,15 +344,14 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
             target.heal_disk(name);
         }
     }
-    for mend in &mends {
-        match mend {
-            Mend::Start(name) | Mend::StartAfterCrash(name) => start(target, name).await?,
-            Mend::StartIfEnded(name) if !answers(target, name).await => {
-                drop(cluster.signal(name, Signal::SIGKILL));
-                start(target, name).await?;
+    for (name, even_if_it_answers) in starts(&mends) {
+        if !even_if_it_answers {
+            if answers(target, name).await {
+                continue;
             }
-            _ => {}
+            drop(cluster.signal(name, Signal::SIGKILL));
         }
+        start(target, name).await?;
     }
     for mend in mends {
         match mend {
@@ -362,6 +362,21 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
         }
     }
     Ok(())
+}
+
+/// Which processes to start again, each once though two faults hit it, and whether even if it
+/// answers.
+fn starts(mends: &[Mend]) -> BTreeMap<&str, bool> {
+    let mut starts = BTreeMap::new();
+    for mend in mends {
+        let (name, certain) = match mend {
+            Mend::Start(name) | Mend::StartAfterCrash(name) => (name.as_str(), true),
+            Mend::StartIfEnded(name) => (name.as_str(), false),
+            _ => continue,
+        };
+        *starts.entry(name).or_default() |= certain;
+    }
+    starts
 }
 
 async fn answers(target: &Target, name: &str) -> bool {
@@ -380,3 +395,7 @@ async fn start(target: &Target, name: &str) -> Result<()> {
     cluster.wait_ended(name).await?;
     cluster.start_again(name)
 }
+
+#[cfg(test)]
+#[path = "faults_test.rs"]
+mod tests;
