@@ -35,11 +35,11 @@ use writer::{Change, Job};
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 4096;
 /// Bytes of recent entries kept in memory for replication and apply.
-const TAIL_BYTES: usize = 8 << 20;
+const TAIL_BYTES: usize = 4 << 20;
 /// Bytes after which a limited read stops.
 const READ_BYTES: usize = 1 << 20;
 
-const SIZES: Sizes = Sizes { write_buffer: 16 << 20, write_buffers: 3, wal: 64 << 20 };
+const SIZES: Sizes = Sizes { write_buffer: 4 << 20, write_buffers: 3, wal: 64 << 20 };
 
 /// What the writer and all readers share.
 struct Shared {

@@ -67,6 +67,8 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal)
     let mut group = Vec::new();
     let mut synced = WriteOptions::default();
     synced.set_sync(!Defect::SkipSync.is_present());
+    // Keys of one batch follow one another.
+    synced.set_memtable_insert_hint_per_batch(true);
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = WriteBatch::default();
         first.change.put(&mut batch);
