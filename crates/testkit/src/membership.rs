@@ -61,11 +61,15 @@ impl TestCluster {
     /// # Errors
     /// When the others refuse: for instance because they are no majority without it.
     pub async fn remove_master(&self, name: &str) -> Result<Vacancy> {
-        match self.admin()?.remove_member(name).await {
-            // An earlier attempt whose answer was lost.
-            Err(error) if error.is_not_found() => {}
-            removed => removed.with_context(|| format!("removing {name}"))?,
-        }
+        // Whoever is asked may end before it answers: the one that is removed, for instance.
+        wait_for(&format!("removal of {name}"), PATIENCE, async || {
+            match self.admin()?.remove_member(name).await {
+                // An earlier attempt whose answer was lost.
+                Err(error) if error.is_not_found() => Ok(()),
+                removed => Ok(removed?),
+            }
+        })
+        .await?;
         if self.pids()?.contains_key(name) {
             // It ends by itself when it learns that it is removed; whether it does is another
             // test's question. Its successor needs the ports, which it holds to its very end.
@@ -136,7 +140,20 @@ impl TestCluster {
             client_url: url.clone(),
             learner: false,
         };
-        self.admin()?.add_member(request).await.with_context(|| format!("adding {name}"))?;
+        let mut asked_before = false;
+        wait_for(&format!("admission of {name}"), PATIENCE, async || {
+            let added = self.admin()?.add_member(request.clone()).await;
+            match added {
+                // An earlier attempt whose answer was lost.
+                Err(error) if asked_before && error.is_already_exists() => Ok(()),
+                Err(error) => {
+                    asked_before = true;
+                    Err(error.into())
+                }
+                Ok(_) => Ok(()),
+            }
+        })
+        .await?;
         let data = self.dir.join(&name).join("data");
         std::fs::create_dir_all(&data)?;
         prepare(&data)?;
