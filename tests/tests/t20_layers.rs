@@ -8,10 +8,11 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const LAYERS: &[(&str, &[&str])] = &[
     // Put in the place of openraft's histograms; nobody of ours uses it.
     ("base2histogram", &[]),
-    ("quorate-objects", &[]),
+    ("quorate-clock", &[]),
+    ("quorate-objects", &["quorate-clock"]),
     ("quorate-proto", &[]),
-    ("quorate-store", &[]),
-    ("quorate-raftstore", &["quorate-store", "quorate-proto"]),
+    ("quorate-store", &["quorate-clock"]),
+    ("quorate-raftstore", &["quorate-clock", "quorate-store", "quorate-proto"]),
     ("quorate-registry", &["quorate-store", "quorate-objects"]),
     ("quorate-scheduler", &["quorate-registry", "quorate-objects", "quorate-store"]),
     (
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "quorate-api",
             "quorate-cli",
             "quorate-client",
+            "quorate-clock",
             "quorate-controllers",
             "quorate-objects",
             "quorate-proto",

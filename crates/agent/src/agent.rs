@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
 use parking_lot::RwLock;
 use quorate_proto::v1;
@@ -486,7 +485,8 @@ impl Agent {
             return;
         }
         let node_status = troubles.as_ref().map(|troubles| {
-            self.told_conditions = conditions(troubles, &self.told_conditions, Timestamp::now());
+            self.told_conditions =
+                conditions(troubles, &self.told_conditions, quorate_objects::time::timestamp());
             let status =
                 NodeStatus { conditions: Some(self.told_conditions.clone()), ..Default::default() };
             serde_json::to_vec(&status).unwrap_or_default()

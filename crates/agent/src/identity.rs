@@ -82,6 +82,23 @@ impl DataDir {
         Ok(Some(identity.cluster_id))
     }
 
+    /// The number of this start: `now`, or one more than the last start had. A clock that has
+    /// been turned back in between must not make this agent the older one of two, which masters
+    /// send away.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn incarnation(&self, now: u64) -> Result<u64, AgentError> {
+        let path = self.path.join("incarnation");
+        let last = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let next = last.map_or(now, |last| now.max(last.saturating_add(1)));
+        replace(&path, format!("{next}\n").as_bytes()).map_err(|e| AgentError::DataDir {
+            path: self.path.clone(),
+            message: format!("cannot write incarnation: {e}"),
+        })?;
+        Ok(next)
+    }
+
     /// Writes down whose it is.
     ///
     /// # Errors

@@ -24,3 +24,13 @@ fn a_directory_belongs_to_one_node_of_one_cluster() {
     let error = directory.cluster("n1", Some("c2")).err().unwrap().to_string();
     assert!(error.contains("belongs to cluster c1"), "{error}");
 }
+
+#[test]
+fn a_later_start_has_the_greater_number_whatever_the_clock_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataDir::open(folder.path()).unwrap();
+    assert_eq!(data.incarnation(1_000).unwrap(), 1_000);
+    assert_eq!(data.incarnation(2_000).unwrap(), 2_000);
+    assert_eq!(data.incarnation(500).unwrap(), 2_001, "the clock was turned back");
+    assert_eq!(data.incarnation(500).unwrap(), 2_002);
+}

@@ -21,7 +21,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Taint;
@@ -132,7 +131,7 @@ pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(),
         node_name: name.clone(),
         cluster_id: OnceLock::new(),
         node_json: node_json(&options, &info),
-        incarnation: incarnation(),
+        incarnation: data_dir.incarnation(incarnation())?,
         number: 0,
         process: String::new(),
         without_services: false,
@@ -274,8 +273,7 @@ async fn learn_cluster(
     }
 }
 
-/// Grows with every start, as long as the clock does.
+/// Grows with every start as long as the clock does; see [`DataDir::incarnation`].
 fn incarnation() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(quorate_objects::time::timestamp().as_nanosecond()).unwrap_or_default()
 }

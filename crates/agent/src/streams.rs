@@ -352,7 +352,7 @@ async fn logs(
 
 fn log_query(options: &v1::LogOptions) -> Result<LogQuery, Failure> {
     let ago = i64::try_from(options.since_seconds).unwrap_or(i64::MAX);
-    let ago = (ago > 0).then(|| Timestamp::now().as_second().saturating_sub(ago));
+    let ago = (ago > 0).then(|| quorate_objects::time::timestamp().as_second().saturating_sub(ago));
     let time = if options.since_time.is_empty() {
         None
     } else {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use quorate_proto::v1;
 use tokio::sync::mpsc;
@@ -126,8 +126,7 @@ fn sum(pods: &[v1::PodUsage]) -> v1::Usage {
 }
 
 fn since_epoch() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(quorate_objects::time::timestamp().as_millisecond()).unwrap_or_default()
 }
 
 /// Nanoseconds that the machine's processors were busy, and bytes of memory in use.

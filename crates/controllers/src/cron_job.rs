@@ -278,7 +278,7 @@ impl Controller for CronJobs {
         let done = jobs.iter().filter(|one| job::has_condition(one, job::COMPLETE));
         let done = done.filter_map(|one| one.status.as_ref()?.completion_time.clone()).max();
         status.last_successful_time = done.max(status.last_successful_time);
-        let outcome = self.advance(&owner, &active, &mut status, Timestamp::now()).await;
+        let outcome = self.advance(&owner, &active, &mut status, time::timestamp()).await;
         if owner.status.as_ref() != Some(&status) {
             let mut updated = CronJob::clone(&owner);
             updated.status = Some(status);

@@ -212,7 +212,8 @@ impl Controller for DisruptionBudgets {
             .filter_map(|object| object.typed::<Pod>().ok())
             .filter(|object| !pod::is_terminal(object))
             .collect();
-        let (status, wait) = status(&budget, &pods, self.expected(&pods), Timestamp::now());
+        let (status, wait) =
+            status(&budget, &pods, self.expected(&pods), quorate_objects::time::timestamp());
         if budget.status.as_ref() != Some(&status) {
             let mut updated = PodDisruptionBudget::clone(&budget);
             updated.status = Some(status);

@@ -22,7 +22,8 @@ fn pods(ready: usize, unready: usize) -> Vec<Arc<Pod>> {
 
 /// Desired and allowed.
 fn figures(spec: &Value, pods: &[Arc<Pod>], expected: i32) -> (i32, i32) {
-    let (status, _) = status(&budget(spec, &json!({})), pods, expected, Timestamp::now());
+    let (status, _) =
+        status(&budget(spec, &json!({})), pods, expected, quorate_objects::time::timestamp());
     assert_eq!(status.observed_generation, Some(3));
     (status.desired_healthy.unwrap(), status.disruptions_allowed.unwrap())
 }

@@ -284,7 +284,7 @@ fn start_rest(
             }
             tokio::select! {
                 () = cancel.cancelled() => return,
-                _ = registry.expire_events(jiff::Timestamp::now(), Some(term)) => {}
+                _ = registry.expire_events(quorate_objects::time::timestamp(), Some(term)) => {}
             }
         }
     });

@@ -191,7 +191,7 @@ impl Controller for ReplicaSets {
         let plan = plan(&set, workload.claim(|_| true).await?);
         let again = plan.create > BURST || plan.delete.len() > BURST;
         let scaled = scale(&workload, &plan).await;
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let (mut status, wait) = status(&set, &plan.active, now);
         set_failure(&mut status, &scaled, plan.create > 0, now);
         if set.status.as_ref() != Some(&status) {

@@ -3,16 +3,23 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
+/// The present, by the wall clock.
+#[must_use]
+pub fn timestamp() -> Timestamp {
+    // A clock beyond the year 9999 is as wrong as any.
+    Timestamp::try_from(quorate_clock::now()).unwrap_or(Timestamp::MAX)
+}
+
 /// The present, as objects carry it (whole seconds).
 #[must_use]
 pub fn now() -> Time {
-    Time(Timestamp::now())
+    Time(timestamp())
 }
 
 /// The present with microseconds.
 #[must_use]
 pub fn now_micro() -> MicroTime {
-    MicroTime(Timestamp::now())
+    MicroTime(timestamp())
 }
 
 /// Parses RFC 3339.

@@ -99,6 +99,9 @@ fn load_tls(folder: &Path, name: &str) -> std::io::Result<Tls> {
 /// What keeps the agent from starting or going on, in words for an operator.
 pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let cancel = shutdown::on_signal()?;
+    if let Some(data_dir) = &args.data_dir {
+        quorate_clock::obey(data_dir);
+    }
     let tls = args.tls_dir.as_deref().map(|folder| load_tls(folder, &args.name)).transpose()?;
     if let Some(listen) = args.endpoint {
         let serve = endpoint::prepare(listen, "--endpoint", args.masters.clone(), tls.clone())?;

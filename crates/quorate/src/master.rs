@@ -108,6 +108,7 @@ type Part = JoinHandle<anyhow::Result<()>>;
 /// What failed, in words for an operator.
 pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let signal = shutdown::on_signal()?;
+    quorate_clock::obey(&args.data_dir);
     check_insecure("--listen", args.listen, args.insecure)?;
     check_insecure("--peer-listen", args.peer_listen, args.insecure)?;
     members::check(&args.initial_masters, &args.name)?;

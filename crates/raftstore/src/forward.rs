@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _};
@@ -239,8 +239,7 @@ fn check(bytes: &Bytes) -> Result<(), Refusal> {
 /// Adds the leader's time. In protobuf the last occurrence of a field counts, so the command
 /// need not be decoded for it.
 fn stamp(command: &Bytes) -> Bytes {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let millis = u64::try_from(quorate_clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
     let mut stamped = BytesMut::with_capacity(command.len() + 11);
     stamped.put_slice(command);
     prost::encoding::uint64::encode(2, &millis, &mut stamped);

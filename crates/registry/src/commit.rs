@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use k8s_openapi::jiff::Timestamp;
 use quorate_objects::kinds;
 use quorate_store::{
     Compare, Consistency, DeleteRangeRequest, KeyRange, KeyValue, MAX_COMMAND_BYTES, Op, OpResult,
@@ -167,5 +166,5 @@ fn at_least(value: &Value) -> usize {
 
 /// The present as objects carry it.
 pub(crate) fn now_text() -> String {
-    quorate_objects::time::format(Timestamp::now())
+    quorate_objects::time::format(quorate_objects::time::timestamp())
 }

@@ -186,7 +186,8 @@ fn marked(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
     // A second deletion may only shorten the grace period.
     if !deleting || grace < before {
         let seconds = i64::try_from(grace).unwrap_or(i64::MAX);
-        let until = Timestamp::now().saturating_add(SignedDuration::from_secs(seconds));
+        let until =
+            quorate_objects::time::timestamp().saturating_add(SignedDuration::from_secs(seconds));
         let until = until.unwrap_or(Timestamp::MAX);
         meta.insert("deletionTimestamp".into(), quorate_objects::time::format(until).into());
         meta.insert("deletionGracePeriodSeconds".into(), grace.into());

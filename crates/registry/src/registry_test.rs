@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::SignedDuration;
 use proptest::prelude::*;
 use quorate_objects::{FieldSelector, Selector, kinds};
 use quorate_store::{Command, CommandKind, CompactRequest, Consistency, MemoryStore, Store};
@@ -604,8 +604,8 @@ async fn events_are_counted() {
     tokio::time::timeout(PATIENCE, settled).await.unwrap();
     let events = f.registry.cache().list(&kinds::EVENT, Some("default"));
     assert_eq!(events.len(), 2);
-    assert_eq!(f.registry.expire_events(Timestamp::now(), Some(1)).await, 0);
-    let later = Timestamp::now() + SignedDuration::from_hours(2);
+    assert_eq!(f.registry.expire_events(quorate_objects::time::timestamp(), Some(1)).await, 0);
+    let later = quorate_objects::time::timestamp() + SignedDuration::from_hours(2);
     assert_eq!(f.registry.expire_events(later, Some(1)).await, 2);
 }
 

@@ -151,7 +151,7 @@ impl Explainer {
 
     /// Keeps decisions.
     pub(crate) fn decided(&self, decisions: Vec<(PodKey, Decision)>) {
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let mut inner = self.inner.lock();
         for (key, decision) in decisions {
             let what = in_words(&decision);
@@ -164,7 +164,7 @@ impl Explainer {
     /// Something has happened to a pod.
     pub(crate) fn happened(&self, key: &PodKey, what: String) {
         let mut inner = self.inner.lock();
-        note(&mut inner.record(key).history, Timestamp::now(), what);
+        note(&mut inner.record(key).history, quorate_objects::time::timestamp(), what);
     }
 }
 

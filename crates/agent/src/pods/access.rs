@@ -165,7 +165,7 @@ impl Tokens {
         let audience = wanted.audience.clone().unwrap_or_default();
         let seconds = wanted.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
         let key = (uid, audience, seconds);
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let kept = self.kept.lock().get(&key).cloned();
         if let Some(kept) = kept.as_ref().filter(|kept| now < kept.renew_at) {
             return Ok(kept.token.clone());
@@ -201,7 +201,7 @@ impl Tokens {
         let answer = tokio::time::timeout(LIMIT, client.create_token(request)).await;
         let answer = answer.map_err(|_| format!("no token within {LIMIT:?}"))?;
         let answer = answer.map_err(|e| format!("no token: {}", e.message()))?.into_inner();
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let expires = Timestamp::from_second(answer.expires).unwrap_or(now);
         let life = expires.duration_since(now).as_secs().max(0);
         let renew = SignedDuration::from_secs(life * RENEW_PERCENT / 100);

@@ -46,7 +46,7 @@ impl Fake {
             .unwrap();
         record.state = RunState::Exited;
         record.exit_code = code;
-        record.finished_at = Some(Timestamp::now());
+        record.finished_at = Some(quorate_objects::time::timestamp());
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
@@ -148,8 +148,8 @@ impl Runtime for Fake {
         made.failures = spec.failures;
         made.sandbox.clone_from(&spec.sandbox);
         made.image.clone_from(&spec.image);
-        made.created_at = Timestamp::now();
-        made.started_at = Some(Timestamp::now());
+        made.created_at = quorate_objects::time::timestamp();
+        made.started_at = Some(quorate_objects::time::timestamp());
         state.records.push(made);
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Runtime for Fake {
         if let Some(record) = state.records.iter_mut().find(|r| r.id == id) {
             record.state = RunState::Exited;
             record.exit_code = 143;
-            record.finished_at = Some(Timestamp::now());
+            record.finished_at = Some(quorate_objects::time::timestamp());
         }
         Ok(())
     }

@@ -27,14 +27,23 @@ pub struct Failure {
 impl Failure {
     /// When to try again.
     #[must_use]
-    pub fn retry_at(&self) -> Timestamp {
+    pub fn retry_at(&self, now: Timestamp) -> Timestamp {
         let wait = match self.reason {
             // What is missing may appear at any moment, and looking costs nothing.
             "CreateContainerConfigError" | "ContainerCreating" => SignedDuration::from_secs(2),
             _ => backoff::delay(self.before.saturating_add(1)),
         };
-        self.at.saturating_add(wait).unwrap_or(self.at)
+        after(self.at, wait, now)
     }
+}
+
+/// The end of a wait that began at `start`. When that lies further ahead than the wait is long,
+/// the clock has been turned back since, by nobody knows how much: the wait is over then.
+fn after(start: Timestamp, wait: SignedDuration, now: Timestamp) -> Timestamp {
+    if start.duration_since(now) > wait {
+        return now;
+    }
+    start.saturating_add(wait).unwrap_or(start)
 }
 
 /// What a worker remembers that containers do not show.
@@ -165,12 +174,13 @@ pub fn restarts(pod: &Pod, role: Role, record: &Record) -> bool {
     }
 }
 
-/// When a container that ended may start again, and how many failures that makes.
+/// How long a container that ended waits before it starts again, and how many failures that
+/// makes.
 #[must_use]
-pub fn restart_due(record: &Record) -> (Timestamp, u32) {
+pub fn restart_delay(record: &Record) -> (SignedDuration, u32) {
     let ended = record.end_time();
     let failures = if backoff::was_good(record.started_at, ended) { 0 } else { record.failures };
-    (ended.saturating_add(backoff::delay(failures)).unwrap_or(ended), failures + 1)
+    (backoff::delay(failures), failures + 1)
 }
 
 /// Did the pod come to its end, by what its containers show? Some(true): all succeeded.
@@ -268,9 +278,9 @@ fn sandbox<'a>(records: &'a [Record], memory: &Memory, now: Timestamp) -> Result
         return Err(Plan::now(Step::Remove(attempt_base)));
     }
     if let Some(failure) = &memory.sandbox
-        && failure.retry_at() > now
+        && failure.retry_at(now) > now
     {
-        return Err(Plan { step: Step::Idle, wake: Some(failure.retry_at()) });
+        return Err(Plan { step: Step::Idle, wake: Some(failure.retry_at(now)) });
     }
     let attempt = records.iter().map(|r| r.attempt + 1).max().unwrap_or(0);
     Err(Plan::now(Step::StartSandbox { attempt }))
@@ -372,11 +382,11 @@ fn step_for(
     sandbox: &Record,
 ) -> Result<Step, Option<Timestamp>> {
     if let Some(failure) = memory.containers.get(&container.name)
-        && failure.retry_at() > now
+        && failure.retry_at(now) > now
     {
         // One second after the failure its reason becomes "…BackOff".
         let shown = failure.at.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
-        return Err(Some(if shown > now { shown } else { failure.retry_at() }));
+        return Err(Some(if shown > now { shown } else { failure.retry_at(now) }));
     }
     let start = |attempt, failures| Step::Start {
         role,
@@ -399,7 +409,8 @@ fn step_for(
     if !restarts(pod, role, record) {
         return Err(None);
     }
-    let (due, failures) = restart_due(record);
+    let (delay, failures) = restart_delay(record);
+    let due = after(record.end_time(), delay, now);
     if due > now { Err(Some(due)) } else { Ok(start(record.attempt + 1, failures)) }
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use jiff::ToSpan as _;
+use jiff::{SignedDuration, ToSpan as _};
 use serde_json::json;
 
 use super::*;
@@ -64,7 +64,18 @@ fn a_long_run_begins_the_count_anew() {
     let mut good = ended("a", 9, 1);
     good.failures = 9;
     good.started_at = Some(now() - 11.minutes());
-    assert_eq!(restart_due(&good), (now() + 1.seconds(), 1));
+    assert_eq!(restart_delay(&good), (SignedDuration::from_secs(1), 1));
+}
+
+#[test]
+fn a_clock_that_was_turned_back_keeps_nothing_waiting() {
+    let pod = pod("p", "Always", &["a"]);
+    let records = [sandbox(), ended("a", 2, 1)];
+    let before = plan(&pod, &records, &Memory::default(), now() - 1.hours());
+    assert!(matches!(before.step, Step::Start { attempt: 3, .. }), "{before:?}");
+    let failure = Failure { reason: "ErrImagePull", message: String::new(), at: now(), before: 0 };
+    assert_eq!(failure.retry_at(now()), now() + 2.seconds());
+    assert_eq!(failure.retry_at(now() - 1.hours()), now() - 1.hours());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{
     Failure, Memory, deadline, ephemeral, has_started, is_sidecar, newest, outcome, previous,
-    restart_due, restarts, sandbox_ip,
+    restart_delay, restarts, sandbox_ip,
 };
 use crate::runtime::{Record, Role, RunState};
 
@@ -211,8 +211,7 @@ fn back_off(input: &Input<'_>, container: &Container, record: &Record) -> Contai
     if record.start_failed() && record.failures == 0 {
         return waiting("RunContainerError", Some(record.error.clone()));
     }
-    let (due, _) = restart_due(record);
-    let delay = due.duration_since(record.end_time()).as_secs();
+    let delay = restart_delay(record).0.as_secs();
     let mut message = format!(
         "back-off {delay}s restarting failed container={} pod={}_{}",
         container.name,

@@ -154,7 +154,7 @@ impl Worker {
         if waited && *self.context.network.borrow() == Network::Ready {
             self.memory.sandbox = None;
         }
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let ending = match desired {
             Desired::Removed => true,
             Desired::Assigned(pod) => pod.metadata.deletion_timestamp.is_some(),
@@ -169,7 +169,9 @@ impl Worker {
         let Plan { step, wake } = plan(pod, &records, &self.memory, now);
         if step == Step::Idle {
             let due = wake.map_or(RESYNC, |due| {
-                let left = due.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
+                let left = due
+                    .duration_since(quorate_objects::time::timestamp())
+                    .max(SignedDuration::ZERO);
                 Duration::try_from(left).unwrap_or(RETRY).min(RESYNC)
             });
             self.refresh_volumes(pod).await;
@@ -199,7 +201,7 @@ impl Worker {
         step: &Step,
         result: Result<(), StepError>,
     ) -> Result<Option<Duration>, RuntimeError> {
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         match (step, result) {
             (Step::StartSandbox { .. }, Ok(())) => self.memory.sandbox = None,
             (Step::Start { name, .. }, Ok(())) => {

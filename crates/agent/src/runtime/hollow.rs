@@ -171,7 +171,7 @@ impl Engine {
         let mut state = self.state.lock();
         state.next += 1;
         let uid = container.record.pod.uid.clone();
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let times = [Some(container.runs_at), Some(container.ready_at), container.ends_at];
         for at in times.into_iter().flatten().filter(|at| *at > now) {
             state.due.insert((at, uid.clone()));
@@ -209,7 +209,7 @@ fn record(pod: &PodRef, role: Role, name: &str, attempt: u32) -> Record {
         image: String::new(),
         image_id: String::new(),
         state: RunState::Created,
-        created_at: Timestamp::now(),
+        created_at: quorate_objects::time::timestamp(),
         started_at: None,
         finished_at: None,
         exit_code: 0,
@@ -239,7 +239,7 @@ impl Runtime for Hollow {
     }
 
     async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Record>, RuntimeError> {
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let state = self.0.state.lock();
         let of = |pod: &Pod| -> Vec<Record> {
             pod.containers.iter().map(|c| c.at(now, pod.behaviour.exit_code)).collect()
@@ -309,7 +309,7 @@ impl Runtime for Hollow {
             tokio::time::sleep(time.min(grace)).await;
         }
         self.0.change(id, |pod, index| {
-            let now = Timestamp::now();
+            let now = quorate_objects::time::timestamp();
             let container = &mut pod.containers[index];
             let mut record = container.at(now, pod.behaviour.exit_code);
             if record.state != RunState::Exited {
@@ -367,7 +367,7 @@ impl Runtime for Hollow {
     }
 
     async fn samples(&self, ids: &[String]) -> Result<Vec<Sample>, RuntimeError> {
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let sample = |id: &String| {
             self.0.change(id, |pod, index| {
                 let ran = now.duration_since(pod.containers[index].runs_at).as_millis();
@@ -390,7 +390,7 @@ impl Runtime for Hollow {
                 if let Some(uid) = due.pop() {
                     return Some((uid, (engine, due)));
                 }
-                let now = Timestamp::now();
+                let now = quorate_objects::time::timestamp();
                 let (found, next) = engine.take_due(now);
                 due = found;
                 if !due.is_empty() {

@@ -152,7 +152,7 @@ impl Tokens {
             return self.bootstrap(token).map(|user| (user, Vec::new()));
         }
         let claims = self.verified(token)?;
-        let now = Timestamp::now().as_second();
+        let now = quorate_objects::time::timestamp().as_second();
         if claims.exp + LEEWAY < now || claims.nbf - LEEWAY > now {
             return Err(invalid("it has expired, or is not valid yet"));
         }
@@ -232,7 +232,9 @@ impl Tokens {
             && same_secret(&text("token-secret"), secret);
         let expires = text("expiration");
         let over = !expires.is_empty()
-            && expires.parse::<Timestamp>().map_or(true, |until| until <= Timestamp::now());
+            && expires
+                .parse::<Timestamp>()
+                .map_or(true, |until| until <= quorate_objects::time::timestamp());
         if !usable || over || secret.is_empty() {
             return Err(invalid("no such token"));
         }
@@ -302,7 +304,7 @@ impl Tokens {
             [] => vec![AUDIENCE.to_owned()],
             some => some.to_vec(),
         };
-        let now = Timestamp::now().as_second();
+        let now = quorate_objects::time::timestamp().as_second();
         let claims = Claims {
             aud: audiences.clone(),
             exp: now + seconds,

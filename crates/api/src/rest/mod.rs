@@ -32,7 +32,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use k8s_openapi::jiff::Timestamp;
 use quorate_objects::{Kind, kinds};
 use quorate_registry::{Consistency, Registry, Subresource};
 use quorate_store::SharedStore;
@@ -286,7 +285,7 @@ impl Call {
             version: self.version,
             accept: Accept::of(&self.headers)?,
             include: IncludeObject::parse(self.query.get("includeObject"))?,
-            now: Timestamp::now(),
+            now: quorate_objects::time::timestamp(),
         })
     }
 }

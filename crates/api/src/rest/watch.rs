@@ -7,7 +7,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use k8s_openapi::jiff::Timestamp;
 use quorate_objects::{FieldError, FieldSelector};
 use quorate_registry::{Consistency, EventKind, ObjectWatcher, RegistryError, WatchOptions};
 use tokio::time::Instant;
@@ -162,7 +161,7 @@ impl Stream {
                 let content = self.renderer.bookmark(event.revision, end);
                 return Some((frame("BOOKMARK", &content), Some(self)));
             }
-            self.renderer.now = Timestamp::now();
+            self.renderer.now = quorate_objects::time::timestamp();
             let first = !std::mem::replace(&mut self.begun, true);
             return Some(match self.renderer.event(&event, first) {
                 Ok(bytes) => (bytes, Some(self)),

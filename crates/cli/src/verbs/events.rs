@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use jiff::Timestamp;
 use quorate_client::{Event, WatchOptions};
 use serde_json::{Value, json};
 
@@ -157,7 +156,7 @@ fn row(view: &View, format: Option<&Format>, event: &Value) -> Vec<String> {
     match format {
         Some(Format::Columns(columns)) => columns.row(event),
         Some(Format::Name) => vec![resource::reference(view.kind, json::name(event))],
-        _ => view.row(event, Timestamp::now()),
+        _ => view.row(event, quorate_objects::time::timestamp()),
     }
 }
 

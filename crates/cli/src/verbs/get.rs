@@ -191,7 +191,7 @@ impl Get {
             }
             return Ok(());
         }
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         for (at, (kind, items)) in filled.iter().enumerate() {
             let view = self.view(kind, groups.len() > 1);
             let mut rows: Vec<_> = items.iter().map(|item| view.row(item, now)).collect();
@@ -270,7 +270,7 @@ struct Stream {
 
 impl Stream {
     fn show(&mut self, view: &View, format: Option<&Format>, items: &[Value]) -> Result<()> {
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let mut rows: Vec<Vec<String>> = Vec::new();
         for item in items {
             match format {
@@ -371,7 +371,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a"}]},
             "metadata": {"name": "a", "namespace": "x", "labels": {"b": "c"}},
         });
-        let row = view.row(&pod, Timestamp::now());
+        let row = view.row(&pod, quorate_objects::time::timestamp());
         assert_eq!(row.len(), view.headings().len());
         assert_eq!(row.first().map(String::as_str), Some("x"));
         assert_eq!(row.last().map(String::as_str), Some("b=c"));

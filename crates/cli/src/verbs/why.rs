@@ -54,7 +54,7 @@ impl Why {
             Some(Format::Yaml) => print::text(&print::to_yaml(&known.json())?)?,
             Some(Format::JsonPath(path)) => print::text(&path.render(&known.json()))?,
             Some(_) => return Err(CliError::local("-o may be json, yaml or jsonpath=TEMPLATE")),
-            None => print::text(&known.words(Timestamp::now()))?,
+            None => print::text(&known.words(quorate_objects::time::timestamp()))?,
         }
         Ok(ExitCode::SUCCESS)
     }

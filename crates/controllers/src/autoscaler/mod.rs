@@ -365,7 +365,7 @@ impl Controller for Autoscalers {
         if autoscaler.metadata.deletion_timestamp.is_some() {
             return Ok(Requeue::Done);
         }
-        let status = self.advance(key, &autoscaler, Timestamp::now()).await?;
+        let status = self.advance(key, &autoscaler, quorate_objects::time::timestamp()).await?;
         if autoscaler.status.as_ref() != Some(&status) {
             let mut updated = HorizontalPodAutoscaler::clone(&autoscaler);
             updated.status = Some(status);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use quorate_objects::{Selector, kinds};
@@ -73,8 +72,13 @@ impl Controller for DaemonSets {
         let update = history.update.metadata.labels.as_ref();
         let update = update.and_then(|l| l.get(HASH_LABEL)).cloned().unwrap_or_default();
         let nodes = self.context.list::<Node>(None);
-        let state =
-            State { set: &set, nodes: &nodes, pods, update: &update, now: Timestamp::now() };
+        let state = State {
+            set: &set,
+            nodes: &nodes,
+            pods,
+            update: &update,
+            now: quorate_objects::time::timestamp(),
+        };
         let plan = plan::plan(&state);
         let new: Vec<Pod> =
             plan.create.iter().take(BURST).map(|node| plan::new_pod(&set, &update, node)).collect();

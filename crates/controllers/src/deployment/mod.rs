@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use quorate_objects::{Selector, kinds, pod};
@@ -135,7 +134,7 @@ impl Deployments {
         let text = error.to_string();
         let message = format!("Failed to create new replica set \"{name}\": {text}");
         self.context.event(deployment, EventType::Warning, status::CREATE_ERROR, &message);
-        let status = status::refused(deployment, name, &text, Timestamp::now());
+        let status = status::refused(deployment, name, &text, quorate_objects::time::timestamp());
         if deployment.status.as_ref() != Some(&status) {
             let mut updated = deployment.clone();
             updated.status = Some(status);
@@ -206,7 +205,7 @@ impl Controller for Deployments {
                 return Ok(Requeue::After(Duration::ZERO));
             }
         }
-        let (status, wait) = status::status(&rollout, Timestamp::now());
+        let (status, wait) = status::status(&rollout, quorate_objects::time::timestamp());
         if deployment.status.as_ref() != Some(&status) {
             let mut updated = Deployment::clone(&deployment);
             updated.status = Some(status);

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{EnvVar, Pod};
 use quorate_objects::{Selector, job, kinds, pod};
@@ -180,7 +179,7 @@ impl Controller for Jobs {
             self.untrack(&pods).await?;
             return Ok(Requeue::Done);
         }
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let workload = Workload { context: &self.context, owner: &*job, selector };
         let state = State { job: &job, spec, pods: &pods, now, back_off: self.back_off };
         if !job::is_finished(&job) {

@@ -52,7 +52,9 @@ pub(crate) fn stays(
             matching.iter().filter_map(|t| t.toleration_seconds).min()?
         };
         let since = taint.time_added.as_ref().map_or(now, |t| t.0).as_second();
-        let left = seconds.saturating_sub(now.as_second() - since);
+        // A taint of the future was written by a clock that has been turned back since.
+        let passed = (now.as_second() - since).max(0);
+        let left = seconds.saturating_sub(passed);
         Some(Duration::from_secs(u64::try_from(left).unwrap_or_default()))
     });
     left.min()
@@ -96,7 +98,12 @@ impl Controller for TaintEviction {
         }
         let node = pod::node_name(&object).and_then(|name| self.context.get::<Node>("", name));
         let Some(node) = node else { return Ok(Requeue::Done) };
-        match stays(&object, taints_of(&node), self.default_seconds, Timestamp::now()) {
+        match stays(
+            &object,
+            taints_of(&node),
+            self.default_seconds,
+            quorate_objects::time::timestamp(),
+        ) {
             None => Ok(Requeue::Done),
             Some(left) if left.is_zero() => {
                 let context = &self.context;

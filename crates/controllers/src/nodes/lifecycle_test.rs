@@ -65,3 +65,12 @@ fn a_failure_that_spreads_is_slowed_down() {
     let before = (0..9).map(|_| lost("2026-01-01T00:00:45Z")).collect();
     assert!(!enough_for_now(&nodes(before, 7), now), "that was before");
 }
+
+#[test]
+fn a_clock_that_was_turned_back_keeps_no_dead_node_waiting() {
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let taint =
+        json!({"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": "2026-01-01T01:00:00Z"});
+    let nodes: Vec<_> = (0..10).map(|_| Arc::new(tainted(json!([taint])))).collect();
+    assert!(!enough_for_now(&nodes, now), "they were not tainted within the last seconds");
+}

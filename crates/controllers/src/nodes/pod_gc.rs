@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use quorate_objects::{kinds, pod};
@@ -23,6 +24,25 @@ pub struct PodCollector {
     missing_node_grace: Duration,
     /// Since when a node that pods name has been missing.
     missing: Mutex<HashMap<String, Instant>>,
+    silent: Silence,
+}
+
+/// For how long nodes have been silent, as far as this leader knows. The times in their conditions
+/// come from some master's wall clock, and wall clocks are turned: they only tell one silence from
+/// the next.
+#[derive(Default)]
+struct Silence(Mutex<HashMap<String, (Timestamp, Instant)>>);
+
+impl Silence {
+    /// `since`: the time that the node's condition gives for the beginning of its silence.
+    fn of(&self, node: &str, since: Timestamp, now: Instant) -> Duration {
+        let mut nodes = self.0.lock();
+        let seen = nodes.entry(node.to_owned()).or_insert((since, now));
+        if seen.0 != since {
+            *seen = (since, now);
+        }
+        now.saturating_duration_since(seen.1)
+    }
 }
 
 impl PodCollector {
@@ -33,7 +53,13 @@ impl PodCollector {
         force_delete_after: Duration,
         missing_node_grace: Duration,
     ) -> Self {
-        Self { context, force_delete_after, missing_node_grace, missing: Mutex::default() }
+        Self {
+            context,
+            force_delete_after,
+            missing_node_grace,
+            missing: Mutex::default(),
+            silent: Silence::default(),
+        }
     }
 
     /// How long the pod has to wait for its removal. `None`: its agent takes care of it.
@@ -58,8 +84,7 @@ impl PodCollector {
         }
         let ready = ready_condition(&node).filter(|condition| condition.status == "Unknown")?;
         let since = ready.last_transition_time.as_ref()?.0;
-        let silent = jiff::Timestamp::now().as_second() - since.as_second();
-        let silent = Duration::from_secs(u64::try_from(silent).unwrap_or_default());
+        let silent = self.silent.of(name, since, Instant::now());
         Some(self.force_delete_after.saturating_sub(silent))
     }
 }
@@ -104,3 +129,7 @@ impl Controller for PodCollector {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pod_gc_test.rs"]
+mod tests;

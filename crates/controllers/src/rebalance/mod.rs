@@ -126,7 +126,7 @@ impl Controller for Rebalance {
         if room == 0 {
             return Ok(Requeue::Done);
         }
-        for step in plan::moves(&self.state(Timestamp::now())) {
+        for step in plan::moves(&self.state(quorate_objects::time::timestamp())) {
             if room == 0 {
                 break;
             }

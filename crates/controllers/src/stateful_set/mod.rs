@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use quorate_objects::{Selector, kinds};
@@ -77,7 +76,7 @@ impl Controller for StatefulSets {
         let history = revisions::sync(&self.context, &*set, &set.spec.template, &labels).await?;
         let update = revisions::name(&history.update).to_owned();
         let current = current(&set, &history).unwrap_or(&update).to_owned();
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let state = State { set: &set, pods, current: &current, update: &update, now };
         let plan = plan::plan(&state);
         let acted = self.carry_out(&workload, &history, &current, &plan).await;

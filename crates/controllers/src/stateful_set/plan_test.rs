@@ -34,7 +34,7 @@ fn pods(list: &[(i32, &str, &str)]) -> BTreeMap<i32, Arc<Pod>> {
 
 /// What is made and what is taken away.
 fn planned(set: &StatefulSet, list: &[(i32, &str, &str)]) -> (Vec<i32>, Vec<String>) {
-    let now = Timestamp::now();
+    let now = quorate_objects::time::timestamp();
     let state = State { set, pods: pods(list), current: "old", update: "new", now };
     let plan = plan(&state);
     let deleted = plan.delete.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
@@ -96,7 +96,7 @@ fn updates_go_from_the_highest_down_to_the_partition() {
         pods: pods(&[(1, "old", "ready")]),
         current: "old",
         update: "new",
-        now: Timestamp::now(),
+        now: quorate_objects::time::timestamp(),
     };
     assert_eq!(plan(&state).create, [(0, true)], "below the partition: the old template");
     let manual = set(|spec| spec["updateStrategy"] = json!({"type": "OnDelete"}));
@@ -111,7 +111,7 @@ fn updates_go_from_the_highest_down_to_the_partition() {
 fn the_status_moves_on_when_the_update_is_complete() {
     let set = set(|_| {});
     let status = |list: &[(i32, &str, &str)]| {
-        let now = Timestamp::now();
+        let now = quorate_objects::time::timestamp();
         let state = State { set: &set, pods: pods(list), current: "old", update: "new", now };
         status(&state).0
     };

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ring::rand::SecureRandom as _;
@@ -153,5 +153,5 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    u64::try_from(quorate_objects::time::timestamp().as_second()).unwrap_or_default()
 }

@@ -8,7 +8,6 @@ mod writer;
 use std::process::ExitCode;
 
 use clap::Args;
-use jiff::Timestamp;
 use quorate_client::{Client, ListOptions, Object};
 use quorate_objects::Kind;
 use serde_json::Value;
@@ -59,7 +58,7 @@ impl Describe {
             if at > 0 {
                 print::text("\n\n")?;
             }
-            let mut writer = Writer::new(Timestamp::now());
+            let mut writer = Writer::new(quorate_objects::time::timestamp());
             describe(&client, kind, &object.value, &mut writer).await?;
             events(&client, kind, object, &mut writer).await?;
             print::text(&writer.finish())?;

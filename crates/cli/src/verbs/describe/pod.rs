@@ -174,7 +174,7 @@ mod tests {
             "status": {"phase": "Pending", "containerStatuses": [{"name": "c", "ready": false,
                 "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]},
         });
-        let mut w = Writer::new(jiff::Timestamp::now());
+        let mut w = Writer::new(quorate_objects::time::timestamp());
         describe(&pod, &mut w);
         let text = w.finish();
         for part in ["Waiting", "ErrImagePull", "no such image", "80/TCP", "k:NoExecute for 3s"] {

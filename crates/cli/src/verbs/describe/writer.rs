@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn layout() {
-        let mut w = Writer::new(Timestamp::now());
+        let mut w = Writer::new(quorate_objects::time::timestamp());
         w.field("Name", "a");
         w.map("Labels", Some(&serde_json::json!({"b": "1", "c": "2"})));
         w.section("Part", |w| w.field("Empty", ""));

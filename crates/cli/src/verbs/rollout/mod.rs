@@ -246,7 +246,7 @@ impl One<'_> {
     }
 
     async fn restart(&self) -> Result<()> {
-        let now = quorate_objects::time::format(jiff::Timestamp::now());
+        let now = quorate_objects::time::format(quorate_objects::time::timestamp());
         let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
         let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
         let mut after = self.object.value.clone();
