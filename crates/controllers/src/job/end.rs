@@ -1,7 +1,7 @@
 //! Whether a Job has ended, and how: pure.
 //!
 //! What is decided comes first (SuccessCriteriaMet or FailureTarget), while pods are being
-//! stopped; Complete or Failed follow when nothing runs any more.
+//! stopped; Complete or Failed follow when nothing runs any more and all completions are counted.
 
 use std::time::Duration;
 
@@ -109,11 +109,13 @@ fn restarts_exceed(state: &State<'_>, limit: i32) -> bool {
 }
 
 /// Says how it ends; that it has ended only when nothing of it runs any more.
-pub(super) fn finish(state: &State<'_>, plan: &mut Plan, end: &End) {
+pub(super) fn finish(state: &State<'_>, tally: &Tally, plan: &mut Plan, end: &End) {
     if !job::has_condition(state.job, end.early()) {
         set(&mut plan.status, end.early(), "True", &end.reason, &end.message, state.now);
     }
-    if !state.pods.iter().all(|pod| pod::is_terminal(pod)) {
+    // Whoever sees it complete must find all its completions in the figures.
+    let uncounted = end.condition == COMPLETE && tally.has_uncounted_successes();
+    if uncounted || !state.pods.iter().all(|pod| pod::is_terminal(pod)) {
         return;
     }
     set(&mut plan.status, end.condition, "True", &end.reason, &end.message, state.now);

@@ -181,6 +181,11 @@ impl Tally {
         tally
     }
 
+    /// Have pods succeeded that are no number yet?
+    pub(super) fn has_uncounted_successes(&self) -> bool {
+        self.uncounted().0 > 0
+    }
+
     fn uncounted(&self) -> (usize, usize) {
         let len = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
         (len(&self.uncounted.succeeded), len(&self.uncounted.failed))
@@ -260,7 +265,7 @@ pub(super) fn plan(state: &State<'_>) -> Plan {
     let end = End::decided(state.job).or_else(|| end(state, &tally, &mut plan));
     if let Some(end) = &end {
         plan.delete = state.active();
-        finish(state, &mut plan, end);
+        finish(state, &tally, &mut plan, end);
     } else if suspended {
         plan.delete = state.active();
     } else {

@@ -240,6 +240,20 @@ fn the_end_waits_until_nothing_runs() {
 }
 
 #[test]
+fn a_job_is_complete_when_its_completions_are_counted() {
+    let spec = json!({"completions": 2, "parallelism": 2});
+    let pods = [pod("b", "Succeeded", |_| {})];
+    let last = planned(&job(&spec, &json!({"succeeded": 1})), &pods);
+    assert_eq!((last.status.succeeded, reason(&last, COMPLETE)), (Some(1), None));
+    assert!(reason(&last, SUCCESS_CRITERIA_MET).is_some() && last.untrack.len() == 1);
+    let status = serde_json::to_value(&last.status).unwrap();
+    let free = pod("b", "Succeeded", |value| value["metadata"]["finalizers"] = json!([]));
+    let counted = planned(&job(&spec, &status), &[free]);
+    assert_eq!(counted.status.succeeded, Some(2));
+    assert_eq!(reason(&counted, COMPLETE).as_deref(), Some("CompletionsReached"));
+}
+
+#[test]
 fn indexes_fail_on_their_own() {
     let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed",
         "backoffLimitPerIndex": 1, "backoffLimit": 100, "maxFailedIndexes": 1});
