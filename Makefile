@@ -30,7 +30,7 @@ e2e: clients ## Tests of the real binary: real processes, real Docker
 	cargo test --workspace --test '*' -- --test-threads=1
 
 # Fixed seeds, so that a build is comparable with the one before, and a fresh one, which is
-# printed. About five minutes; each run leaves its folder in $(CHAOS_OUT).
+# printed. About eight minutes; each run leaves its folder in $(CHAOS_OUT).
 CHAOS_OUT ?= /tmp/quorate-chaos
 CHAOS := $(BIN)/quorate chaos run --out $(CHAOS_OUT)
 
@@ -41,6 +41,9 @@ chaos: deps ## Breaks clusters on purpose, and judges what clients saw
 	$(CHAOS)/planned --scenario planned --seed 3
 	$(CHAOS)/partitions --scenario partitions --seed 4
 	$(CHAOS)/nodes --scenario nodes --nodes 2 --seed 5
+	$(CHAOS)/docker --scenario docker --nodes 2 --seed 5
+	$(CHAOS)/rolling --scenario rolling --nodes 2 --seed 5
+	$(CHAOS)/clocks --scenario clocks --nodes 2 --seed 5
 	$(CHAOS)/disk --scenario disk --seed 6
 	$(CHAOS)/members --scenario members --seed 7
 	$(CHAOS)/random --random --steps 12 --seed 8

@@ -74,6 +74,11 @@ struct Run {
     /// Number of nodes on this machine's Docker
     #[arg(long, default_value_t = 0)]
     nodes: u16,
+    /// Give each node a host of its own: a network namespace with an address, a link that can be
+    /// cut, and a Docker daemon that can be killed and paused. Needs root, and about 120 MB for
+    /// each
+    #[arg(long, conflicts_with_all = ["cluster", "tls", "no_links"])]
+    own_docker: bool,
     /// Number of hollow nodes: pods only pretend to run there
     #[arg(long, default_value_t = 0)]
     hollow: u32,
@@ -94,6 +99,10 @@ struct Run {
     /// allows it, though file systems of Linux do not do it
     #[arg(long)]
     posix_disks: bool,
+    /// Start the cluster with this binary, of an older version for instance; what is started
+    /// again later is of this one's. With --scenario rolling that is an upgrade
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    from_binary: Option<PathBuf>,
     /// Speak TLS, and not etcd's API
     #[arg(long)]
     tls: bool,
@@ -200,13 +209,19 @@ impl Run {
             let allowed = self.allow.iter().copied().collect();
             return Ok(Cluster::Running { folder: folder.clone(), allowed });
         }
+        let own_docker = self.own_docker || needs.contains(&Ability::Docker);
+        if own_docker && self.nodes == 0 {
+            bail!("--nodes: hosts are for nodes; say how many");
+        }
         let options = Options {
             masters: self.masters,
             nodes: self.nodes,
+            own_docker,
             hollow: self.hollow,
             insecure: !self.tls,
             links: !self.no_links,
             spare_place: needs.contains(&Ability::Members),
+            first_binary: self.from_binary.clone(),
             ..Options::default()
         };
         let names = if self.posix_disks { Names::WithDirectory } else { Names::WithFile };
@@ -230,11 +245,11 @@ impl Run {
 
     /// What random faults may use.
     fn abilities(&self) -> Abilities {
-        use Ability::{Disks, Members, Network, Nodes, Pods, Processes};
+        use Ability::{Clock, Disks, Docker, Members, Network, Nodes, Pods, Processes};
         let wanted: &[Ability] = match (self.faults.as_slice(), self.random) {
             ([], _) if self.cluster.is_some() => &self.allow,
-            ([], false) => &[Processes, Network, Nodes, Pods],
-            ([], true) => &[Processes, Network, Nodes, Pods, Disks, Members],
+            ([], false) => &[Processes, Network, Nodes, Pods, Docker],
+            ([], true) => &[Processes, Network, Nodes, Pods, Docker, Disks, Members, Clock],
             (named, _) => named,
         };
         let nodes = self.nodes > 0 || self.hollow > 0 || self.cluster.is_some();
@@ -242,6 +257,8 @@ impl Run {
             Network => !self.no_links,
             Nodes | Pods => nodes,
             Members => self.masters > 2,
+            Docker => self.own_docker,
+            Clock => self.cluster.is_none(),
             Processes | Disks => true,
         };
         wanted.iter().filter(possible).copied().collect()
@@ -250,8 +267,8 @@ impl Run {
 
 /// Of a running cluster, only what can be undone from outside may be broken.
 fn check_allowed(allow: &[Ability]) -> Result<()> {
-    use Ability::{Disks, Members, Network};
-    match allow.iter().find(|ability| matches!(ability, Disks | Members | Network)) {
+    use Ability::{Nodes, Pods, Processes};
+    match allow.iter().find(|ability| !matches!(ability, Nodes | Pods | Processes)) {
         None => Ok(()),
         Some(ability) => bail!(
             "--allow: {} can only be broken in a cluster that is started for the purpose (leave \

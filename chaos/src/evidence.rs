@@ -58,6 +58,9 @@ pub struct Evidence {
     /// Jobs that are complete.
     #[serde(default)]
     pub jobs: Vec<JobCount>,
+    /// What a CronJob has run that is due every minute.
+    #[serde(default)]
+    pub cron: Option<CronRuns>,
     /// What had to come about after the last fault was removed.
     pub convergence: Vec<Convergence>,
 }
@@ -319,6 +322,19 @@ pub struct JobCount {
     pub counted: u64,
     /// Pods of it that have succeeded and are still there.
     pub succeeded: u64,
+}
+
+/// Runs of a CronJob that is due every minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronRuns {
+    /// When it was made.
+    pub from: Nanos,
+    /// When its runs were counted.
+    pub until: Nanos,
+    /// How often a clock was turned in between (and turned back).
+    pub turns: u64,
+    /// The times for which it ran, by whatever clock.
+    pub scheduled: Vec<String>,
 }
 
 /// Something that had to come about.

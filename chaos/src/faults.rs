@@ -31,6 +31,9 @@ pub struct Struck {
     pub until: Nanos,
     /// Did masters alone suffer?
     pub spares_nodes: bool,
+    /// Was a clock turned?
+    #[serde(default)]
+    pub turns_clock: bool,
     /// Why it could not be carried out.
     pub skipped: Option<String>,
 }
@@ -65,6 +68,14 @@ pub enum Mend {
     StartIfEnded(String),
     /// Let it go on.
     Continue(String),
+    /// Start the node's Docker daemon again.
+    StartDocker(String),
+    /// Let it go on.
+    ContinueDocker(String),
+    /// Mend the link of the node's host.
+    Plug(String),
+    /// Turn the process's clock back to what it was.
+    Clock(String),
     /// Remove the rule for what the first sends to the second.
     Link(String, String),
 }
@@ -116,6 +127,17 @@ pub async fn strike(
         Fault::FlipBit(_) | Fault::Wipe(_) | Fault::Replace(_) | Fault::Grow => {
             members(target, fault, random, mends).await
         }
+        Fault::Clock { who, by_seconds } => {
+            let victims = target.resolve(who, random).await?;
+            for name in &victims {
+                mends.push(Mend::Clock(name.clone()));
+                target.cluster().turn_clock(name, *by_seconds)?;
+            }
+            Ok(victims)
+        }
+        Fault::KillDocker(who) | Fault::PauseDocker(who) => {
+            docker(target, fault, &target.resolve(who, random).await?, mends).await
+        }
         Fault::KillAgent | Fault::KillNode | Fault::CutNode | Fault::DeletePod | Fault::Drain => {
             nodes(target, fault, random, mends).await
         }
@@ -140,6 +162,11 @@ async fn nodes(
         }
         Fault::CutNode => {
             let name = target.any_node(random)?;
+            if let Ok(host) = cluster.host(&name) {
+                mends.push(Mend::Plug(name.clone()));
+                host.unplug().await?;
+                return Ok(vec![name]);
+            }
             for master in target.masters() {
                 set(target, &name, &master, CUT, mends)?;
                 set(target, &master, &name, CUT, mends)?;
@@ -157,6 +184,26 @@ async fn nodes(
             Ok(vec![name])
         }
     }
+}
+
+/// The daemons of nodes.
+async fn docker(
+    target: &Target,
+    fault: &Fault,
+    victims: &[String],
+    mends: &mut Vec<Mend>,
+) -> Result<Vec<String>> {
+    for name in victims {
+        let host = target.cluster().host(name)?;
+        if matches!(fault, Fault::KillDocker(_)) {
+            mends.push(Mend::StartDocker(name.clone()));
+            host.kill_docker().await?;
+        } else {
+            mends.push(Mend::ContinueDocker(name.clone()));
+            host.pause_docker()?;
+        }
+    }
+    Ok(victims.to_vec())
 }
 
 /// One signal for all victims, so that "all" means all at once.
@@ -327,6 +374,10 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
         match mend {
             // It may have been killed while it was paused.
             Mend::Continue(name) => drop(cluster.signal(name, Signal::SIGCONT)),
+            Mend::ContinueDocker(name) => cluster.host(name)?.continue_docker(),
+            Mend::Plug(name) => cluster.host(name)?.plug().await?,
+            // A master that was replaced meanwhile has taken its clock with it.
+            Mend::Clock(name) if cluster.has_clock(name) => cluster.turn_clock(name, 0)?,
             Mend::Link(from, to) => links(target)?.set(place(from), place(to), Rule::default()),
             _ => {}
         }
@@ -342,6 +393,11 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
     for mend in &mends {
         if let Mend::Disk(name) = mend {
             target.heal_disk(name);
+        }
+    }
+    for mend in &mends {
+        if let Mend::StartDocker(name) = mend {
+            cluster.start_docker(name).await?;
         }
     }
     for (name, even_if_it_answers) in starts(&mends) {
@@ -393,6 +449,8 @@ async fn start(target: &Target, name: &str) -> Result<()> {
     }
     // A process that was asked to end gets its time to do so.
     cluster.wait_ended(name).await?;
+    // An agent ends when it finds no Docker at its start.
+    cluster.start_docker(name).await?;
     cluster.start_again(name)
 }
 

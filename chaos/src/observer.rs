@@ -95,10 +95,10 @@ async fn containers(
     cancel: CancellationToken,
 ) {
     while !cancel.is_cancelled() {
-        if let Ok(containers) = all_containers(&target).await {
-            let sample = ContainerSample { at: clock.now(), containers };
-            seen.lock().unwrap_or_else(PoisonError::into_inner).containers.push(sample);
-        }
+        let containers = target.cluster().visible_containers().await;
+        let containers = containers.into_iter().map(container).collect();
+        let sample = ContainerSample { at: clock.now(), containers };
+        seen.lock().unwrap_or_else(PoisonError::into_inner).containers.push(sample);
         tokio::time::sleep(CONTAINERS).await;
     }
 }

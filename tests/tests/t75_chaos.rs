@@ -69,6 +69,43 @@ async fn power_cuts_and_new_members_keep_every_promise() -> Result<()> {
     Ok(())
 }
 
+/// Nodes on hosts of their own, whose Docker daemons die and hang.
+#[tokio::test]
+async fn daemons_that_die_and_hang_keep_every_promise() -> Result<()> {
+    let args = ["--scenario", "docker", "--nodes", "2", "--seed", "1"];
+    let (output, report) = chaos(&args, None).await?;
+    ensure!(output.code == Some(0), "{output}");
+    let struck = report["faults"].as_array().context("faults")?;
+    let skipped: Vec<_> = struck.iter().filter(|fault| !fault["skipped"].is_null()).collect();
+    ensure!(struck.len() == 8 && skipped.is_empty(), "{} faults, {skipped:?}", struck.len());
+    for name in [
+        "no pod on two nodes",
+        "no container notices a master's death",
+        "no orphan containers",
+        "bounded convergence",
+    ] {
+        let (outcome, checked) = verdict(&report, name)?;
+        ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
+    }
+    Ok(())
+}
+
+/// Clocks that jump by hours and a day.
+#[tokio::test]
+async fn clocks_that_jump_keep_every_promise() -> Result<()> {
+    let args = ["--scenario", "clocks", "--hollow", "3", "--seed", "1"];
+    let (output, report) = chaos(&args, None).await?;
+    ensure!(output.code == Some(0), "{output}");
+    let struck = report["faults"].as_array().context("faults")?;
+    let skipped: Vec<_> = struck.iter().filter(|fault| !fault["skipped"].is_null()).collect();
+    ensure!(struck.len() == 10 && skipped.is_empty(), "{} faults, {skipped:?}", struck.len());
+    for name in ["no burst of cron runs", "leases live their time", "one leader per term"] {
+        let (outcome, checked) = verdict(&report, name)?;
+        ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
+    }
+    Ok(())
+}
+
 /// Runs until the harness has caught the defect: a few times at most, for some defects show only
 /// when something is on its way at the wrong moment.
 async fn is_caught(defect: &str, args: &[&str], by: &str) -> Result<()> {

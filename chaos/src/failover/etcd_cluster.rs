@@ -58,7 +58,8 @@ impl EtcdCluster {
             };
             processes.iter().filter_map(pid).collect()
         };
-        let links = links.then(|| Links::start(destinations.collect(), Arc::new(pids)));
+        let links =
+            links.then(|| Links::start(destinations.collect(), Arc::new(pids), Arc::default()));
         let cluster = Self { members, processes, links, folder };
         for member in &cluster.members {
             cluster.spawn(member)?;

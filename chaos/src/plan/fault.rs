@@ -19,6 +19,10 @@ pub enum Ability {
     Nodes,
     /// Pods that may be deleted, and nodes that may be drained.
     Pods,
+    /// Nodes on hosts of their own, whose Docker daemons may be killed and paused.
+    Docker,
+    /// Processes of a debug build, whose clocks may be turned.
+    Clock,
 }
 
 /// What can be done to a cluster.
@@ -38,9 +42,22 @@ pub enum Who {
     Majority,
     /// All masters.
     All,
+    /// The agent of any node.
+    Node,
     /// This process: a master or a node.
     #[serde(untagged)]
     Named(String),
+}
+
+impl Who {
+    /// Is it a master, or several?
+    fn is_master(&self) -> bool {
+        match self {
+            Self::Node => false,
+            Self::Named(name) => name.starts_with('m'),
+            _ => true,
+        }
+    }
 }
 
 impl fmt::Display for Who {
@@ -51,6 +68,7 @@ impl fmt::Display for Who {
             Self::Any => f.write_str("a master"),
             Self::Majority => f.write_str("a majority of the masters"),
             Self::All => f.write_str("all masters"),
+            Self::Node => f.write_str("a node"),
             Self::Named(name) => f.write_str(name),
         }
     }
@@ -172,6 +190,18 @@ pub enum Fault {
     KillNode,
     /// A node that reaches no master; its pods run on.
     CutNode,
+    /// SIGKILL of a node's Docker daemon and containerd; started again when the fault is over.
+    KillDocker(Who),
+    /// SIGSTOP of them, and SIGCONT when the fault is over.
+    PauseDocker(Who),
+    /// The wall clock of a process jumps, and back when the fault is over.
+    #[serde(rename_all = "kebab-case")]
+    Clock {
+        /// Whose.
+        who: Who,
+        /// Forward, or backward when it is negative.
+        by_seconds: i64,
+    },
     /// Any pod is deleted.
     DeletePod,
     /// A node is emptied, and may be used again afterwards.
@@ -183,9 +213,9 @@ impl Fault {
     #[must_use]
     pub fn spares_nodes(&self) -> bool {
         match self {
-            Self::Kill(who) | Self::Terminate(who) | Self::Pause(who) => {
-                !matches!(who, Who::Named(name) if !name.starts_with('m'))
-            }
+            Self::Kill(who) | Self::Terminate(who) | Self::Pause(who) => who.is_master(),
+            // Nothing on a node has a reason to notice.
+            Self::Clock { .. } => true,
             _ => {
                 let needs = self.needs();
                 !needs.contains(&Ability::Nodes) && !needs.contains(&Ability::Pods)
@@ -193,11 +223,22 @@ impl Fault {
         }
     }
 
+    /// Has no container a reason to notice?
+    #[must_use]
+    pub fn spares_containers(&self) -> bool {
+        // An agent that is restarted finds its containers as it left them, and Docker that hangs
+        // leaves them alone.
+        matches!(self, Self::Terminate(_) | Self::PauseDocker(_)) || self.spares_nodes()
+    }
+
     /// What it takes.
     #[must_use]
     pub fn needs(&self) -> &'static [Ability] {
         match self {
             Self::Transfer => &[],
+            Self::Kill(who) | Self::Terminate(who) | Self::Pause(who) if !who.is_master() => {
+                &[Ability::Nodes, Ability::Processes]
+            }
             Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) => &[Ability::Processes],
             Self::Cut { .. } | Self::Bridge | Self::Slow { .. } => &[Ability::Network],
             Self::SlowDisk { .. } => &[Ability::Disks],
@@ -209,6 +250,9 @@ impl Fault {
             Self::Wipe(_) | Self::Replace(_) | Self::Grow => &[Ability::Members],
             Self::KillAgent | Self::KillNode => &[Ability::Nodes, Ability::Processes],
             Self::CutNode => &[Ability::Nodes, Ability::Network],
+            Self::KillDocker(_) | Self::PauseDocker(_) => &[Ability::Nodes, Ability::Docker],
+            Self::Clock { who, .. } if who.is_master() => &[Ability::Clock],
+            Self::Clock { .. } => &[Ability::Clock, Ability::Nodes],
             Self::DeletePod | Self::Drain => &[Ability::Pods],
         }
     }
@@ -277,6 +321,12 @@ impl fmt::Display for Fault {
             Self::KillAgent => write!(f, "kill an agent"),
             Self::KillNode => write!(f, "kill a node with its containers"),
             Self::CutNode => write!(f, "cut a node off from all masters"),
+            Self::KillDocker(who) => write!(f, "kill the Docker daemon of {who}"),
+            Self::PauseDocker(who) => write!(f, "pause the Docker daemon of {who}"),
+            Self::Clock { who, by_seconds } => {
+                let way = if *by_seconds < 0 { "back" } else { "forward" };
+                write!(f, "turn the clock of {who} {way} by {} s", by_seconds.unsigned_abs())
+            }
             Self::DeletePod => write!(f, "delete a pod"),
             Self::Drain => write!(f, "drain a node"),
         }

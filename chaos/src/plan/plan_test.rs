@@ -1,8 +1,8 @@
 use super::*;
 
 fn everything() -> Abilities {
-    use Ability::{Disks, Members, Network, Nodes, Pods, Processes};
-    Abilities::from([Processes, Network, Disks, Members, Nodes, Pods])
+    use Ability::{Clock, Disks, Docker, Members, Network, Nodes, Pods, Processes};
+    Abilities::from([Processes, Network, Disks, Members, Nodes, Pods, Docker, Clock])
 }
 
 #[test]
@@ -55,6 +55,7 @@ fn a_plan_keeps_to_what_is_possible() {
     let mut masters = everything();
     masters.remove(&Ability::Nodes);
     masters.remove(&Ability::Pods);
+    masters.remove(&Ability::Docker);
     let plan = Plan::random(7, 200, &masters);
     assert_eq!(plan.clone().within(&masters), plan, "it uses what it may, and nothing else");
     assert_eq!(plan.needs(), masters);

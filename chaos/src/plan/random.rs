@@ -31,7 +31,15 @@ fn go_together(one: &Fault, other: &Fault) -> bool {
 }
 
 fn fault(random: &mut StdRng, abilities: &Abilities) -> Fault {
-    let groups = [processes(random), network(random), disks(random), members(random), nodes()];
+    let groups = [
+        processes(random),
+        network(random),
+        disks(random),
+        members(random),
+        nodes(),
+        docker(),
+        clocks(random),
+    ];
     let possible = |fault: &Fault| fault.needs().iter().all(|need| abilities.contains(need));
     let mut groups = Vec::from(groups);
     groups.iter_mut().for_each(|group| group.retain(possible));
@@ -102,4 +110,20 @@ fn members(random: &mut StdRng) -> Vec<Fault> {
 
 fn nodes() -> Vec<Fault> {
     vec![Fault::KillAgent, Fault::KillNode, Fault::CutNode, Fault::DeletePod, Fault::Drain]
+}
+
+fn docker() -> Vec<Fault> {
+    vec![Fault::KillDocker(Who::Node), Fault::PauseDocker(Who::Node)]
+}
+
+fn clocks(random: &mut StdRng) -> Vec<Fault> {
+    // From what daylight saving and a wrong time zone do, to what a dead battery does.
+    let seconds = *[90, 3_600, 7_200, 86_400].choose(random).unwrap_or(&3_600);
+    let by_seconds = if random.random_bool(0.5) { seconds } else { -seconds };
+    vec![
+        Fault::Clock { who: who(random), by_seconds },
+        Fault::Clock { who: Who::Leader, by_seconds },
+        Fault::Clock { who: Who::All, by_seconds },
+        Fault::Clock { who: Who::Node, by_seconds },
+    ]
 }

@@ -22,6 +22,16 @@ pub const SCENARIOS: &[(&str, &str, &str)] = &[
          - {faults: [{terminate: m3}]}\n- {faults: [{terminate: leader}]}\n",
     ),
     (
+        "rolling",
+        "a rolling restart of all masters, then of all agents; with --from-binary an upgrade",
+        "- {faults: [{terminate: m1}], hold-ms: 300, rest-ms: 2500}\n\
+         - {faults: [{terminate: m2}], hold-ms: 300, rest-ms: 2500}\n\
+         - {faults: [{terminate: m3}], hold-ms: 300, rest-ms: 2500}\n\
+         - {faults: [{terminate: n1}], hold-ms: 300, rest-ms: 2500}\n\
+         - {faults: [{terminate: n2}], hold-ms: 300, rest-ms: 2500}\n\
+         - {faults: [transfer], hold-ms: 300, rest-ms: 1500}\n",
+    ),
+    (
         "partitions",
         "the leader cut off from masters, clients, everybody; one way; bridged; slow and lossy",
         "- {faults: [{cut: {who: leader, from: everybody}}], hold-ms: 3000}\n\
@@ -61,6 +71,28 @@ pub const SCENARIOS: &[(&str, &str, &str)] = &[
         "- {faults: [kill-agent], hold-ms: 2000}\n- {faults: [kill-node], hold-ms: 6000}\n\
          - {faults: [cut-node], hold-ms: 5000}\n- {faults: [drain], hold-ms: 1000}\n\
          - {faults: [delete-pod], hold-ms: 500}\n",
+    ),
+    (
+        "docker",
+        "the Docker daemon of a node is killed, and paused; a node dies with everything; its cable \
+         is pulled",
+        "- {faults: [{pause-docker: n1}], hold-ms: 6000, rest-ms: 3000}\n\
+         - {faults: [{kill-docker: n2}, {kill: leader}], hold-ms: 3000, rest-ms: 3000}\n\
+         - {faults: [{kill-docker: n1}], hold-ms: 4000, rest-ms: 3000}\n\
+         - {faults: [{pause-docker: node}, kill-agent], hold-ms: 4000, rest-ms: 3000}\n\
+         - {faults: [kill-node], hold-ms: 6000, rest-ms: 3000}\n\
+         - {faults: [cut-node], hold-ms: 8000, rest-ms: 3000}\n",
+    ),
+    (
+        "clocks",
+        "clocks of masters and agents jump, forward and back, with leaders killed in between",
+        "- {faults: [{clock: {who: leader, by-seconds: 7200}}], hold-ms: 3000, rest-ms: 1500}\n\
+         - {faults: [{clock: {who: leader, by-seconds: -7200}}], hold-ms: 3000, rest-ms: 1500}\n\
+         - {faults: [{clock: {who: follower, by-seconds: 86400}}, {kill: leader}], hold-ms: 3000}\n\
+         - {faults: [{clock: {who: all, by-seconds: -600}}], hold-ms: 3000, rest-ms: 1500}\n\
+         - {faults: [{clock: {who: all, by-seconds: 600}}, transfer], hold-ms: 3000}\n\
+         - {faults: [{clock: {who: node, by-seconds: 3600}}], hold-ms: 3000, rest-ms: 1500}\n\
+         - {faults: [{clock: {who: node, by-seconds: -3600}}, kill-agent], hold-ms: 2000}\n",
     ),
     (
         "disk",

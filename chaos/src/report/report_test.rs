@@ -16,6 +16,7 @@ fn report(outcome: Outcome) -> Report {
         victims: vec!["m1".into()],
         from: 1_000_000_000,
         until: 2_000_000_000,
+        turns_clock: false,
         spares_nodes: true,
         skipped: None,
     };

@@ -1,6 +1,7 @@
 //! One run: a cluster, clients, faults, and in the end a judgement. A long run is judged in
 //! windows, so that it needs no more memory and disk than a short one.
 
+mod cron;
 mod interrupt;
 mod pods;
 mod settle;
@@ -100,6 +101,7 @@ async fn start(config: &Config) -> Result<Target> {
     match &config.cluster {
         Cluster::Own { options, disks } => {
             let mut options = options.clone();
+            options.clocks = true;
             options.environment.push(("QUORATE_LOG".to_owned(), fences::LOG.to_owned()));
             Target::start(options, *disks).await
         }

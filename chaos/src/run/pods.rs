@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use quorate_client::{Client, DeleteOptions, ListOptions, PatchType};
 use quorate_objects::{Typed, pod};
-use quorate_testkit::image::{WEB_IMAGE, build_web_image};
+use quorate_testkit::image::WEB_IMAGE;
 use quorate_testkit::load::Load;
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -36,7 +36,7 @@ pub(super) async fn deploy(target: &Target) -> Result<()> {
     cluster.apply(&deployment(STEADY.0, WEB_IMAGE, STEADY.1)).await?;
     cluster.apply(&deployment(CHURN, WEB_IMAGE, 1)).await?;
     if target.docker {
-        build_web_image(WEB_IMAGE).await?;
+        cluster.build_web_image(WEB_IMAGE).await?;
         cluster.apply(&service(STEADY.0, PORT)).await?;
         cluster.apply(&stateful_set(STATEFUL, WEB_IMAGE, 2)).await?;
         cluster.wait_pods_ready(&format!("app={STATEFUL}"), 2).await?;

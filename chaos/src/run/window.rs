@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use quorate_testkit::host::Host;
 use quorate_testkit::load::Load;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::cron::Cron;
 use super::{Run, pods};
-use crate::evidence::{Evidence, SteadyWindow, StepEnds, TrafficWindow};
-use crate::faults::{self, Struck};
+use crate::evidence::{CronRuns, Evidence, SteadyWindow, StepEnds, TrafficWindow};
+use crate::faults::{self, Mend, Struck};
 use crate::observer::Observer;
 use crate::plan::{Fault, Step};
 use crate::target::Target;
@@ -25,10 +27,14 @@ pub(super) struct Window<'a> {
     pub(super) book: Arc<Book>,
     pub(super) evidence: Evidence,
     pub(super) struck: Vec<Struck>,
+    number: usize,
+    cron: Option<Cron>,
     /// Requests to a service.
     load: Option<Load>,
     /// Did the last step spare the nodes?
     calm: bool,
+    /// Had no container a reason to notice it?
+    spared_containers: bool,
     /// Did it spare the disks?
     spared_disks: bool,
 }
@@ -43,8 +49,11 @@ impl<'a> Window<'a> {
             book,
             evidence,
             struck: Vec::new(),
+            number,
+            cron: None,
             load: None,
             calm: true,
+            spared_containers: true,
             spared_disks: true,
         }
     }
@@ -60,6 +69,7 @@ impl<'a> Window<'a> {
         if pods {
             pods::deploy(&self.target).await?;
         }
+        self.cron = Cron::start(&self.target, self.number, self.run.clock.now()).await?;
         self.load = pods::traffic(&self.target)?;
         let observer = Observer::start(&self.target, self.run.clock);
         let load =
@@ -88,22 +98,22 @@ impl<'a> Window<'a> {
         }
         self.book.hand_over(&mut self.evidence);
         result.and(settled)?;
+        if let Some(cron) = self.cron.take() {
+            self.evidence.cron = Some(self.cron_runs(&cron).await?);
+            cron.remove(&self.target).await?;
+        }
         pods::remove_jobs(&self.target.client(0)?).await?;
         self.book.clean_up(&self.target.client(0)?, self.target.etcd(0)?).await
     }
 
-    async fn step(
-        &mut self,
-        number: usize,
-        step: &Step,
-        observer: &Observer,
-        interrupted: &CancellationToken,
-    ) -> Result<()> {
-        let spares_nodes = step.faults.iter().all(|fault| fault.spares_nodes());
-        let before = pods::steady(&self.target).await.filter(|_| spares_nodes);
-        let asked = self.load.as_ref().map(Load::counts);
+    async fn cron_runs(&self, cron: &Cron) -> Result<CronRuns> {
+        let turned = self.struck.iter().filter(|s| s.turns_clock && s.skipped.is_none());
+        cron.runs(&self.target, self.run.clock.now(), turned.count() as u64).await
+    }
+
+    /// Carries the faults of a step out; says how they are mended.
+    async fn strike(&mut self, step: &Step) -> Vec<Mend> {
         let mut mends = Vec::new();
-        let first = self.struck.len();
         for fault in &step.faults {
             let from = self.run.clock.now();
             let target = self.target.clone();
@@ -118,15 +128,40 @@ impl<'a> Window<'a> {
                 from,
                 until: from,
                 spares_nodes: fault.spares_nodes(),
+                turns_clock: matches!(fault, Fault::Clock { .. }),
                 skipped,
             });
         }
+        mends
+    }
+
+    async fn step(
+        &mut self,
+        number: usize,
+        step: &Step,
+        observer: &Observer,
+        interrupted: &CancellationToken,
+    ) -> Result<()> {
+        let spares_nodes = step.faults.iter().all(|fault| fault.spares_nodes());
+        // What an earlier fault has begun may go on for a while.
+        let before = if self.spared_containers { pods::steady(&self.target).await } else { None };
+        let asked = self.load.as_ref().map(Load::counts);
+        let first = self.struck.len();
+        let mends = self.strike(step).await;
+        let spares = step.faults.iter().zip(&self.struck[first..]).all(|(fault, struck)| {
+            fault.spares_containers() || daemons_keep_containers(&self.target, fault, struck)
+        });
+        self.spared_containers = spares;
+        let before = before.filter(|_| spares);
         let names: Vec<String> = self.struck[first..].iter().map(Struck::title).collect();
         let names = names.join(" and ");
         let totals = self.run.meter.totals();
         self.run.progress.step(number + 1, &names, totals, observer.leadership());
         let job = format!("job-{number}");
         pods::churn(&self.target, &mut self.run.random, &job).await;
+        if let Some(cron) = &self.cron {
+            cron.touch(&self.target, number).await;
+        }
         pause(step.hold_ms, interrupted).await;
         faults::mend(&self.target, mends, &mut self.run.random)
             .await
@@ -135,7 +170,7 @@ impl<'a> Window<'a> {
         self.struck[first..].iter_mut().for_each(|struck| struck.until = now);
         pause(step.rest_ms, interrupted).await;
         // As a supervisor does: a master that ended later because of its disk runs again.
-        let ended = self.target.revive()?;
+        let ended = self.target.revive().await?;
         for name in &ended {
             self.run.progress.line(&format!("{name} had ended by itself after: {names}"));
         }
@@ -143,7 +178,6 @@ impl<'a> Window<'a> {
         if std::mem::replace(&mut self.spared_disks, spares_disks) && spares_disks {
             self.evidence.ends.push(StepEnds { faults: names.clone(), ended });
         }
-        // What a node's fault has begun may go on for a while.
         let calm = std::mem::replace(&mut self.calm, spares_nodes) && spares_nodes;
         if let (Some(load), Some(asked), true) = (&self.load, asked, calm) {
             let counts = load.counts().since(asked);
@@ -157,6 +191,12 @@ impl<'a> Window<'a> {
         }
         Ok(())
     }
+}
+
+/// Did a daemon die that finds its containers again, and keeps them?
+fn daemons_keep_containers(target: &Target, fault: &Fault, struck: &Struck) -> bool {
+    let keeps = |node: &String| target.cluster().host(node).is_ok_and(Host::keeps_containers);
+    matches!(fault, Fault::KillDocker(_)) && struck.victims.iter().all(keeps)
 }
 
 async fn pause(millis: u64, interrupted: &CancellationToken) {

@@ -114,6 +114,8 @@ impl Target {
             (Ability::Members, self.is_ours() && self.masters().len() > 2),
             (Ability::Nodes, !self.nodes.is_empty()),
             (Ability::Pods, !self.nodes.is_empty()),
+            (Ability::Docker, self.cluster.hosts().is_some()),
+            (Ability::Clock, self.masters().iter().all(|name| self.cluster.has_clock(name))),
         ];
         let able = abilities.into_iter().filter(|(_, able)| *able).map(|(ability, _)| ability);
         let may = |ability: &Ability| self.allowed.as_ref().is_none_or(|may| may.contains(ability));
@@ -206,6 +208,7 @@ impl Target {
                 masters.into_iter().take(majority).collect()
             }
             Who::All => masters,
+            Who::Node => vec![self.any_node(random)?],
             Who::Named(name) => {
                 // A master that was replaced is meant by its place.
                 let all = [self.masters(), self.nodes.clone()].concat();
@@ -220,10 +223,11 @@ impl Target {
     ///
     /// # Errors
     /// When one cannot be started.
-    pub fn revive(&self) -> Result<Vec<String>> {
+    pub async fn revive(&self) -> Result<Vec<String>> {
         let mut ended = Vec::new();
         for name in self.masters().iter().chain(&self.nodes) {
             if !self.cluster.runs(name)? {
+                self.cluster.start_docker(name).await?;
                 self.cluster.start_again(name)?;
                 ended.push(name.clone());
             }

@@ -3,6 +3,7 @@
 
 mod acknowledged;
 mod convergence;
+mod cron;
 mod ends;
 mod fencing;
 mod identity;
@@ -134,6 +135,7 @@ const PROMISES: &[Promise] = &[
     overcommit::PROMISE,
     identity::PROMISE,
     jobs::PROMISE,
+    cron::PROMISE,
     restarts::PROMISE,
     traffic::PROMISE,
     orphans::PROMISE,

@@ -1,4 +1,5 @@
-//! No container is started, stopped or replaced because a master died.
+//! No container is started, stopped or replaced because a master died, an agent was restarted, or
+//! Docker hung.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use crate::evidence::Evidence;
 
 pub(super) const PROMISE: Promise = Promise {
     name: "no container notices a master's death",
-    promise: "while only masters suffer, containers that nobody changes keep their ids and their \
-              start times",
+    promise: "while only masters suffer, or agents and Docker daemons that keep their containers, \
+              those that nobody changes keep their ids and their start times",
     judge,
 };
 

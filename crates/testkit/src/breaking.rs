@@ -1,8 +1,8 @@
 //! The processes of a [`TestCluster`], one by one: stopped, killed, and started again.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -11,10 +11,13 @@ use nix::unistd::Pid;
 use quorate_client::ClusterFile;
 
 use crate::cluster::{PATIENCE, TestCluster};
-use crate::docker;
+use crate::host::Hosts;
 use crate::links::{Destination, Links};
 use crate::membership::place;
 use crate::wait::wait_for;
+
+/// Environment of a process whose clock can be turned: a file beside its data directory.
+pub(crate) const CLOCK_FILE: (&str, &str) = ("QUORATE_CLOCK_FILE", "clock");
 
 impl TestCluster {
     /// Process ids by name of master or node.
@@ -71,6 +74,29 @@ impl TestCluster {
         .map(drop)
     }
 
+    /// Can the clock of a process be turned? Only that of a debug build can.
+    #[must_use]
+    pub fn has_clock(&self, name: &str) -> bool {
+        self.clock(name).exists()
+    }
+
+    /// Turns the wall clock of a process, and of those that are started in its place later:
+    /// forward, or backward when the number is negative; with 0 it is right again.
+    ///
+    /// # Errors
+    /// When the process does not obey, which only a debug build does.
+    pub fn turn_clock(&self, name: &str, by_seconds: i64) -> Result<()> {
+        let path = self.clock(name);
+        ensure!(path.exists(), "{name} does not obey {}: is it no debug build?", CLOCK_FILE.0);
+        let temporary = path.with_extension("new");
+        std::fs::write(&temporary, format!("{by_seconds}\n"))?;
+        Ok(std::fs::rename(&temporary, &path)?)
+    }
+
+    fn clock(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join(CLOCK_FILE.1)
+    }
+
     /// The proxy in front of the masters, when [`Options::links`] asked for it.
     #[must_use]
     pub fn links(&self) -> Option<&Links> {
@@ -91,6 +117,12 @@ impl TestCluster {
             }
         }
         Ok(file)
+    }
+
+    /// The command line with which [`TestCluster::start_again`] starts a process.
+    pub(crate) fn remember_command<'a>(&self, name: &str, args: impl IntoIterator<Item = &'a str>) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.insert(name.to_owned(), args.into_iter().map(str::to_owned).collect());
     }
 
     pub(crate) fn remember_commands(&self) -> Result<()> {
@@ -116,7 +148,11 @@ impl TestCluster {
         let args = commands.get(name).with_context(|| format!("no {name} in this cluster"))?;
         let home = self.dir.join(name);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(home.join("log"))?;
-        let mut child = tokio::process::Command::new(&self.binary)
+        let mut command = match self.hosts.as_ref().and_then(|hosts| hosts.get(name)) {
+            Some(host) => host.command(&self.binary),
+            None => tokio::process::Command::new(&self.binary),
+        };
+        let mut child = command
             .args(args)
             .envs(self.environment.iter().cloned())
             .stdin(std::process::Stdio::null())
@@ -160,15 +196,6 @@ impl TestCluster {
         Ok(std::fs::rename(&temporary, &path)?)
     }
 
-    /// Kills a node as a power cut would: its agent and all its containers.
-    ///
-    /// # Errors
-    /// When the agent is not running, or Docker fails.
-    pub async fn kill_node(&self, name: &str) -> Result<()> {
-        self.kill(name).await?;
-        docker::kill(&self.containers_of(name).await?).await
-    }
-
     /// A process whose command line names this cluster's folder: ids are reused.
     pub(crate) fn is_alive(&self, pid: i32) -> bool {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -191,19 +218,26 @@ impl TestCluster {
 /// With a proxy, masters are reached at ports this much above those that they listen on.
 pub(crate) const BEHIND: u16 = 50;
 
-/// Proxies in front of the ports that `quorate up --port-base` will use.
-pub(crate) fn links_of(dir: &Path, port_base: u16, masters: u16) -> Links {
+/// Proxies in front of the ports that `quorate up --port-base` will use; for hosts, also at the
+/// address that they have for this machine.
+pub(crate) fn links_of(dir: &Path, port_base: u16, masters: u16, hosts: Option<&Hosts>) -> Links {
     let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ports = (1..=masters).flat_map(|i| [(i, port_base + i), (i, port_base + 100 + i)]);
-    let destination = |(i, port)| Destination {
-        name: format!("m{i}"),
-        advertised: local(port + BEHIND),
-        real: local(port),
-    };
+    let mut destinations = Vec::new();
+    for (number, port) in ports {
+        let faces = [Some(Ipv4Addr::LOCALHOST), hosts.map(Hosts::gateway)];
+        destinations.extend(faces.into_iter().flatten().map(|face| Destination {
+            name: format!("m{number}"),
+            advertised: SocketAddr::from((face, port + BEHIND)),
+            real: local(port),
+        }));
+    }
     let dir = dir.to_owned();
     let by_place = |file| pids(file).into_iter().map(|(name, pid)| (place(&name).to_owned(), pid));
     let processes = move || ClusterFile::load(&dir).map(by_place).into_iter().flatten().collect();
-    Links::start(ports.map(destination).collect(), Arc::new(processes))
+    let hosts = hosts.into_iter().flat_map(Hosts::all);
+    let addresses = hosts.map(|(node, host)| (IpAddr::V4(host.address()), node.to_owned()));
+    Links::start(destinations, Arc::new(processes), Arc::new(addresses.collect()))
 }
 
 fn pids(file: ClusterFile) -> BTreeMap<String, i32> {

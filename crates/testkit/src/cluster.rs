@@ -14,9 +14,10 @@ use nix::unistd::Pid;
 use quorate_client::v1::StatusResponse;
 use quorate_client::{Client, ClientOptions, ClusterFile, ListOptions};
 
-use crate::breaking::{BEHIND, links_of};
-use crate::docker::{self, Container};
+use crate::breaking::{BEHIND, CLOCK_FILE, links_of};
+use crate::host::Hosts;
 use crate::links::Links;
+use crate::nodes::{self, CLUSTER_LABEL};
 use crate::ports::PortBase;
 use crate::process::{self, Output};
 use crate::wait::wait_for;
@@ -32,8 +33,11 @@ const LOG_TAIL: usize = 25;
 pub struct Options {
     /// Number of masters.
     pub masters: u16,
-    /// Number of nodes (agents on this machine's Docker).
+    /// Number of nodes.
     pub nodes: u16,
+    /// Give each node a host of its own, with a Docker daemon, instead of this machine's: see
+    /// [`crate::host`]. Needs root, `links` and `insecure`.
+    pub own_docker: bool,
     /// Number of hollow nodes, all of one process.
     pub hollow: u32,
     /// Plain HTTP instead of mutual TLS.
@@ -44,6 +48,12 @@ pub struct Options {
     pub links: bool,
     /// Keep ports for one more master: see [`TestCluster::new_place`].
     pub spare_place: bool,
+    /// Processes of a debug build have clocks that can be turned: see
+    /// [`TestCluster::turn_clock`].
+    pub clocks: bool,
+    /// The binary that starts the cluster, when not the one under test: every process that is
+    /// started again afterwards is of the latter. An upgrade, that is.
+    pub first_binary: Option<PathBuf>,
     /// Environment of the processes, beyond what this one has.
     pub environment: Vec<(String, String)>,
 }
@@ -53,11 +63,14 @@ impl Default for Options {
         Self {
             masters: 3,
             nodes: 2,
+            own_docker: false,
             hollow: 0,
             insecure: false,
             rebalance_max_moves: 0,
             links: false,
             spare_place: false,
+            clocks: false,
+            first_binary: None,
             environment: Vec::new(),
         }
     }
@@ -68,9 +81,11 @@ impl Default for Options {
 pub struct TestCluster {
     pub(crate) binary: PathBuf,
     pub(crate) dir: PathBuf,
-    cluster_id: String,
+    pub(crate) cluster_id: String,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) links: Option<Links>,
+    /// Before the folder: what runs there ends first.
+    pub(crate) hosts: Option<Hosts>,
     /// Number of masters at the start.
     pub(crate) first_masters: u16,
     pub(crate) spare_place: bool,
@@ -103,23 +118,31 @@ impl TestCluster {
     /// # Errors
     /// As [`TestCluster::start`].
     pub async fn start_in(dir: &Path, port_base: u16, options: Options) -> Result<Self> {
+        let binary = process::binary()?;
+        let places = options.masters + u16::from(options.spare_place);
+        let mut environment = options.environment.clone();
+        if options.clocks {
+            environment.push((CLOCK_FILE.0.to_owned(), CLOCK_FILE.1.to_owned()));
+        }
+        let hosts = nodes::start_hosts(port_base, places, &options).await?;
         let mut cluster = Self {
-            binary: process::binary()?,
+            binary,
             dir: dir.to_owned(),
             cluster_id: String::new(),
-            links: options.links.then(|| {
-                links_of(dir, port_base, options.masters + u16::from(options.spare_place))
-            }),
+            links: options.links.then(|| links_of(dir, port_base, places, hosts.as_ref())),
+            hosts,
             first_masters: options.masters,
             spare_place: options.spare_place,
             owned: true,
-            environment: options.environment,
+            environment,
             commands: Mutex::default(),
             _ports: None,
             _temp: None,
         };
+        // `up` starts agents on this machine only.
+        let nodes = if options.own_docker { 0 } else { options.nodes };
         let numbers =
-            [options.masters, options.nodes, port_base, port_base + BEHIND].map(|n| n.to_string());
+            [options.masters, nodes, port_base, port_base + BEHIND].map(|n| n.to_string());
         let [masters, nodes, base, public] = numbers.each_ref().map(String::as_str);
         let hollow = options.hollow.to_string();
         let mut args = vec!["--masters", masters, "--nodes", nodes, "--port-base", base];
@@ -137,11 +160,13 @@ impl TestCluster {
             args.extend(["--advertise-base", public]);
         }
         // From here on, dropping `cluster` cleans up.
-        let up = cluster.up(&args).await;
+        let first = options.first_binary.as_deref().unwrap_or(&cluster.binary).to_owned();
+        let up = cluster.up(&first, &args).await;
         cluster.cluster_id = cluster.file().map(|file| file.cluster_id).unwrap_or_default();
         up?;
-        cluster.wait_ready().await?;
         cluster.remember_commands()?;
+        cluster.start_on_hosts().await?;
+        cluster.wait_ready().await?;
         Ok(cluster)
     }
 
@@ -158,6 +183,7 @@ impl TestCluster {
             cluster_id: ClusterFile::load(&dir)?.cluster_id,
             dir,
             links: None,
+            hosts: None,
             first_masters: 0,
             spare_place: false,
             owned: false,
@@ -189,10 +215,10 @@ impl TestCluster {
         self.owned
     }
 
-    async fn up(&self, more: &[&str]) -> Result<()> {
+    async fn up(&self, binary: &Path, more: &[&str]) -> Result<()> {
         let dir = self.dir.display().to_string();
         let args = [&["up", "--dir", &dir], more].concat();
-        let up = self.quorate(&args).await?;
+        let up = self.run(binary, &args, None).await?;
         if up.code == Some(0) {
             return Ok(());
         }
@@ -208,11 +234,12 @@ impl TestCluster {
             // A paused process would take the signal only later; one that is gone needs none.
             let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
         }
+        self.heal_hosts().await?;
         // `quorate up` refuses a cluster that runs already.
         let alive = self.pids()?.into_values().filter(|pid| self.is_alive(*pid)).count();
         let file = self.file()?;
         if alive < file.masters.len() + file.nodes.len() + usize::from(file.endpoint.is_some()) {
-            self.up(&[]).await?;
+            self.up(&self.binary, &[]).await?;
         }
         self.wait_ready().await
     }
@@ -269,6 +296,10 @@ impl TestCluster {
     /// # Errors
     /// As [`TestCluster::quorate`].
     pub async fn quorate_with(&self, args: &[&str], input: Option<&str>) -> Result<Output> {
+        self.run(&self.binary, args, input).await
+    }
+
+    async fn run(&self, binary: &Path, args: &[&str], input: Option<&str>) -> Result<Output> {
         let state = self.dir.with_extension("state");
         let mut env: Vec<(&str, &OsStr)> = vec![("QUORATE_CLUSTER", self.dir.as_os_str())];
         if self.owned {
@@ -276,7 +307,7 @@ impl TestCluster {
             env.push(("XDG_STATE_HOME", state.as_os_str()));
         }
         env.extend(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_ref())));
-        process::run(&self.binary, args, &env, input).await
+        process::run(binary, args, &env, input).await
     }
 
     /// Applies manifests.
@@ -375,24 +406,6 @@ impl TestCluster {
         }
     }
 
-    /// All containers of the cluster, sandboxes too, running or not.
-    ///
-    /// # Errors
-    /// When Docker does not answer.
-    pub async fn containers(&self) -> Result<Vec<Container>> {
-        docker::containers(&[format!("{CLUSTER_LABEL}={}", self.cluster_id)]).await
-    }
-
-    /// All containers of one node.
-    ///
-    /// # Errors
-    /// When Docker does not answer.
-    pub async fn containers_of(&self, node: &str) -> Result<Vec<Container>> {
-        let labels =
-            [format!("{CLUSTER_LABEL}={}", self.cluster_id), format!("{NODE_LABEL}={node}")];
-        docker::containers(&labels).await
-    }
-
     /// Pods that match a label selector, in namespace `default`.
     ///
     /// # Errors
@@ -456,11 +469,6 @@ impl TestCluster {
         text
     }
 }
-
-/// Label on each container: the cluster's id.
-const CLUSTER_LABEL: &str = "quorate.dev/cluster";
-/// Label on each container: the node's name.
-const NODE_LABEL: &str = "quorate.dev/node";
 
 /// Is a pod ready and meant to stay?
 #[must_use]

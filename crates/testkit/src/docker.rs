@@ -2,6 +2,7 @@
 //! independent of what Quorate believes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -49,28 +50,78 @@ struct Config {
     labels: Option<BTreeMap<String, String>>,
 }
 
-/// All containers, stopped ones too, that carry every one of the labels (`key` or `key=value`).
-///
-/// # Errors
-/// When Docker does not answer.
-pub async fn containers(labels: &[String]) -> Result<Vec<Container>> {
-    let mut args = vec!["ps".to_owned(), "-aq".to_owned(), "--no-trunc".to_owned()];
-    args.extend(labels.iter().flat_map(|label| ["--filter".to_owned(), format!("label={label}")]));
-    let ids: Vec<String> = docker(&args).await?.lines().map(str::to_owned).collect();
-    inspect(&ids).await
+/// A Docker daemon: the machine's, or that of a host of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Daemon {
+    /// Its address; `None`: the machine's.
+    address: Option<String>,
 }
 
-async fn inspect(ids: &[String]) -> Result<Vec<Container>> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
+impl Daemon {
+    /// The one that listens on this socket.
+    #[must_use]
+    pub fn at(socket: &Path) -> Self {
+        Self { address: Some(format!("unix://{}", socket.display())) }
     }
-    let mut args = vec!["inspect".to_owned(), "--type=container".to_owned()];
-    args.extend_from_slice(ids);
-    let text = docker(&args).await?;
-    let inspected: Vec<Inspected> = serde_json::from_str(&text).context("docker inspect")?;
-    let mut containers: Vec<Container> = inspected.into_iter().map(container).collect();
-    containers.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(containers)
+
+    /// All containers, stopped ones too, that carry every one of the labels (`key` or
+    /// `key=value`).
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
+        let mut args = vec!["ps".to_owned(), "-aq".to_owned(), "--no-trunc".to_owned()];
+        let filters = labels.iter().flat_map(|label| ["--filter".into(), format!("label={label}")]);
+        args.extend(filters);
+        let ids: Vec<String> = self.run(&args).await?.lines().map(str::to_owned).collect();
+        self.inspect(&ids).await
+    }
+
+    async fn inspect(&self, ids: &[String]) -> Result<Vec<Container>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut args = vec!["inspect".to_owned(), "--type=container".to_owned()];
+        args.extend_from_slice(ids);
+        let text = self.run(&args).await?;
+        let inspected: Vec<Inspected> = serde_json::from_str(&text).context("docker inspect")?;
+        let mut containers: Vec<Container> = inspected.into_iter().map(container).collect();
+        containers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(containers)
+    }
+
+    /// Kills containers (SIGKILL) and leaves them there, as a power cut of their machine would.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn kill(&self, containers: &[Container]) -> Result<()> {
+        let running = containers.iter().filter(|c| c.running).map(|c| c.id.clone());
+        let mut args = vec!["kill".to_owned()];
+        args.extend(running);
+        if args.len() > 1 {
+            self.run(&args).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs `docker` and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn run(&self, args: &[String]) -> Result<String> {
+        let mut command = Command::new("docker");
+        if let Some(address) = &self.address {
+            command.args(["--host", address]);
+        }
+        let child = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(LIMIT, child)
+            .await
+            .with_context(|| format!("docker {} did not end", args[0]))?
+            .context("running docker")?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "docker {}: {}", args.join(" "), stderr.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
 }
 
 fn container(inspected: Inspected) -> Container {
@@ -83,31 +134,10 @@ fn container(inspected: Inspected) -> Container {
     }
 }
 
-/// Kills containers (SIGKILL) and leaves them there, as a power cut of their machine would.
-///
-/// # Errors
-/// When Docker does not answer.
-pub async fn kill(containers: &[Container]) -> Result<()> {
-    let running = containers.iter().filter(|c| c.running).map(|c| c.id.clone());
-    let mut args = vec!["kill".to_owned()];
-    args.extend(running);
-    if args.len() > 1 {
-        docker(&args).await?;
-    }
-    Ok(())
-}
-
-/// Runs `docker` and returns what it printed.
+/// Runs `docker` with the machine's daemon, and returns what it printed.
 ///
 /// # Errors
 /// When it fails.
 pub async fn docker(args: &[String]) -> Result<String> {
-    let child = Command::new("docker").args(args).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(LIMIT, child)
-        .await
-        .with_context(|| format!("docker {} did not end", args[0]))?
-        .context("running docker")?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "docker {}: {}", args.join(" "), stderr.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Daemon::default().run(args).await
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::docker::docker;
+use crate::docker::Daemon;
 
 /// Image of the demo's web server.
 pub const WEB_IMAGE: &str = "quorate-demo-web:1";
@@ -21,16 +21,24 @@ const APPLETS: &[&str] = &[
     "false", "date", "id", "ip", "nslookup", "ps", "rm", "seq", "tar", "test", "touch", "tr",
 ];
 
-/// Builds the web image under `tag`; quick when it is there already.
+/// Builds the web image under `tag` for the machine's daemon; quick when it is there already.
 ///
 /// # Errors
 /// When busybox is missing or Docker fails.
 pub async fn build_web_image(tag: &str) -> Result<()> {
+    build_web_image_for(&Daemon::default(), tag).await
+}
+
+/// The same for any daemon.
+///
+/// # Errors
+/// As [`build_web_image`].
+pub async fn build_web_image_for(daemon: &Daemon, tag: &str) -> Result<()> {
     let context = tempfile::tempdir().context("making a folder for the image")?;
     write_context(context.path()).context("writing the image's files")?;
     let folder = context.path().display().to_string();
     let args = ["build", "--quiet", "--network=none", "-t", tag, &folder];
-    docker(&args.map(str::to_owned)).await?;
+    daemon.run(&args.map(str::to_owned)).await?;
     Ok(())
 }
 

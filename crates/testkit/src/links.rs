@@ -7,7 +7,7 @@
 //! when it heals the bytes on their way arrive late, as TCP's retransmissions would.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,9 @@ pub struct Destination {
 /// Names of the cluster's processes by process id, as they are at the moment.
 pub type Processes = Arc<dyn Fn() -> BTreeMap<String, i32> + Send + Sync>;
 
+/// Names of nodes by the addresses of their hosts, for those that are on hosts of their own.
+pub type Addresses = Arc<HashMap<IpAddr, String>>;
+
 /// The proxies in front of all masters. Dropping it closes them.
 pub struct Links {
     rules: Arc<watch::Sender<Rules>>,
@@ -77,15 +80,24 @@ impl std::fmt::Debug for Links {
 }
 
 impl Links {
-    /// Starts the proxies. `processes` says who owns a connection.
+    /// Starts the proxies. `processes` says who owns a connection, `addresses` the same of
+    /// connections that come from elsewhere.
     #[must_use]
-    pub fn start(destinations: Vec<Destination>, processes: Processes) -> Self {
+    pub fn start(
+        destinations: Vec<Destination>,
+        processes: Processes,
+        addresses: Addresses,
+    ) -> Self {
         let rules = Arc::new(watch::Sender::new(Rules::new()));
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for destination in destinations {
-            let proxy =
-                Proxy { destination, rules: Arc::clone(&rules), processes: Arc::clone(&processes) };
+            let proxy = Proxy {
+                destination,
+                rules: Arc::clone(&rules),
+                processes: Arc::clone(&processes),
+                addresses: Arc::clone(&addresses),
+            };
             let cancel = cancel.clone();
             // Task "proxy": it ends when the links are dropped; a port that is taken shows as a
             // cluster that does not come up.
@@ -131,6 +143,7 @@ struct Proxy {
     destination: Destination,
     rules: Arc<watch::Sender<Rules>>,
     processes: Processes,
+    addresses: Addresses,
 }
 
 impl Proxy {
@@ -180,6 +193,9 @@ impl Proxy {
     }
 
     fn owner(&self, peer: SocketAddr) -> String {
+        if let Some(node) = self.addresses.get(&peer.ip()) {
+            return node.clone();
+        }
         let processes = (self.processes)();
         let owner = sockets::inode(peer, self.destination.advertised).and_then(|inode| {
             processes.into_iter().find(|(_, pid)| sockets::owns(*pid, inode)).map(|(name, _)| name)

@@ -56,7 +56,7 @@ async fn silent(stream: &mut TcpStream) -> Result<()> {
 
 fn links(advertised: SocketAddr, real: SocketAddr) -> Links {
     let destination = Destination { name: "m1".into(), advertised, real };
-    Links::start(vec![destination], Arc::new(BTreeMap::new))
+    Links::start(vec![destination], Arc::new(BTreeMap::new), Arc::default())
 }
 
 #[tokio::test]

@@ -28,16 +28,8 @@ impl PortBase {
     /// # Errors
     /// When all are taken.
     pub fn reserve(masters: u16) -> Result<Self> {
-        let folder = lock_folder()?;
         for base in (0..BASES).map(|n| FIRST + n * STEP) {
-            let path = folder.join(format!("{base}.lock"));
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .with_context(|| format!("opening {}", path.display()))?;
-            let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+            let Some(lock) = lock(base)? else { continue };
             if ports(base, masters).all(is_free) {
                 return Ok(Self { base, _lock: lock });
             }
@@ -50,6 +42,23 @@ impl PortBase {
     pub fn number(&self) -> u16 {
         self.base
     }
+}
+
+/// Does somebody live who has reserved this base?
+pub(crate) fn is_reserved(base: u16) -> Result<bool> {
+    Ok(lock(base)?.is_none())
+}
+
+/// The lock of a base; `None` when somebody else holds it.
+fn lock(base: u16) -> Result<Option<Flock<File>>> {
+    let path = lock_folder()?.join(format!("{base}.lock"));
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
 }
 
 fn ports(base: u16, masters: u16) -> impl Iterator<Item = u16> {
