@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
 use quorate_store::{Leadership, Member, MemberId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::state::{Applied, State};
@@ -20,6 +21,37 @@ pub(crate) fn member(id: MemberId, info: &MemberInfo, membership: &Membership) -
         peer_url: info.peer_url.clone(),
         client_url: info.client_url.clone(),
         learner: !membership.voter_ids().any(|voter| voter == id),
+    }
+}
+
+/// Pauses before a request looks for a leader again, when nothing else wakes it: the first, and the
+/// longest. A new leader takes nothing before a quorum has answered it for the first time; that
+/// takes a moment, and its followers hear no news of it.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one request does to find a leader that takes it.
+pub(crate) struct Search {
+    leadership: watch::Receiver<Leadership>,
+    pub deadline: Instant,
+    pause: Duration,
+}
+
+impl Search {
+    pub(crate) fn new(leadership: watch::Receiver<Leadership>, limit: Duration) -> Self {
+        Self { leadership, deadline: Instant::now() + limit, pause: FIRST_PAUSE }
+    }
+
+    /// Waits until the leadership changes, or a moment, which is longer each time; false once the
+    /// deadline has passed.
+    pub(crate) async fn again(&mut self) -> bool {
+        let pause = self.deadline.min(Instant::now() + self.pause);
+        self.pause = match tokio::time::timeout_at(pause, self.leadership.changed()).await {
+            // Whoever leads now is as new as the news.
+            Ok(_) => FIRST_PAUSE,
+            Err(_) => (self.pause * 2).min(LONGEST_PAUSE),
+        };
+        Instant::now() < self.deadline
     }
 }
 
@@ -116,3 +148,7 @@ impl LeadershipTask {
             && acked.is_none_or(|acked| acked.elapsed() <= self.quorum_patience)
     }
 }
+
+#[cfg(test)]
+#[path = "leadership_test.rs"]
+mod tests;

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::fatal::Fatal;
 use crate::forward::{self, Forwarded, Forwarder, Refusal};
 use crate::identity::DirectoryLock;
-use crate::leadership;
+use crate::leadership::{self, Search};
 use crate::leases::Leases;
 use crate::log::WriterThread;
 use crate::members::{self, AdminError, Members};
@@ -38,8 +38,8 @@ use crate::space::Room;
 use crate::state::State;
 use crate::types::{MemberInfo, Raft};
 
-/// Pause before a request looks for a leader again, when nothing else wakes it.
-const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// Pause of who waits for a compaction, when nothing else wakes it.
+const COMPACTION_PAUSE: Duration = Duration::from_millis(50);
 /// How long the tasks get to end.
 const TASKS_END: Duration = Duration::from_secs(2);
 /// Age at which the size on disk is measured anew.
@@ -191,8 +191,7 @@ impl RaftStore {
 
     /// Asks the leader about a lease, again and again until one answers or time is up.
     async fn lease(&self, id: LeaseId, renew: bool) -> Result<pb::LeaseReply, StoreError> {
-        let deadline = self.deadline();
-        let mut leadership = self.leadership.subscribe();
+        let mut search = self.search();
         loop {
             let ask = async {
                 let reply = match self.leading_peer()? {
@@ -211,12 +210,12 @@ impl RaftStore {
                 };
                 reply.map_err(|status| status.message().to_owned())
             };
-            let reason = match tokio::time::timeout_at(deadline, ask).await {
+            let reason = match tokio::time::timeout_at(search.deadline, ask).await {
                 Ok(Ok(reply)) => return Ok(reply),
                 Ok(Err(reason)) => reason,
                 Err(_) => "no quorum has answered in time".into(),
             };
-            if !self.wait_for_leader(&mut leadership, deadline).await {
+            if !search.again().await {
                 return Err(self.unavailable(Some(reason)));
             }
         }
@@ -224,8 +223,7 @@ impl RaftStore {
 
     /// Changes the members, or the leader: here or at the leader.
     async fn admin(&self, change: Change) -> Result<Option<Member>, StoreError> {
-        let deadline = self.deadline();
-        let mut leadership = self.leadership.subscribe();
+        let mut search = self.search();
         loop {
             let ask = async {
                 match self.leading_peer().map_err(|_| AdminError::NotLeader)? {
@@ -242,7 +240,7 @@ impl RaftStore {
                     }
                 }
             };
-            match tokio::time::timeout_at(deadline, ask).await {
+            match tokio::time::timeout_at(search.deadline, ask).await {
                 Ok(Ok(member)) => return Ok(member),
                 Ok(Err(AdminError::NotLeader)) => {}
                 Ok(Err(error)) => return Err(error.into_store(self.leader_url())),
@@ -251,7 +249,7 @@ impl RaftStore {
                     return Err(StoreError::OutcomeUnknown(reason.into()));
                 }
             }
-            if !self.wait_for_leader(&mut leadership, deadline).await {
+            if !search.again().await {
                 return Err(self.unavailable(None));
             }
         }
@@ -270,8 +268,8 @@ impl RaftStore {
         self.leadership.borrow().leader.as_ref().map(|leader| leader.client_url.clone())
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.request_timeout
+    fn search(&self) -> Search {
+        Search::new(self.leadership.subscribe(), self.request_timeout)
     }
 
     fn unavailable(&self, last: Option<String>) -> StoreError {
@@ -281,27 +279,14 @@ impl RaftStore {
         StoreError::Unavailable { reason, leader: self.leader_url() }
     }
 
-    /// Waits until the leadership changes, or a moment; false once the deadline has passed.
-    async fn wait_for_leader(
-        &self,
-        leadership: &mut watch::Receiver<Leadership>,
-        deadline: Instant,
-    ) -> bool {
-        let pause = deadline.min(Instant::now() + LEADER_PAUSE);
-        // Either way the caller looks again.
-        let _ = tokio::time::timeout_at(pause, leadership.changed()).await;
-        Instant::now() < deadline
-    }
-
     async fn propose_encoded(&self, command: Bytes) -> Result<CommandResult, StoreError> {
-        let deadline = self.deadline();
         // Before the first attempt: a leader that is elected meanwhile is not waited for.
-        let mut leadership = self.leadership.subscribe();
+        let mut search = self.search();
         loop {
-            match self.try_propose(&command, deadline).await {
+            match self.try_propose(&command, search.deadline).await {
                 Ok((result, _)) => return Ok(result),
                 Err(Refusal::NotLeader) => {
-                    if !self.wait_for_leader(&mut leadership, deadline).await {
+                    if !search.again().await {
                         return Err(self.unavailable(None));
                     }
                 }
@@ -336,16 +321,15 @@ impl RaftStore {
 
     /// Waits until everything acknowledged before the call is applied here.
     async fn catch_up(&self) -> Result<(), StoreError> {
-        let deadline = self.deadline();
-        let mut leadership = None;
+        let mut search = self.search();
         loop {
-            let reason = match tokio::time::timeout_at(deadline, self.reads.applied_index()).await {
+            let asked = self.reads.applied_index();
+            let reason = match tokio::time::timeout_at(search.deadline, asked).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(reason)) => reason,
                 Err(_) => "no quorum has answered in time, or this master lags behind".into(),
             };
-            let leadership = leadership.get_or_insert_with(|| self.leadership.subscribe());
-            if !self.wait_for_leader(leadership, deadline).await {
+            if !search.again().await {
                 return Err(self.unavailable(Some(reason)));
             }
         }
@@ -528,7 +512,7 @@ impl Store for RaftStore {
         let mut applied = self.state.applied();
         // The leader sees to it that there are entries, and each removes a little.
         while physical && self.state.machine.compacting() {
-            let _ = tokio::time::timeout(LEADER_PAUSE, applied.changed()).await;
+            let _ = tokio::time::timeout(COMPACTION_PAUSE, applied.changed()).await;
         }
         Ok(result.revision)
     }
