@@ -3,10 +3,14 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::process::{self, Output};
 use serde_json::Value;
+
+/// Longest time of one run: hosts with Docker daemons of their own take a while to come back.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the harness; returns what it printed, and its report.
 async fn chaos(args: &[&str], defect: Option<&str>) -> Result<(Output, Value)> {
@@ -15,7 +19,7 @@ async fn chaos(args: &[&str], defect: Option<&str>) -> Result<(Output, Value)> {
     let args = [&["chaos", "run", "--out", path(&out)?][..], args].concat();
     let env: Vec<(&str, &OsStr)> =
         defect.iter().map(|defect| ("QUORATE_DEFECT", OsStr::new(*defect))).collect();
-    let output = process::run(process::binary()?, &args, &env, None).await?;
+    let output = process::run_within(LIMIT, process::binary()?, &args, &env, None).await?;
     let text = std::fs::read(out.join("report.json")).with_context(|| output.to_string())?;
     Ok((output, serde_json::from_slice(&text)?))
 }

@@ -132,6 +132,20 @@ pub async fn run<S: AsRef<OsStr>>(
     env: &[(&str, &OsStr)],
     input: Option<&str>,
 ) -> Result<Output> {
+    run_within(LIMIT, program, args, env, input).await
+}
+
+/// The same for a command that may take longer than most.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_within<S: AsRef<OsStr>>(
+    limit: Duration,
+    program: impl AsRef<OsStr>,
+    args: &[S],
+    env: &[(&str, &OsStr)],
+    input: Option<&str>,
+) -> Result<Output> {
     let program = program.as_ref();
     let command = describe(program, args);
     let start = Instant::now();
@@ -149,8 +163,8 @@ pub async fn run<S: AsRef<OsStr>>(
         // A command that fails early closes its input: its message counts, not ours.
         let _ = stdin.write_all(text.as_bytes()).await;
     }
-    let Ok(ended) = tokio::time::timeout(LIMIT, child.wait_with_output()).await else {
-        bail!("`{command}` did not end within {LIMIT:?}");
+    let Ok(ended) = tokio::time::timeout(limit, child.wait_with_output()).await else {
+        bail!("`{command}` did not end within {limit:?}");
     };
     let ended = ended.with_context(|| format!("waiting for `{command}`"))?;
     Ok(Output {
