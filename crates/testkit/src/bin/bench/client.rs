@@ -48,3 +48,14 @@ pub fn put(number: u64) -> pb::PutRequest {
 pub fn get(number: u64, serializable: bool) -> pb::RangeRequest {
     pb::RangeRequest { key: key(number).into(), serializable, ..Default::default() }
 }
+
+/// How many keys this very member has.
+pub fn count() -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: "bench/".into(),
+        range_end: "bench0".into(),
+        serializable: true,
+        count_only: true,
+        ..Default::default()
+    }
+}

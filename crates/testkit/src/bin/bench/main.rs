@@ -4,6 +4,7 @@
 
 mod chart;
 mod client;
+mod large;
 mod report;
 mod servers;
 mod workload;
@@ -52,7 +53,7 @@ async fn main() -> Result<()> {
         None => vec![Kind::Etcd, Kind::Quorate],
     };
     let start = Instant::now();
-    let mut report = Report::new(Probe::measure(&args.out)?);
+    let mut report = Report::new(Probe::measure(&args.out).await?);
     for round in 0..args.rounds {
         // Neither always goes first.
         let mut order = systems.clone();
@@ -88,29 +89,7 @@ async fn run(kind: Kind, args: &Args, report: &mut Report) -> Result<()> {
     }
     report.add(kind, "memory after that, three servers", "MB", servers.resident_mb());
     if args.keys > 0 {
-        large_store(&mut servers, args.keys, time, report).await?;
+        large::measure(&mut servers, args.keys, time, report).await?;
     }
     servers.stop().await
-}
-
-/// What many keys cost.
-async fn large_store(
-    servers: &mut Servers,
-    keys: usize,
-    time: Duration,
-    report: &mut Report,
-) -> Result<()> {
-    let kind = servers.kind;
-    let label = |what: &str| format!("{keys} keys: {what}");
-    let loading = Instant::now();
-    workload::fill(&servers.urls, keys).await?;
-    report.add(kind, &label("load"), "s", loading.elapsed().as_secs_f64());
-    report.add(kind, &label("on disk, three servers"), "MB", servers.disk_mb());
-    report.add(kind, &label("memory, three servers"), "MB", servers.resident_mb());
-    let done = workload::run(&servers.urls, Workload::Put, 64, time).await?;
-    report.add(kind, &label("puts, 64 clients"), "/s", done.per_second());
-    let restarting = Instant::now();
-    servers.restart().await?;
-    report.add(kind, &label("restart of all to serving"), "s", restarting.elapsed().as_secs_f64());
-    Ok(())
 }

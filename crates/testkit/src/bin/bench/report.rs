@@ -8,24 +8,32 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::chart;
+use crate::client;
 use crate::servers::Kind;
 use crate::workload::{Done, Latencies, Workload};
 
 /// Syncs that the disk is measured with.
 const SYNCS: usize = 200;
 
+/// Calls that the network is measured with.
+const CALLS: usize = 500;
+
 /// What the machine can do at best.
 pub struct Probe {
     /// Median of writing and syncing 4 KiB, in ms.
     fdatasync_ms: f64,
+    /// Median of a gRPC call over loopback to a server that does nothing, in ms.
+    round_trip_ms: f64,
     processors: usize,
 }
 
 impl Probe {
     /// Measures the disk that `out` is on.
-    pub fn measure(out: &Path) -> Result<Self> {
+    pub async fn measure(out: &Path) -> Result<Self> {
         std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
         // Where the servers keep their data.
         let mut file = tempfile::tempfile()?;
@@ -37,8 +45,35 @@ impl Probe {
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         let processors = std::thread::available_parallelism().map_or(0, usize::from);
-        Ok(Self { fdatasync_ms: median(&mut times), processors })
+        let round_trip_ms = round_trip().await?;
+        Ok(Self { fdatasync_ms: median(&mut times), round_trip_ms, processors })
     }
+
+    /// What a single put costs at least, in ms: the call of the client, the call of a peer, and
+    /// one sync.
+    fn least_put_ms(&self) -> f64 {
+        2.0 * self.round_trip_ms + self.fdatasync_ms
+    }
+}
+
+async fn round_trip() -> Result<f64> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let (_reporter, service) = tonic_health::server::health_reporter();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    // Task "bench echo": ends with this function; without it the calls fail.
+    let server = tokio::spawn(
+        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
+    );
+    let mut client = HealthClient::new(client::connect(&url).await?);
+    let mut times = Vec::new();
+    for _ in 0..CALLS {
+        let start = Instant::now();
+        client.check(HealthCheckRequest::default()).await?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    server.abort();
+    Ok(median(&mut times))
 }
 
 /// One line of the table: a figure of each system in each round.
@@ -104,6 +139,7 @@ impl Report {
         let all = json!({
             "processors": self.probe.processors,
             "fdatasync_ms": self.probe.fdatasync_ms,
+            "round_trip_ms": self.probe.round_trip_ms,
             "figures": figures,
         });
         let rows: Vec<(String, f64)> = self
@@ -143,8 +179,12 @@ impl fmt::Display for Report {
         writeln!(f, "{line}")?;
         writeln!(
             f,
-            " {} processors, shared by servers and clients; write and fdatasync of 4 KiB: {:.2} ms",
-            self.probe.processors, self.probe.fdatasync_ms
+            " {} processors, shared by servers and clients; write and fdatasync of 4 KiB: {:.2} ms, \
+             empty gRPC call: {:.2} ms, so a put at least {:.2} ms",
+            self.probe.processors,
+            self.probe.fdatasync_ms,
+            self.probe.round_trip_ms,
+            self.probe.least_put_ms()
         )?;
         writeln!(
             f,

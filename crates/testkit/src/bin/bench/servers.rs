@@ -5,6 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use quorate_proto::etcd::etcdserverpb as pb;
+use quorate_proto::etcd::etcdserverpb::cluster_client::ClusterClient;
 use quorate_testkit::ports::PortBase;
 use quorate_testkit::{Options, TestCluster, wait_for};
 use tokio::process::{Child, Command};
@@ -17,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TICKS: f64 = 100.0;
 const PAGE_BYTES: f64 = 4096.0;
 const MEGABYTE: f64 = 1e6;
+/// Members of etcd.
+const MEMBERS: u16 = 3;
 
 /// Which system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -96,6 +100,22 @@ impl Servers {
         self.wait_serving().await
     }
 
+    /// Removes the last member, and adds one without data in its place; returns where clients
+    /// reach it.
+    pub async fn replace_one(&mut self) -> Result<String> {
+        let url = self.urls.last().context("no servers")?.clone();
+        let other = self.urls.first().context("no servers")?.clone();
+        match &mut self.processes {
+            Processes::Etcd(etcd) => etcd.replace_last(&other).await?,
+            Processes::Quorate(cluster) => {
+                let last = cluster.file()?.masters.pop().context("no masters")?.name;
+                let place = cluster.remove_master(&last).await?;
+                cluster.add_master(place, |_| Ok(())).await?;
+            }
+        }
+        Ok(url)
+    }
+
     fn pids(&self) -> Vec<i32> {
         match &self.processes {
             Processes::Etcd(etcd) => etcd.pids(),
@@ -170,7 +190,7 @@ struct Etcd {
 impl Etcd {
     fn start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
-        let mut etcd = Self { folder, ports: PortBase::reserve(3)?, members: Vec::new() };
+        let mut etcd = Self { folder, ports: PortBase::reserve(MEMBERS)?, members: Vec::new() };
         etcd.spawn()?;
         Ok(etcd)
     }
@@ -184,31 +204,64 @@ impl Etcd {
     }
 
     fn urls(&self) -> Vec<String> {
-        (1..=3).map(|number| self.client_url(number)).collect()
+        (1..=MEMBERS).map(|number| self.client_url(number)).collect()
     }
 
     fn spawn(&mut self) -> Result<()> {
-        let all = (1..=3).map(|number| format!("e{number}={}", self.peer_url(number)));
-        let all = all.collect::<Vec<_>>().join(",");
-        for number in 1..=3 {
-            let (client, peer) = (self.client_url(number), self.peer_url(number));
-            let data = self.folder.path().join(format!("e{number}"));
-            let log = std::fs::File::create(self.folder.path().join(format!("e{number}.log")))?;
-            let child = Command::new("etcd")
-                .args(["--name", &format!("e{number}"), "--initial-cluster", &all])
-                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-                .args(["--quota-backend-bytes", "8589934592", "--logger", "zap"])
-                .arg("--data-dir")
-                .arg(data)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .kill_on_drop(true)
-                .spawn()
-                .context("starting etcd, of Debian's package etcd-server (deploy/install-deps.sh --bench)")?;
+        for number in 1..=MEMBERS {
+            let child = self.spawn_one(number, "new")?;
             self.members.push(child);
         }
+        Ok(())
+    }
+
+    fn spawn_one(&self, number: u16, state: &str) -> Result<Child> {
+        let all = (1..=MEMBERS).map(|number| format!("e{number}={}", self.peer_url(number)));
+        let all = all.collect::<Vec<_>>().join(",");
+        let (client, peer) = (self.client_url(number), self.peer_url(number));
+        let log = std::fs::File::create(self.folder.path().join(format!("e{number}.log")))?;
+        Command::new("etcd")
+            .args(["--name", &format!("e{number}"), "--initial-cluster", &all])
+            .args(["--initial-cluster-state", state])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--quota-backend-bytes", "8589934592", "--logger", "zap"])
+            .arg("--data-dir")
+            .arg(self.data(number))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context(
+                "starting etcd, of Debian's package etcd-server (deploy/install-deps.sh --bench)",
+            )
+    }
+
+    fn data(&self, number: u16) -> PathBuf {
+        self.folder.path().join(format!("e{number}"))
+    }
+
+    async fn replace_last(&mut self, at: &str) -> Result<()> {
+        let mut cluster = ClusterClient::new(client::connect(at).await?);
+        let members = cluster.member_list(pb::MemberListRequest::default()).await?.into_inner();
+        let name = format!("e{MEMBERS}");
+        let last = members.members.into_iter().find(|member| member.name == name);
+        let id = last.with_context(|| format!("no {name}"))?.id;
+        cluster.member_remove(pb::MemberRemoveRequest { id }).await?;
+        let mut process = self.members.pop().context("no processes")?;
+        // It ends by itself, or not yet.
+        process.kill().await?;
+        std::fs::remove_dir_all(self.data(MEMBERS))?;
+        let peer_ur_ls = vec![self.peer_url(MEMBERS)];
+        let request = pb::MemberAddRequest { peer_ur_ls, ..Default::default() };
+        // Refused until the two that are left have been connected for some seconds.
+        wait_for("admission of a member", PATIENCE, async || {
+            Ok(cluster.member_add(request.clone()).await.map(drop)?)
+        })
+        .await?;
+        let child = self.spawn_one(MEMBERS, "existing")?;
+        self.members.push(child);
         Ok(())
     }
 
