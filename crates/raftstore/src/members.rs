@@ -28,6 +28,8 @@ const REACHABLE: Duration = Duration::from_secs(2);
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long writes wait for that.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a change waits for the one before it, which may be that of a new member's vote.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 
 /// Why the members were not changed.
 #[derive(Debug)]
@@ -35,11 +37,16 @@ pub(crate) enum AdminError {
     NotLeader,
     NotFound(MemberId),
     Exists(String),
+    /// Another change is under way.
+    UnderWay,
     Membership(String),
     Invalid(String),
     Unavailable(String),
     Unknown(String),
 }
+
+/// What is said of [`AdminError::UnderWay`].
+const TRY_AGAIN: &str = "another change is under way; try again in a moment";
 
 impl AdminError {
     /// For the caller, who knows where the leader is.
@@ -50,6 +57,7 @@ impl AdminError {
             }
             Self::NotFound(id) => StoreError::MemberNotFound(id),
             Self::Exists(what) => StoreError::MemberExists(what),
+            Self::UnderWay => StoreError::Membership(TRY_AGAIN.into()),
             Self::Membership(reason) => StoreError::Membership(reason),
             Self::Invalid(reason) => StoreError::Invalid(reason),
             Self::Unavailable(reason) => StoreError::Unavailable { reason, leader },
@@ -63,6 +71,7 @@ impl AdminError {
             Self::NotLeader => (R::NotLeader, String::new()),
             Self::NotFound(id) => (R::NotFound, id.to_string()),
             Self::Exists(reason) => (R::Exists, reason),
+            Self::UnderWay => (R::Membership, TRY_AGAIN.into()),
             Self::Membership(reason) => (R::Membership, reason),
             Self::Invalid(reason) => (R::Invalid, reason),
             Self::Unavailable(reason) => (R::Unavailable, reason),
@@ -79,7 +88,7 @@ impl From<RaftError<TypeConfig, ClientWriteError<TypeConfig>>> for AdminError {
             RaftError::APIError(ClientWriteError::ChangeMembershipError(
                 ChangeMembershipError::InProgress(_)
                 | ChangeMembershipError::UncommittedLeaderLog(_),
-            )) => Self::Membership("another change is under way; try again in a moment".into()),
+            )) => Self::UnderWay,
             RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
                 Self::Membership(error.to_string())
             }
@@ -145,8 +154,20 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Carries a change out, if this master leads.
+    /// Carries a change out, if this master leads; waits a moment for one that is under way.
     pub(crate) async fn change(&self, change: Change) -> Result<Option<Member>, AdminError> {
+        let deadline = Instant::now() + UNDER_WAY;
+        loop {
+            match self.attempt(change.clone()).await {
+                Err(AdminError::UnderWay) if Instant::now() < deadline => {
+                    tokio::time::sleep(UNDER_WAY / 100).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(&self, change: Change) -> Result<Option<Member>, AdminError> {
         if !self.raft.is_leader() {
             return Err(AdminError::NotLeader);
         }
