@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use quorate_client::v1::StatusResponse;
 use quorate_testkit::docker;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -72,8 +73,9 @@ async fn masters(target: Target, clock: Clock, seen: Arc<Mutex<Seen>>, cancel: C
         let statuses = target.statuses().await.unwrap_or_default();
         // Its process may have been replaced between the two looks.
         let same = target.cluster().pids().unwrap_or_default() == pids;
-        // One that is joining does not know its name yet.
-        let known = statuses.into_iter().filter(|status| same && !status.name.is_empty());
+        // One that is not admitted, for instance because its disk is gone, tells nothing of the
+        // cluster.
+        let known = statuses.into_iter().filter(|status| same && is_admitted(status));
         let sightings = known.map(|status| MasterSighting {
             at: clock.now(),
             pid: pids.get(&status.name).and_then(|pid| u32::try_from(*pid).ok()).unwrap_or(0),
@@ -86,6 +88,10 @@ async fn masters(target: Target, clock: Clock, seen: Arc<Mutex<Seen>>, cancel: C
         seen.lock().unwrap_or_else(PoisonError::into_inner).masters.extend(sightings);
         tokio::time::sleep(MASTERS).await;
     }
+}
+
+fn is_admitted(status: &StatusResponse) -> bool {
+    status.members.iter().any(|member| member.name == status.name)
 }
 
 async fn containers(
