@@ -202,8 +202,8 @@ impl TestCluster {
         String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy())
     }
 
-    /// A process that is ending loses its command line before its sockets: only a zombie has
-    /// given back everything.
+    /// A process that is ending loses its command line before its sockets: only a zombie all of
+    /// whose other threads have ended has given back everything.
     fn is_gone(&self, pid: i32) -> bool {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if !line.is_empty() {
@@ -211,7 +211,12 @@ impl TestCluster {
         }
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        matches!(state, None | Some('Z' | 'X'))
+        let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        match state {
+            None | Some('X') => true,
+            Some('Z') => threads() <= 1,
+            Some(_) => false,
+        }
     }
 }
 

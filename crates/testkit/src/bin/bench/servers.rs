@@ -248,14 +248,17 @@ impl Etcd {
         let name = format!("e{MEMBERS}");
         let last = members.members.into_iter().find(|member| member.name == name);
         let id = last.with_context(|| format!("no {name}"))?.id;
-        cluster.member_remove(pb::MemberRemoveRequest { id }).await?;
+        // Members are not changed until all have been connected for some seconds.
+        wait_for("removal of a member", PATIENCE, async || {
+            Ok(cluster.member_remove(pb::MemberRemoveRequest { id }).await.map(drop)?)
+        })
+        .await?;
         let mut process = self.members.pop().context("no processes")?;
         // It ends by itself, or not yet.
         process.kill().await?;
         std::fs::remove_dir_all(self.data(MEMBERS))?;
         let peer_ur_ls = vec![self.peer_url(MEMBERS)];
         let request = pb::MemberAddRequest { peer_ur_ls, ..Default::default() };
-        // Refused until the two that are left have been connected for some seconds.
         wait_for("admission of a member", PATIENCE, async || {
             Ok(cluster.member_add(request.clone()).await.map(drop)?)
         })
