@@ -98,8 +98,11 @@ impl<'a> Rollout<'a> {
     }
 
     /// Pods that are available and will stay so: a set that was scaled down since it counted
-    /// has fewer than it says.
+    /// has fewer than it says, and one that was scaled up again since then fewer than it shall.
     fn at_least(&self) -> i32 {
+        if !self.all().all(|set| is_observed(set)) {
+            return 0;
+        }
         self.all().map(|set| available(set).min(replicas(set))).sum()
     }
 
