@@ -56,6 +56,25 @@ async fn a_short_run_keeps_every_promise() -> Result<()> {
     Ok(())
 }
 
+/// That these promises were checked, and kept.
+fn kept(output: &Output, report: &Value, promises: &[&str]) -> Result<()> {
+    for name in promises {
+        let (outcome, checked) = verdict(report, name)?;
+        ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
+    }
+    Ok(())
+}
+
+/// Runs a scenario: all its faults are carried out, and these promises are kept.
+async fn keeps(args: &[&str], faults: usize, promises: &[&str]) -> Result<()> {
+    let (output, report) = chaos(args, None).await?;
+    ensure!(output.code == Some(0), "{output}");
+    let struck = report["faults"].as_array().context("faults")?;
+    let skipped: Vec<_> = struck.iter().filter(|fault| !fault["skipped"].is_null()).collect();
+    ensure!(struck.len() == faults && skipped.is_empty(), "{} faults, {skipped:?}", struck.len());
+    kept(&output, &report, promises)
+}
+
 /// Masters on disks that lose what was not synced, and masters that are replaced.
 #[tokio::test]
 async fn power_cuts_and_new_members_keep_every_promise() -> Result<()> {
@@ -65,10 +84,8 @@ async fn power_cuts_and_new_members_keep_every_promise() -> Result<()> {
         let struck = report["faults"].as_array().context("faults")?;
         let happened = struck.iter().filter(|fault| fault["skipped"].is_null()).count();
         ensure!(happened >= faults, "{scenario}: {happened} faults\n{output}");
-        for name in ["no lost acknowledged write", "members agree", "locks are fenced"] {
-            let (outcome, checked) = verdict(&report, name)?;
-            ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
-        }
+        let promises = ["no lost acknowledged write", "members agree", "locks are fenced"];
+        kept(&output, &report, &promises)?;
     }
     Ok(())
 }
@@ -76,38 +93,20 @@ async fn power_cuts_and_new_members_keep_every_promise() -> Result<()> {
 /// Nodes on hosts of their own, whose Docker daemons die and hang.
 #[tokio::test]
 async fn daemons_that_die_and_hang_keep_every_promise() -> Result<()> {
-    let args = ["--scenario", "docker", "--nodes", "2", "--seed", "1"];
-    let (output, report) = chaos(&args, None).await?;
-    ensure!(output.code == Some(0), "{output}");
-    let struck = report["faults"].as_array().context("faults")?;
-    let skipped: Vec<_> = struck.iter().filter(|fault| !fault["skipped"].is_null()).collect();
-    ensure!(struck.len() == 8 && skipped.is_empty(), "{} faults, {skipped:?}", struck.len());
-    for name in [
+    let promises = [
         "no pod on two nodes",
         "no container notices a master's death",
         "no orphan containers",
         "bounded convergence",
-    ] {
-        let (outcome, checked) = verdict(&report, name)?;
-        ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
-    }
-    Ok(())
+    ];
+    keeps(&["--scenario", "docker", "--nodes", "2", "--seed", "1"], 8, &promises).await
 }
 
 /// Clocks that jump by hours and a day.
 #[tokio::test]
 async fn clocks_that_jump_keep_every_promise() -> Result<()> {
-    let args = ["--scenario", "clocks", "--hollow", "3", "--seed", "1"];
-    let (output, report) = chaos(&args, None).await?;
-    ensure!(output.code == Some(0), "{output}");
-    let struck = report["faults"].as_array().context("faults")?;
-    let skipped: Vec<_> = struck.iter().filter(|fault| !fault["skipped"].is_null()).collect();
-    ensure!(struck.len() == 10 && skipped.is_empty(), "{} faults, {skipped:?}", struck.len());
-    for name in ["no burst of cron runs", "leases live their time", "one leader per term"] {
-        let (outcome, checked) = verdict(&report, name)?;
-        ensure!(outcome == "kept" && checked > 0, "{name}: {outcome}, {checked}\n{output}");
-    }
-    Ok(())
+    let promises = ["no burst of cron runs", "leases live their time", "one leader per term"];
+    keeps(&["--scenario", "clocks", "--hollow", "3", "--seed", "1"], 10, &promises).await
 }
 
 /// Runs until the harness has caught the defect: a few times at most, for some defects show only

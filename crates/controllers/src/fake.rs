@@ -143,9 +143,7 @@ impl Cluster {
         let object = self.registry.cache().get(&kinds::POD, "default", name).unwrap();
         let mut status = object.value()["status"].clone();
         status["phase"] = json!("Succeeded");
-        let (namespace, name) = ("default".to_owned(), name.to_owned());
-        let uid = object.uid().to_owned();
-        let write = Write::PodStatus { namespace, name, uid, status: status.to_string().into() };
+        let write = pod_status(&object, &status);
         assert!(self.registry.write_batch(vec![write], None).await.iter().all(Result::is_ok));
     }
 
@@ -220,11 +218,11 @@ pub async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String
     let mut writes = Vec::new();
     for object in registry.cache().pods_on(node) {
         let pod = object.typed::<Pod>().unwrap();
-        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let image = pod.spec.as_ref().and_then(|s| s.containers[0].image.clone());
         if pod::is_deleting(&pod) {
             let uid = Some(object.uid().to_owned());
             let options = DeleteOptions { uid, grace_seconds: Some(0), ..Default::default() };
+            let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
             writes.push(Write::Delete { kind: &kinds::POD, namespace, name, options });
         } else if pod::phase(&pod) == "Running" && ends(&pod).is_some() {
             let mut status = serde_json::to_value(&pod.status).unwrap();
@@ -233,13 +231,7 @@ pub async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String
             let state = json!({"terminated": {"exitCode": ends(&pod), "finishedAt": now}});
             status["containerStatuses"] = json!([{"name": "c", "image": "", "imageID": "",
                 "ready": false, "restartCount": 0, "state": state}]);
-            let uid = object.uid().to_owned();
-            writes.push(Write::PodStatus {
-                namespace,
-                name,
-                uid,
-                status: status.to_string().into(),
-            });
+            writes.push(pod_status(&object, &status));
         } else if pod::phase(&pod) == "Pending" {
             let ready = !broken.contains(&image.unwrap_or_default());
             let mut pod = Pod::clone(&pod);
@@ -247,18 +239,21 @@ pub async fn agent_step(registry: &Registry, node: &str, broken: &HashSet<String
             let mut status = serde_json::to_value(pod.status).unwrap();
             status["phase"] = json!("Running");
             status["podIP"] = json!(format!("10.144.0.{}", 1 + object.revision % 250));
-            let uid = object.uid().to_owned();
-            writes.push(Write::PodStatus {
-                namespace,
-                name,
-                uid,
-                status: status.to_string().into(),
-            });
+            writes.push(pod_status(&object, &status));
         }
     }
     if !writes.is_empty() {
         // What fails is tried again in the next step.
         registry.write_batch(writes, None).await;
+    }
+}
+
+fn pod_status(pod: &Object, status: &Value) -> Write {
+    Write::PodStatus {
+        namespace: pod.namespace().to_owned(),
+        name: pod.name().to_owned(),
+        uid: pod.uid().to_owned(),
+        status: status.to_string().into(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cluster::{PATIENCE, TestCluster};
 use crate::host::Hosts;
 use crate::links::{Destination, Links};
 use crate::membership::place;
+use crate::process;
 use crate::wait::wait_for;
 
 /// Environment of a process whose clock can be turned: a file beside its data directory.
@@ -148,7 +149,7 @@ impl TestCluster {
         let args = commands.get(name).with_context(|| format!("no {name} in this cluster"))?;
         let home = self.dir.join(name);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(home.join("log"))?;
-        let mut command = match self.hosts.as_ref().and_then(|hosts| hosts.get(name)) {
+        let mut command = match self.own_host(name) {
             Some(host) => host.command(&self.binary),
             None => tokio::process::Command::new(&self.binary),
         };
@@ -196,27 +197,16 @@ impl TestCluster {
         Ok(std::fs::rename(&temporary, &path)?)
     }
 
-    /// A process whose command line names this cluster's folder: ids are reused.
+    /// A process whose command line names this cluster's folder.
     pub(crate) fn is_alive(&self, pid: i32) -> bool {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy())
+        process::command_line(pid).contains(&*self.dir.to_string_lossy())
     }
 
-    /// A process that is ending loses its command line before its sockets: only a zombie all of
-    /// whose other threads have ended has given back everything.
     fn is_gone(&self, pid: i32) -> bool {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if !line.is_empty() {
-            return !self.is_alive(pid);
-        }
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        match state {
-            None | Some('X') => true,
-            Some('Z') => threads() <= 1,
-            Some(_) => false,
-        }
+        let line = process::command_line(pid);
+        // Somebody else's has its id by now, or it may be ending.
+        let is_other = !line.is_empty() && !line.contains(&*self.dir.to_string_lossy());
+        is_other || process::has_ended(pid)
     }
 }
 

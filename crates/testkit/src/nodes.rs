@@ -101,7 +101,7 @@ impl TestCluster {
     }
 
     fn daemon_of(&self, node: &str) -> Daemon {
-        self.hosts.as_ref().and_then(|hosts| hosts.get(node)).map(Host::daemon).unwrap_or_default()
+        self.own_host(node).map(Host::daemon).unwrap_or_default()
     }
 
     /// Kills a node as a power cut would: its agent, its daemon if it has one, and all its
@@ -111,7 +111,7 @@ impl TestCluster {
     /// When the agent is not running, or Docker fails.
     pub async fn kill_node(&self, name: &str) -> Result<()> {
         self.kill(name).await?;
-        match self.hosts.as_ref().and_then(|hosts| hosts.get(name)) {
+        match self.own_host(name) {
             Some(host) => host.cut_power().await,
             None => self.daemon_of(name).kill(&self.containers_of(name).await?).await,
         }
@@ -128,8 +128,11 @@ impl TestCluster {
     /// # Errors
     /// When it has none of its own.
     pub fn host(&self, node: &str) -> Result<&Host> {
-        let host = self.hosts.as_ref().and_then(|hosts| hosts.get(node));
-        host.with_context(|| format!("{node} has no host of its own"))
+        self.own_host(node).with_context(|| format!("{node} has no host of its own"))
+    }
+
+    pub(crate) fn own_host(&self, node: &str) -> Option<&Host> {
+        self.hosts.as_ref()?.get(node)
     }
 
     /// Builds the web image for every daemon.
@@ -187,7 +190,7 @@ impl TestCluster {
     /// # Errors
     /// When it does not answer.
     pub async fn start_docker(&self, node: &str) -> Result<()> {
-        match self.hosts.as_ref().and_then(|hosts| hosts.get(node)) {
+        match self.own_host(node) {
             Some(host) => host.start_docker().await,
             None => Ok(()),
         }

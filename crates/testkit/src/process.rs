@@ -35,6 +35,25 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
+/// The command line of a process, which tells whose it is: ids are reused. Empty when there is
+/// none, and for one that is ending.
+pub(crate) fn command_line(pid: i32) -> String {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Has a process given back everything, or is there none? One that is ending loses its command
+/// line before its sockets: only a zombie all of whose other threads have ended holds nothing.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    match stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
+        None | Some('X') => true,
+        Some('Z') => threads() <= 1,
+        Some(_) => false,
+    }
+}
+
 /// Does a text hold all of these?
 ///
 /// # Errors

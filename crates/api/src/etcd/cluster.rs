@@ -2,7 +2,7 @@
 
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::cluster_server::Cluster;
-use quorate_store::{Member, NewMember, StoreError};
+use quorate_store::{Member, NewMember, StoreError, StoreStatus};
 use tonic::{Request, Response, Status};
 
 use super::Etcd;
@@ -101,12 +101,16 @@ impl Etcd {
         if !status.knows_itself() {
             return Err(error::not_admitted());
         }
-        Ok(status.members.into_iter().map(|status| member(status.member)).collect())
+        Ok(members(status))
     }
 
     fn members(&self) -> Vec<pb::Member> {
-        self.store.status().members.into_iter().map(|status| member(status.member)).collect()
+        members(self.store.status())
     }
+}
+
+fn members(status: StoreStatus) -> Vec<pb::Member> {
+    status.members.into_iter().map(|status| member(status.member)).collect()
 }
 
 /// etcd's members may have several addresses, ours have one.

@@ -121,9 +121,10 @@ fn a_change_of_replicas_during_a_rollout_is_spread() {
     assert_eq!(targets(&plan(&Rollout::new(&rolled(0), &sets), false)), [0, 0]);
 }
 
-/// A set that was scaled up and down again may have pods that it has not counted yet.
+/// A set that was scaled up and down again may have pods that it has not counted yet, and one that
+/// was scaled down and up again counts some that are gone.
 #[test]
-fn nothing_is_added_while_a_set_has_not_counted_since_it_was_scaled() {
+fn nothing_is_added_or_taken_while_a_set_has_not_counted_since_it_was_scaled() {
     let old = deployment(4, "a", rolling(json!(1), json!(1)));
     let new = deployment(4, "b", rolling(json!(1), json!(1)));
     let counted = |generation: i64, observed: i64| {
@@ -133,12 +134,15 @@ fn nothing_is_added_while_a_set_has_not_counted_since_it_was_scaled() {
         let sets = [Arc::new(old), set(&new, 2, 2, 2, 2)];
         plan(&Rollout::new(&new, &sets), false)
     };
-    let targets_of_new = |plan: &Plan| {
-        let new = plan.changes.iter().find(|c| revision_of(&c.set) == 2);
-        new.map(|change| replicas_of(&change.set))
+    let target = |plan: &Plan, revision: i64| {
+        let changed = plan.changes.iter().find(|c| revision_of(&c.set) == revision);
+        changed.map(|change| replicas_of(&change.set))
     };
-    assert_eq!(targets_of_new(&counted(3, 3)), Some(3));
-    assert_eq!(targets_of_new(&counted(3, 2)), None);
+    let (old, new) = (1, 2);
+    assert_eq!(target(&counted(3, 3), new), Some(3));
+    assert_eq!(target(&counted(3, 2), new), None);
+    assert_eq!(target(&counted(3, 3), old), Some(1));
+    assert_eq!(target(&counted(3, 2), old), None);
 }
 
 /// Taking away by size alone would leave too few pods that work.

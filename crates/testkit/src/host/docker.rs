@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::{Host, remains};
 use crate::docker::{Daemon, docker};
+use crate::process;
 use crate::wait::wait_for;
 
 /// How long a daemon may take to answer: after a crash it first ends the containers that it does
@@ -120,12 +121,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Its process, when it runs. Ids are reused: the command line tells.
+    /// Its process, when it runs.
     fn pid(&self, which: usize) -> Option<i32> {
         let pid = self.pids.lock().unwrap_or_else(PoisonError::into_inner)[which]?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let ours = String::from_utf8_lossy(&line).contains(&*self.folder.to_string_lossy());
-        ours.then_some(pid)
+        process::command_line(pid).contains(&*self.folder.to_string_lossy()).then_some(pid)
     }
 
     fn runs(&self, which: usize) -> bool {

@@ -25,10 +25,11 @@ use crate::process;
 use docker::Engine;
 
 /// What it takes, and which package of Debian has it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("nsenter", "util-linux"),
+    ("sysctl", "procps"),
     ("containerd", "containerd"),
     ("dockerd", "docker.io"),
     ("docker", "docker-cli"),
@@ -224,8 +225,7 @@ impl Host {
 fn check_programs() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
-        "hosts of their own need root: they are made of \
-                                               network namespaces and Docker daemons"
+        "hosts of their own need root: they are made of network namespaces and Docker daemons"
     );
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there =

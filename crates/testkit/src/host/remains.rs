@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::network;
-use crate::ports;
+use crate::{ports, process};
 
 const NAMESPACES: &str = "/var/run/netns";
 const GROUPS: &str = "/sys/fs/cgroup";
@@ -125,7 +125,7 @@ pub(super) fn mounts_under(table: &str, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Processes of the host's network (daemons, agent), and those of its control group
-/// (containers, which have networks of their own). Zombies have given back everything.
+/// (containers, which have networks of their own).
 fn processes(name: &str) -> Vec<i32> {
     let network = fs::metadata(namespace(name)).ok().map(|file| file.ino());
     let is_of_host = |pid: &i32| {
@@ -134,18 +134,12 @@ fn processes(name: &str) -> Vec<i32> {
         (own.is_some() && own == network) || is_in_group(&groups, name)
     };
     let all = entries(Path::new("/proc")).into_iter().filter_map(|pid| pid.parse().ok());
-    all.filter(is_of_host).filter(|pid| !is_zombie(*pid)).collect()
+    all.filter(is_of_host).filter(|pid| !process::has_ended(*pid)).collect()
 }
 
 /// Lines like `8:pids:/qrh21000-n1/0123456789ab`.
 pub(super) fn is_in_group(groups: &str, name: &str) -> bool {
     groups.lines().any(|line| line.split('/').nth(1) == Some(name))
-}
-
-fn is_zombie(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// From the leaves to the root: the kernel removes empty groups only.
