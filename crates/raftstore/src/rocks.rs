@@ -40,8 +40,10 @@ pub(crate) fn family_options(sizes: &Sizes, cache: &Cache, bloom: bool) -> Optio
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_block_size(16 << 10);
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // Indexes and filters stay with their open tables, about 4 MB for a million keys. In the cache
+    // they would be thrown out by each other: the filter of one table is larger than a shard of
+    // the cache, and was then read, whole, for every single key.
+    table.set_cache_index_and_filter_blocks(false);
     table.set_format_version(5);
     if bloom {
         table.set_bloom_filter(10.0, false);

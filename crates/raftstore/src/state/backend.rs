@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,24 +18,23 @@ use rocksdb::{
     MultiThreaded, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
+use super::tables::{self, Tables};
 use crate::error::RaftStoreError;
 use crate::rocks::{self, Sizes};
 use crate::torn;
 
-type Db = DBWithThreadMode<MultiThreaded>;
-type Family<'a> = Arc<BoundColumnFamily<'a>>;
+pub(super) type Db = DBWithThreadMode<MultiThreaded>;
+pub(super) type Family<'a> = Arc<BoundColumnFamily<'a>>;
 
 /// In the order of [`slot`].
 const SPACES: [Space; Space::COUNT] = Space::ALL;
 
 /// Key in the default family: the name of the live generation.
 const LIVE: &[u8] = b"live-generation";
-/// Bytes of one write while a snapshot is installed.
-const INSTALL_BATCH: usize = 1 << 20;
 
 const SIZES: Sizes = Sizes { write_buffer: 8 << 20, write_buffers: 3, wal: 64 << 20 };
 
-/// Takes the records of a snapshot: space, key, value.
+/// Takes the records of a snapshot in the order of [`SPACES`] and keys: space, key, value.
 pub(crate) type Sink<'a> = &'a mut dyn FnMut(Space, &[u8], &[u8]) -> io::Result<()>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +89,13 @@ pub(crate) struct RocksBackend {
     live: RwLock<Generation>,
 }
 
-fn failed(error: rocksdb::Error) -> BackendError {
+pub(super) fn failed(error: rocksdb::Error) -> BackendError {
     BackendError::new(error.into_string())
+}
+
+/// Where a snapshot is turned into tables.
+fn installing(database: &Path) -> PathBuf {
+    database.join("installing")
 }
 
 impl RocksBackend {
@@ -122,6 +126,7 @@ impl RocksBackend {
     fn recover(&self) -> Result<(), BackendError> {
         let live = live_generation(&self.db)?.unwrap_or(Generation::A);
         *self.live.write() = live;
+        tables::remove(&installing(self.db.path())).map_err(BackendError::new)?;
         for name in live.families() {
             if self.db.cf_handle(name).is_none() {
                 self.db.create_cf(name, &family_options(name, &self.cache)).map_err(failed)?;
@@ -177,22 +182,12 @@ impl RocksBackend {
         generation: Generation,
         source: impl FnOnce(Sink<'_>) -> io::Result<()>,
     ) -> Result<(), BackendError> {
+        let broken = |error: io::Error| BackendError::new(error.to_string());
         let families = self.families(generation)?;
-        // Flushed below, before the flip.
-        let mut no_wal = WriteOptions::default();
-        no_wal.disable_wal(true);
-        let mut batch = WriteBatch::default();
-        let mut put = |space, key: &[u8], value: &[u8]| {
-            batch.put_cf(&families[slot(space)], key, value);
-            if batch.size_in_bytes() >= INSTALL_BATCH {
-                let full = std::mem::take(&mut batch);
-                self.db.write_opt(full, &no_wal).map_err(io::Error::other)?;
-            }
-            Ok(())
-        };
-        source(&mut put).map_err(|error| BackendError::new(error.to_string()))?;
-        self.db.write_opt(batch, &no_wal).map_err(failed)?;
-        self.flush_families(&families)
+        let options = generation.families().map(|name| family_options(name, &self.cache));
+        let mut tables = Tables::new(&options, installing(self.db.path())).map_err(broken)?;
+        source(&mut |space, key, value| tables.put(space, key, value)).map_err(broken)?;
+        tables.hand_over(&self.db, &families)
     }
 
     fn flush_families(&self, families: &[Family<'_>; Space::COUNT]) -> Result<(), BackendError> {

@@ -3,6 +3,7 @@
 mod backend;
 mod meta;
 mod snapshot;
+mod tables;
 
 use std::io;
 use std::path::Path;
