@@ -29,7 +29,7 @@ pub struct Cluster {
     /// Pods of these images never become ready.
     pub broken: Arc<Mutex<HashSet<String>>>,
     /// Docker volumes that agents have removed.
-    pub removed_data: Arc<Mutex<Vec<String>>>,
+    pub removed_data: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Drop for Cluster {
@@ -195,7 +195,7 @@ impl Cluster {
 }
 
 /// Removes the data of volumes on the node that are to go, and says so.
-async fn remove_data(registry: &Registry, node: &str, removed: &Mutex<Vec<String>>) {
+async fn remove_data(registry: &Registry, node: &str, removed: &Mutex<HashSet<String>>) {
     for object in registry.cache().list(&kinds::PERSISTENT_VOLUME, None) {
         let volume = object.typed::<PersistentVolume>().unwrap();
         let Some(data) = storage::data_to_remove(&volume).filter(|data| data.node == node) else {
@@ -206,10 +206,10 @@ async fn remove_data(registry: &Registry, node: &str, removed: &Mutex<Vec<String
             list.retain(|one| one != storage::DATA_FINALIZER);
             true
         };
+        // As an agent does it: first the data, then the word; a second time does no harm.
+        removed.lock().insert(data.name.to_owned());
         let (kind, options) = (&kinds::PERSISTENT_VOLUME, WriteOptions::default());
-        if registry.modify(kind, "", object.name(), &options, change).await.is_ok() {
-            removed.lock().push(data.name.to_owned());
-        }
+        let _ = registry.modify(kind, "", object.name(), &options, change).await;
     }
 }
 
