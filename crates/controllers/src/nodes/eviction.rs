@@ -15,6 +15,10 @@ use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
 use crate::queue::Key;
 
+/// On a node that answers but whose container engine does not, containers run on: an engine that
+/// is restarted or upgraded costs no pod. As long as in Kubernetes.
+const BROKEN_SECONDS: u64 = 300;
+
 /// The controller that evicts.
 pub struct TaintEviction {
     context: Arc<Context>,
@@ -40,11 +44,13 @@ pub(crate) fn stays(
     let spec = object.spec.as_ref();
     let tolerations = spec.and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
     let executing = taints.iter().filter(|taint| taint.effect == "NoExecute");
+    let seconds = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let left = executing.filter_map(|taint| {
         let matching: Vec<_> = tolerations.iter().filter(|t| pod::tolerates(t, taint)).collect();
         let seconds = if matching.is_empty() {
             match taint.key.as_str() {
-                UNREACHABLE | NOT_READY => i64::try_from(default).unwrap_or(i64::MAX),
+                UNREACHABLE => seconds(default),
+                NOT_READY => seconds(default.max(BROKEN_SECONDS)),
                 _ => 0,
             }
         } else {

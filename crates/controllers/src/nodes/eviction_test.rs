@@ -41,6 +41,8 @@ fn who_may_stay_and_how_long() {
     assert_eq!(left(tolerates(json!(5)), lost.clone(), 0), Some(0));
     assert_eq!(left(tolerates(json!(null)), lost, 0), None);
     assert_eq!(left(json!([]), json!({"key": "gpu", "effect": "NoSchedule"}), 0), None);
+    let broken = json!({"key": NOT_READY, "effect": "NoExecute"});
+    assert_eq!(left(json!([]), broken, 0), Some(290), "an engine may be restarted");
 }
 
 #[test]

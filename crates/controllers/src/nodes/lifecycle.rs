@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use quorate_objects::{kinds, time};
 use quorate_registry::{EventKind, EventType, Heartbeats, ObjectEvent};
 
-use super::{NOT_READY, UNREACHABLE, has_taint, ready_condition};
+use super::{
+    NETWORK_UNAVAILABLE, NO_NETWORK, NOT_READY, RUNTIME_READY, UNREACHABLE, condition_of,
+    has_taint, ready_condition,
+};
 use crate::context::{Context, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
@@ -35,6 +38,8 @@ const LOOKS_PER_GRACE: u32 = 8;
 pub(crate) enum Verdict {
     /// Heard within the grace period.
     Alive,
+    /// Heard, but its container engine does not answer: pods there run on unattended.
+    Broken,
     /// Silent for longer.
     Silent,
     /// Silent, but so are most others, or too many have lost their pods just now.
@@ -98,7 +103,8 @@ impl NodeLifecycle {
     fn verdict(&self, node: &Node, situation: Situation, now: Instant) -> Verdict {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if self.heard(name, now) {
-            return Verdict::Alive;
+            let works = condition_of(node, RUNTIME_READY).is_none_or(|c| c.status != "False");
+            return if works { Verdict::Alive } else { Verdict::Broken };
         }
         let already = has_taint(node, UNREACHABLE, "NoExecute");
         if situation.most_are_silent || (situation.enough_for_now && !already) {
@@ -119,6 +125,9 @@ impl NodeLifecycle {
 pub(crate) fn condition(node: &Node, verdict: Verdict) -> Option<NodeCondition> {
     let (status, reason, message) = match verdict {
         Verdict::Alive => ("True", "AgentReady", "the agent is posting ready status"),
+        Verdict::Broken => {
+            ("False", "RuntimeNotReady", "the agent cannot reach its container engine")
+        }
         Verdict::Silent | Verdict::NotNow => {
             ("Unknown", "NodeStatusUnknown", "the agent stopped posting node status")
         }
@@ -139,26 +148,30 @@ pub(crate) fn condition(node: &Node, verdict: Verdict) -> Option<NodeCondition> 
 
 /// The taints that the node shall have; `None`: it has them.
 pub(crate) fn taints(node: &Node, verdict: Verdict) -> Option<Vec<Taint>> {
-    let wanted: &[&str] = match verdict {
-        Verdict::Alive => &[],
-        Verdict::Silent => &["NoSchedule", "NoExecute"],
-        Verdict::NotNow => &["NoSchedule"],
+    let mut wanted: Vec<(&str, &str)> = match verdict {
+        Verdict::Alive => vec![],
+        Verdict::Broken => vec![(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")],
+        Verdict::Silent => vec![(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
+        Verdict::NotNow => vec![(UNREACHABLE, "NoSchedule")],
     };
-    let ours = |taint: &Taint| taint.key == UNREACHABLE || taint.key == NOT_READY;
+    if condition_of(node, NETWORK_UNAVAILABLE).is_some_and(|c| c.status == "True") {
+        wanted.push((NO_NETWORK, "NoSchedule"));
+    }
+    let ours = |taint: &Taint| [UNREACHABLE, NOT_READY, NO_NETWORK].contains(&taint.key.as_str());
     let present = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let right = present.iter().filter(|taint| ours(taint)).count() == wanted.len()
-        && wanted.iter().all(|effect| has_taint(node, UNREACHABLE, effect));
+        && wanted.iter().all(|(key, effect)| has_taint(node, key, effect));
     if right {
         return None;
     }
     // Those that stay keep their time: evictions count from it.
     let (kept, mut taints): (Vec<_>, Vec<_>) = present.into_iter().partition(ours);
-    for effect in wanted {
-        let old = kept.iter().find(|t| t.key == UNREACHABLE && t.effect == *effect).cloned();
+    for (key, effect) in wanted {
+        let old = kept.iter().find(|t| t.key == key && t.effect == effect).cloned();
         taints.push(old.unwrap_or_else(|| Taint {
-            key: UNREACHABLE.to_owned(),
+            key: key.to_owned(),
             value: None,
-            effect: (*effect).to_owned(),
+            effect: effect.to_owned(),
             time_added: Some(time::now()),
         }));
     }
@@ -210,6 +223,11 @@ impl Controller for NodeLifecycle {
         let mut node = Node::clone(&node);
         if let Some(condition) = condition(&node, verdict) {
             let ready = condition.status == "True";
+            let word = match verdict {
+                Verdict::Alive => "ready",
+                Verdict::Broken => "not ready: its container engine does not answer",
+                Verdict::Silent | Verdict::NotNow => "unknown: its agent does not answer",
+            };
             let status = node.status.get_or_insert_default();
             let conditions = status.conditions.get_or_insert_default();
             conditions.retain(|old| old.type_ != condition.type_);
@@ -220,7 +238,6 @@ impl Controller for NodeLifecycle {
             } else {
                 (EventType::Warning, "NodeNotReady")
             };
-            let word = if ready { "ready" } else { "unknown: its agent does not answer" };
             let message = format!("Node {} status is now: {word}", key.name);
             self.context.event(&node, type_, reason, &message);
             tracing::info!(node = key.name, ?verdict, "{message}");

@@ -48,6 +48,30 @@ fn the_condition_changes_only_with_the_verdict() {
 }
 
 #[test]
+fn a_node_without_engine_or_pod_network_gets_no_pods() {
+    let with = |kind: &str, status: &str| -> Node {
+        let conditions = json!([{"type": kind, "status": status}]);
+        serde_json::from_value(
+            json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}}),
+        )
+        .unwrap()
+    };
+    let broken = with(RUNTIME_READY, "False");
+    assert_eq!(condition(&broken, Verdict::Broken).unwrap().status, "False");
+    assert_eq!(
+        effects(taints(&broken, Verdict::Broken)).unwrap(),
+        [format!("{NOT_READY}:NoSchedule"), format!("{NOT_READY}:NoExecute")]
+    );
+    let mut cut = with(NETWORK_UNAVAILABLE, "True");
+    let wanted = taints(&cut, Verdict::Alive);
+    assert_eq!(effects(wanted.clone()).unwrap(), [format!("{NO_NETWORK}:NoSchedule")]);
+    cut.spec.get_or_insert_default().taints = wanted;
+    assert_eq!(effects(taints(&cut, Verdict::Alive)), None);
+    cut.status = with(NETWORK_UNAVAILABLE, "False").status;
+    assert_eq!(effects(taints(&cut, Verdict::Alive)).unwrap(), [""; 0]);
+}
+
+#[test]
 fn a_failure_that_spreads_is_slowed_down() {
     let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
     let lost = |at: &str| {

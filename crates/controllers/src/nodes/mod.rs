@@ -16,13 +16,25 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// The taint of a node that answers and says it is not ready.
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// The taint of a node that has no network for pods.
+pub(crate) const NO_NETWORK: &str = "node.kubernetes.io/network-unavailable";
 /// The taint by which an administrator says that a node is off for certain.
 pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
+/// The condition by which an agent says that its container engine answers.
+pub(crate) const RUNTIME_READY: &str = "RuntimeReady";
+/// The condition by which an agent says that it has no network for pods.
+pub(crate) const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+
+/// The node's condition of this type.
+pub(crate) fn condition_of<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
 /// The node's condition Ready.
 pub(crate) fn ready_condition(node: &Node) -> Option<&NodeCondition> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == "Ready")
+    condition_of(node, "Ready")
 }
 
 /// Does the node have this taint with this effect?
