@@ -30,7 +30,7 @@ use tracing::{debug, info};
 
 pub use error::AgentError;
 pub use node::parse_taint;
-pub use runtime::docker::{Purged, purge};
+pub use runtime::docker::{Purged, Subnet, purge, subnets};
 
 use agent::{Agent, Machine};
 use connections::Connections;

@@ -81,25 +81,3 @@ pub async fn connect_inside(pid: i64, port: u16) -> std::io::Result<tokio::net::
     stream.set_nodelay(true)?;
     tokio::net::TcpStream::from_std(stream)
 }
-
-/// Do two IPv4 ranges share addresses? Anything unreadable does not.
-#[must_use]
-pub fn overlap(a: &str, b: &str) -> bool {
-    let parse = |text: &str| -> Option<(u32, u32)> {
-        let (address, bits) = text.split_once('/')?;
-        let address: Ipv4Addr = address.parse().ok()?;
-        let bits: u32 = bits.parse().ok().filter(|b| *b <= 32)?;
-        Some((u32::from(address), u32::MAX.checked_shl(32 - bits).unwrap_or(0)))
-    };
-    match (parse(a), parse(b)) {
-        (Some((a, mask_a)), Some((b, mask_b))) => {
-            let mask = mask_a & mask_b;
-            a & mask == b & mask
-        }
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-#[path = "network_test.rs"]
-mod tests;

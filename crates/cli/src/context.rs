@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use quorate_client::{Client, ClientOptions, ClusterFile, ListOptions, Object};
 use quorate_objects::Kind;
+use quorate_objects::net::Ipv4Net;
 
 use crate::duration;
 use crate::error::{CliError, Result};
@@ -37,9 +38,18 @@ pub struct Purged {
 }
 
 /// Removes all containers and networks of a cluster from a Docker daemon: takes the daemon's
-/// address, the cluster's id, and whether the volumes of its claims go too. The binary provides it, as only the agent speaks to Docker.
+/// address, the cluster's id, and whether the volumes of its claims go too. The binary provides
+/// it, as only the agent speaks to Docker.
 pub type Purge = Box<
     dyn Fn(String, String, bool) -> Pin<Box<dyn Future<Output = Result<Purged, String>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Address ranges of a Docker daemon's networks, each with the network's name; takes the
+/// daemon's address.
+pub type Subnets = Box<
+    dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<Vec<(String, Ipv4Net)>, String>> + Send>>
         + Send
         + Sync,
 >;
@@ -83,6 +93,8 @@ pub struct Host {
     pub restore_snapshot: RestoreSnapshot,
     /// See [`Purge`].
     pub purge: Purge,
+    /// See [`Subnets`].
+    pub subnets: Subnets,
     /// Version of the binary.
     pub version: &'static str,
 }

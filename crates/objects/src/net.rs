@@ -55,6 +55,13 @@ impl Ipv4Net {
         address.to_bits() & mask(self.prefix) == self.base
     }
 
+    /// Do both hold some address?
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let mask = mask(self.prefix.min(other.prefix));
+        self.base & mask == other.base & mask
+    }
+
     /// The `index`-th network with `prefix` bits inside this one.
     #[must_use]
     pub fn subnet(&self, prefix: u8, index: u64) -> Option<Self> {
@@ -86,5 +93,21 @@ impl FromStr for Ipv4Net {
 impl fmt::Display for Ipv4Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network(), self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::Ipv4Net;
+
+    #[test]
+    fn networks_overlap_when_one_holds_the_other() {
+        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let (wide, narrow) = (net("10.144.0.0/16"), net("10.144.3.0/24"));
+        assert!(wide.overlaps(&narrow) && narrow.overlaps(&wide));
+        assert!(!narrow.overlaps(&net("10.144.4.0/24")));
+        assert!(net("0.0.0.0/0").overlaps(&narrow));
     }
 }

@@ -96,5 +96,11 @@ fn host() -> Host {
                     .map_err(|error| error.to_string())
             })
         }),
+        subnets: Box::new(|docker| {
+            Box::pin(async move {
+                let subnets = quorate_agent::subnets(&docker).await.map_err(|e| e.to_string())?;
+                Ok(subnets.into_iter().map(|subnet| (subnet.network, subnet.range)).collect())
+            })
+        }),
     }
 }

@@ -1,8 +1,10 @@
 //! Where a local cluster's parts live: names, ports, addresses, folders. Derived from the port
 //! base alone, so that clusters with different bases do not collide.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+
+use quorate_objects::net::Ipv4Net;
 
 use crate::error::{CliError, Result};
 use crate::local::file::{ClusterSpec, EndpointSpec, MasterSpec, NodeSpec};
@@ -67,7 +69,7 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         address: "127.0.0.1".to_owned(),
         hollow: wanted.hollow,
     });
-    let pods = || format!("10.{}.0.0/16", 128 + (base / 200) % 64);
+    let pods = || pod_range(base, 0).to_string();
     let services = || format!("10.{}.0.0/16", 192 + (base / 200) % 48);
     ClusterSpec {
         cluster_id: uuid::Uuid::new_v4().to_string(),
@@ -85,6 +87,30 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
             data_dir: dir.join("endpoint").join(DATA),
         }),
     }
+}
+
+/// How many ranges for pods there are to choose from.
+const POD_RANGES: u16 = 64;
+
+/// The `turn`-th choice of a range for pods: clusters with other ports begin with another one.
+fn pod_range(base: u16, turn: u16) -> Ipv4Net {
+    let turn = (base / 200 + turn) % POD_RANGES;
+    Ipv4Net::new(Ipv4Addr::from_bits((10 << 24) + ((128 + u32::from(turn)) << 16)), 16)
+}
+
+/// The first choice that shares no address with what is `taken`, by name.
+///
+/// # Errors
+/// When none is left; the message names the flag.
+pub fn free_pod_range(base: u16, taken: &[(String, Ipv4Net)]) -> Result<String> {
+    let free = |range: &Ipv4Net| taken.iter().all(|(_, other)| !range.overlaps(other));
+    let range = (0..POD_RANGES).map(|turn| pod_range(base, turn)).find(free);
+    range.map(|range| range.to_string()).ok_or_else(|| {
+        CliError::local(
+            "10.128.0.0/10 has no room for pods, Docker's networks are in all of it: choose \
+             another range with --pod-cidr",
+        )
+    })
 }
 
 /// The address part of a URL of ours.

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::io::AsyncWrite;
 
+use super::engine::Subnet;
 use crate::runtime::{
     Attached, ExecSpec, LogQuery, Output, Process, RuntimeError, RuntimeInfo, Sample,
 };
@@ -220,16 +221,15 @@ impl Adapter {
         Ok(networks.into_iter().filter_map(|network| network.name).collect())
     }
 
-    /// Names of the networks and the subnets that they take.
-    pub async fn subnets(&self) -> Result<Vec<(String, String)>, RuntimeError> {
+    /// The IPv4 ranges that networks take.
+    pub async fn subnets(&self) -> Result<Vec<Subnet>, RuntimeError> {
         let networks = self.call(CALL, "list networks", self.docker.list_networks(None)).await?;
         let mut all = Vec::new();
         for network in networks {
             let configs = network.ipam.and_then(|i| i.config).unwrap_or_default();
             let name = network.name.unwrap_or_default();
-            all.extend(
-                configs.into_iter().filter_map(|c| c.subnet).map(|subnet| (name.clone(), subnet)),
-            );
+            let ranges = configs.into_iter().filter_map(|c| c.subnet?.parse().ok());
+            all.extend(ranges.map(|range| Subnet { network: name.clone(), range }));
         }
         Ok(all)
     }

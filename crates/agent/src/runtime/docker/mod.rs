@@ -2,11 +2,11 @@
 //! `Docker` value here joins the two to a [`Runtime`].
 
 mod adapter;
+mod engine;
 mod pause;
-mod purge;
 pub mod spec;
 
-pub use purge::{Purged, purge};
+pub use engine::{Purged, Subnet, purge, subnets};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use quorate_objects::net::Ipv4Net;
 use tokio::sync::{OnceCell, Semaphore};
 use tracing::{info, warn};
 
@@ -134,11 +135,14 @@ impl Runtime for Docker {
             self.adapter.remove_network(&name).await?;
         }
         if let Err(error) = self.adapter.create_network(spec::network(&self.owner, cidr)).await {
+            let overlaps = |other: &Subnet| {
+                cidr.parse().is_ok_and(|range: Ipv4Net| range.overlaps(&other.range))
+            };
             let others = self.adapter.subnets().await.unwrap_or_default();
             let others: Vec<String> = others
-                .into_iter()
-                .filter(|(_, subnet)| network::overlap(subnet, cidr))
-                .map(|(name, subnet)| format!("{name} ({subnet})"))
+                .iter()
+                .filter(|other| overlaps(other))
+                .map(|other| format!("{} ({})", other.network, other.range))
                 .collect();
             let hint = if others.is_empty() {
                 String::new()

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use quorate_client::{Client, ClientOptions, ClusterFile};
+use quorate_objects::net::Ipv4Net;
 
-use crate::context::Context;
+use crate::context::{Context, Subnets};
 use crate::duration;
 use crate::error::{CliError, Result};
 use crate::local::kubeconfig::{self, KUBECONFIG};
@@ -83,7 +84,7 @@ impl Up {
             .map_err(|e| CliError::local(format!("cannot create {}: {e}", dir.display())))?;
         let dir = local::absolute(&dir)?;
         let lock = LocalCluster::lock(&dir)?;
-        let planned = self.plan(&dir, known).await;
+        let planned = self.plan(&dir, known, &context.host.subnets).await;
         let mut cluster = match planned {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -120,7 +121,7 @@ impl Up {
 
     /// The cluster of the folder, or a new one with its files written. Everything that can be
     /// known to fail fails here, before anything is started.
-    async fn plan(&self, dir: &Path, known: bool) -> Result<LocalCluster> {
+    async fn plan(&self, dir: &Path, known: bool, subnets: &Subnets) -> Result<LocalCluster> {
         if known {
             let cluster = LocalCluster::open(dir)?;
             self.agrees(&cluster)?;
@@ -136,7 +137,7 @@ impl Up {
             }
             return Ok(cluster);
         }
-        let wanted = Wanted {
+        let mut wanted = Wanted {
             masters: self.masters.unwrap_or(3),
             // Whoever asks for hollow nodes alone needs no Docker.
             nodes: self.nodes.unwrap_or(if self.hollow.is_some() { 0 } else { 2 }),
@@ -149,15 +150,16 @@ impl Up {
             service_cidr: self.service_cidr.clone(),
             rebalance_max_moves: self.rebalance_max_moves.unwrap_or(0),
         };
-        let spec = layout::plan(dir, &wanted);
-        for (flag, text) in [("--pod-cidr", &spec.pod_cidr), ("--service-cidr", &spec.service_cidr)]
+        for (flag, text) in [("--pod-cidr", &self.pod_cidr), ("--service-cidr", &self.service_cidr)]
         {
-            text.parse::<quorate_objects::net::Ipv4Net>()
-                .map_err(|e| CliError::local(format!("{flag} {text:?}: {e}")))?;
+            text.as_deref().map(|text| range(flag, text)).transpose()?;
         }
         if wanted.nodes > 0 {
             docker::ping(&wanted.docker).await?;
+            let taken = subnets(wanted.docker.clone()).await.map_err(CliError::local)?;
+            wanted.pod_cidr = Some(self.pod_range(wanted.port_base, &taken)?);
         }
+        let spec = layout::plan(dir, &wanted);
         spec.masters.iter().try_for_each(layout::check_ports)?;
         spec.endpoint.iter().try_for_each(layout::check_endpoint)?;
         if !spec.insecure {
@@ -165,6 +167,20 @@ impl Up {
         }
         spec.save(dir)?;
         Ok(LocalCluster { dir: dir.to_owned(), spec })
+    }
+
+    /// The range for pods: the flag's, or one that no network of Docker's is in.
+    fn pod_range(&self, base: u16, taken: &[(String, Ipv4Net)]) -> Result<String> {
+        let flag = "--pod-cidr";
+        let Some(text) = &self.pod_cidr else { return layout::free_pod_range(base, taken) };
+        let wanted = range(flag, text)?;
+        match taken.iter().find(|(_, other)| wanted.overlaps(other)) {
+            None => Ok(text.clone()),
+            Some((name, other)) => Err(CliError::local(format!(
+                "{flag} {text} overlaps with the Docker network {name} ({other}): choose another \
+                 range, leave the flag out, or remove that network with `docker network rm {name}`"
+            ))),
+        }
     }
 
     /// Flags that say something else than the cluster in the folder is.
@@ -296,6 +312,11 @@ fn next_steps(cluster: &LocalCluster) {
         );
     }
     eprintln!("  quorate down");
+}
+
+/// A flag's range of addresses.
+fn range(flag: &str, text: &str) -> Result<Ipv4Net> {
+    text.parse().map_err(|e| CliError::local(format!("{flag} {text:?}: {e}")))
 }
 
 #[cfg(test)]

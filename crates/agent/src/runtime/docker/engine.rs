@@ -1,8 +1,27 @@
-//! Removes everything that a cluster left on a Docker Engine, for `quorate down`.
+//! What `quorate up` and `quorate down` ask of a Docker Engine, with no agent running.
+
+use quorate_objects::net::Ipv4Net;
 
 use super::adapter::Adapter;
 use super::spec::label;
 use crate::runtime::RuntimeError;
+
+/// A range of addresses that a network of the engine takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// The network's name.
+    pub network: String,
+    /// Its addresses.
+    pub range: Ipv4Net,
+}
+
+/// The ranges of all networks of the engine.
+///
+/// # Errors
+/// When the engine cannot be reached.
+pub async fn subnets(docker: &str) -> Result<Vec<Subnet>, RuntimeError> {
+    Adapter::connect(docker).await?.subnets().await
+}
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
