@@ -1,7 +1,7 @@
 //! Writes: proposed here when this master leads, else passed on to the leader.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
@@ -57,27 +57,27 @@ pub(crate) struct Forwarded {
     /// One for each write that is under way on this master, proposed here or passed on.
     permits: Semaphore,
     limit: usize,
-    /// Is leadership being handed over? Then nothing new is proposed.
-    paused: AtomicBool,
+    /// Reasons not to propose anything new: leadership is being handed over, or this master ends.
+    pauses: AtomicU32,
     metrics: Arc<Metrics>,
 }
 
 /// While it lives, nothing is proposed on this master.
 pub(crate) struct Pause<'a> {
-    paused: &'a AtomicBool,
+    pauses: &'a AtomicU32,
     _all: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        self.paused.store(false, SeqCst);
+        self.pauses.fetch_sub(1, SeqCst);
     }
 }
 
 impl Forwarded {
     pub(crate) fn new(raft: Raft, limit: usize, metrics: Arc<Metrics>) -> Self {
-        let (permits, paused) = (Semaphore::new(limit), AtomicBool::new(false));
-        Self { raft, permits, limit, paused, metrics }
+        let (permits, pauses) = (Semaphore::new(limit), AtomicU32::new(0));
+        Self { raft, permits, limit, pauses, metrics }
     }
 
     /// Writes that are under way.
@@ -88,8 +88,8 @@ impl Forwarded {
     /// Stops proposing, and waits (a moment at most) until what is in flight has its answer: the
     /// outcome of a write that a change of the leader cuts off would be unknown.
     pub(crate) async fn pause(&self) -> Pause<'_> {
-        self.paused.store(true, SeqCst);
-        let mut pause = Pause { paused: &self.paused, _all: None };
+        self.pauses.fetch_add(1, SeqCst);
+        let mut pause = Pause { pauses: &self.pauses, _all: None };
         let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
         // Permits that come back go to this request, not to new writes.
         let all = tokio::time::timeout(DRAIN, self.permits.acquire_many(all)).await;
@@ -97,11 +97,18 @@ impl Forwarded {
         pause
     }
 
+    /// The same for good, before raft ends: a raft that has ended cannot say whether it took a
+    /// write, though it led no longer. Who comes late tries elsewhere.
+    pub(crate) async fn end(&self) {
+        self.pauses.fetch_add(1, SeqCst);
+        drop(self.pause().await);
+    }
+
     /// Room for some writes. Those that are refused because of a pause try again elsewhere.
     pub(crate) fn admit(&self, writes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
         let permit = self.permits.try_acquire_many(u32::try_from(writes).unwrap_or(u32::MAX));
         // After the permit: whoever pauses waits for these writes, or they see the pause.
-        if self.paused.load(SeqCst) {
+        if self.pauses.load(SeqCst) > 0 {
             return Err(Refusal::NotLeader);
         }
         let many = |_| Refusal::Overloaded(format!("{} proposals are in flight", self.limit));

@@ -138,6 +138,7 @@ impl RaftStore {
         {
             tracing::warn!(%error, "stopping without a successor");
         }
+        self.forwarded.end().await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not end in order");
         }

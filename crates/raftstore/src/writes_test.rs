@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use prost::Message as _;
+use quorate_proto::peer as pb;
 use quorate_store::{
     Command, Compare, CompareResult, CompareTarget, KeyRange, Op, OpResult, RangeRequest, Store,
     StoreError, TxnRequest,
 };
 
+use super::RaftStore;
 use super::cluster_test::{Cluster, PATIENCE, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,6 +60,22 @@ async fn an_orderly_shutdown_hands_over_first() {
     cluster.put(new, "k", "w").await.unwrap();
     cluster.restart(leader).await;
     assert_eq!(cluster.get(leader, "k").await.as_deref(), Some("w"));
+    cluster.stop().await;
+}
+
+/// A follower that does not know the new leader yet still sends its writes to the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_comes_after_the_end_is_known_not_to_be_done() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let late = |store: Arc<RaftStore>| async move {
+        let command = Command::from(TxnRequest::put("late", "v")).encode_to_vec().into();
+        let request = pb::ForwardRequest { commands: vec![command], timeout_ms: 5_000 };
+        store.forwarded.handle(request).await.results[0].outcome()
+    };
+    assert_eq!(cluster.on(leader, late).await, pb::forward_result::Outcome::Applied);
+    cluster.on(leader, |store| async move { store.shutdown().await }).await;
+    assert_eq!(cluster.on(leader, late).await, pb::forward_result::Outcome::NotLeader);
     cluster.stop().await;
 }
 
