@@ -15,7 +15,7 @@ use rocksdb::Cache;
 
 use crate::error::RaftStoreError;
 use crate::fatal::Fatal;
-use crate::identity::{DirectoryLock, Identity, write_atomically};
+use crate::identity::{self, DirectoryLock, Identity, write_atomically};
 use crate::log::LogStore;
 use crate::options::Options;
 use crate::peer::Peers;
@@ -147,14 +147,7 @@ pub(crate) fn forget_rebuilt(data_dir: &Path) {
 }
 
 fn remove(path: &Path) -> Result<(), RaftStoreError> {
-    let removed =
-        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RaftStoreError::io("cannot remove", path, error))
-        }
-        _ => Ok(()),
-    }
+    identity::remove(path).map_err(|error| RaftStoreError::io("cannot remove", path, error))
 }
 
 /// Fills a new database with an image. With a membership the state becomes that of a new

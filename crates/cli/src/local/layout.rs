@@ -1,5 +1,6 @@
 //! Where a local cluster's parts live: names, ports, addresses, folders. Derived from the port
-//! base alone, so that clusters with different bases do not collide.
+//! base, so that clusters with different bases do not collide; the range for pods, too, unless a
+//! network of Docker's is in it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -13,6 +14,9 @@ use crate::local::file::{ClusterSpec, EndpointSpec, MasterSpec, NodeSpec};
 const DATA: &str = "data";
 /// Beginning of the names of hollow nodes.
 const HOLLOW: &str = "hollow";
+
+/// How many ranges for pods there are to choose from, in 10.128.0.0/10.
+const POD_RANGES: u16 = 64;
 
 /// What `up` was asked for.
 #[derive(Clone, Debug)]
@@ -88,9 +92,6 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         }),
     }
 }
-
-/// How many ranges for pods there are to choose from.
-const POD_RANGES: u16 = 64;
 
 /// The `turn`-th choice of a range for pods: clusters with other ports begin with another one.
 fn pod_range(base: u16, turn: u16) -> Ipv4Net {

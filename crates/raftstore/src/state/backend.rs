@@ -18,8 +18,9 @@ use rocksdb::{
     MultiThreaded, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use super::tables::{self, Tables};
+use super::tables::Tables;
 use crate::error::RaftStoreError;
+use crate::identity;
 use crate::rocks::{self, Sizes};
 use crate::torn;
 
@@ -126,7 +127,7 @@ impl RocksBackend {
     fn recover(&self) -> Result<(), BackendError> {
         let live = live_generation(&self.db)?.unwrap_or(Generation::A);
         *self.live.write() = live;
-        tables::remove(&installing(self.db.path())).map_err(BackendError::new)?;
+        identity::remove(&installing(self.db.path())).map_err(BackendError::new)?;
         for name in live.families() {
             if self.db.cf_handle(name).is_none() {
                 self.db.create_cf(name, &family_options(name, &self.cache)).map_err(failed)?;
@@ -182,11 +183,12 @@ impl RocksBackend {
         generation: Generation,
         source: impl FnOnce(Sink<'_>) -> io::Result<()>,
     ) -> Result<(), BackendError> {
-        let broken = |error: io::Error| BackendError::new(error.to_string());
         let families = self.families(generation)?;
         let options = generation.families().map(|name| family_options(name, &self.cache));
-        let mut tables = Tables::new(&options, installing(self.db.path())).map_err(broken)?;
-        source(&mut |space, key, value| tables.put(space, key, value)).map_err(broken)?;
+        let mut tables =
+            Tables::new(&options, installing(self.db.path())).map_err(BackendError::new)?;
+        source(&mut |space, key, value| tables.put(space, key, value))
+            .map_err(BackendError::new)?;
         tables.hand_over(&self.db, &families)
     }
 

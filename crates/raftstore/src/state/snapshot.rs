@@ -17,7 +17,7 @@ use super::meta::StateMeta;
 use crate::codec;
 use crate::error::RaftStoreError;
 use crate::failpoint;
-use crate::identity::write_atomically;
+use crate::identity::{self, write_atomically};
 use crate::types::SnapshotMeta;
 
 /// Bytes of one chunk on the wire.
@@ -64,11 +64,7 @@ impl Drop for ReceivedFile {
 
 /// Best effort: what stays is removed at the next start.
 fn remove(path: &Path) {
-    let result =
-        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    if let Err(error) = result
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = identity::remove(path) {
         tracing::warn!(path = %path.display(), %error, "cannot remove an old snapshot");
     }
 }

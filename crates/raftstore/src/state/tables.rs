@@ -2,12 +2,13 @@
 //! buffered, sorted or compacted, which is several times as fast as writes.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use quorate_store::{BackendError, Space};
 use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter};
 
 use super::backend::{Db, Family, failed};
+use crate::identity::remove;
 
 /// Bytes of a table; that of the tables that compaction makes.
 const TABLE_BYTES: u64 = 16 << 20;
@@ -71,7 +72,7 @@ impl<'a> Tables<'a> {
         db: &Db,
         families: &[Family<'_>; Space::COUNT],
     ) -> Result<(), BackendError> {
-        self.finish().map_err(|error| BackendError::new(error.to_string()))?;
+        self.finish().map_err(BackendError::new)?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         for (family, tables) in families.iter().zip(std::mem::take(&mut self.written)) {
@@ -88,13 +89,5 @@ impl Drop for Tables<'_> {
         if let Err(error) = remove(&self.directory) {
             tracing::warn!(path = %self.directory.display(), %error, "cannot remove tables");
         }
-    }
-}
-
-/// Removes a directory that may not be there.
-pub(super) fn remove(directory: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
