@@ -49,6 +49,9 @@ pub struct Evidence {
     /// Processes that did not run after a step that gave them no reason to end.
     #[serde(default)]
     pub ends: Vec<StepEnds>,
+    /// Terms around steps that gave no reason for an election.
+    #[serde(default)]
+    pub quiet: Vec<QuietStep>,
     /// Who held locks.
     #[serde(default)]
     pub held: Vec<Held>,
@@ -281,6 +284,17 @@ pub struct StepEnds {
     pub faults: String,
     /// The processes.
     pub ended: Vec<String>,
+}
+
+/// The newest term before and after a step that gave no reason for an election.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuietStep {
+    /// The faults.
+    pub faults: String,
+    /// Before.
+    pub before: u64,
+    /// And after.
+    pub after: u64,
 }
 
 /// Somebody held a lock.

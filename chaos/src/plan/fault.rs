@@ -231,6 +231,34 @@ impl Fault {
         matches!(self, Self::Terminate(_) | Self::PauseDocker(_)) || self.spares_nodes()
     }
 
+    /// Does it take just one follower away, if any master, and leave the leader alone?
+    pub(super) fn hits_follower(&self) -> bool {
+        match self {
+            Self::Kill(who)
+            | Self::Terminate(who)
+            | Self::Pause(who)
+            | Self::Cut { who, .. }
+            | Self::Slow { who, .. } => *who == Who::Follower,
+            _ => false,
+        }
+    }
+
+    /// Do all masters run on, and reach each other?
+    pub(super) fn spares_masters(&self) -> bool {
+        match self {
+            Self::Kill(who) | Self::Terminate(who) | Self::Pause(who) => !who.is_master(),
+            Self::Clock { .. }
+            | Self::KillAgent
+            | Self::KillNode
+            | Self::CutNode
+            | Self::KillDocker(_)
+            | Self::PauseDocker(_)
+            | Self::DeletePod
+            | Self::Drain => true,
+            _ => false,
+        }
+    }
+
     /// What it takes.
     #[must_use]
     pub fn needs(&self) -> &'static [Ability] {

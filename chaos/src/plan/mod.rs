@@ -45,6 +45,15 @@ impl Step {
         );
         Ok(())
     }
+
+    /// Has nobody a reason to want another leader? A follower may come and go: it asks before it
+    /// stands for election. Two at once leave the leader without a majority.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let followers = self.faults.iter().filter(|fault| fault.hits_follower()).count();
+        followers <= 1
+            && self.faults.iter().all(|fault| fault.hits_follower() || fault.spares_masters())
+    }
 }
 
 fn default_hold() -> u64 {

@@ -61,3 +61,30 @@ fn a_plan_keeps_to_what_is_possible() {
     assert_eq!(plan.needs(), masters);
     assert!(plan.steps.iter().flat_map(|s| &s.faults).all(Fault::spares_nodes));
 }
+
+#[test]
+fn a_step_is_quiet_when_the_leader_keeps_its_office() {
+    let quiet = |faults: &str| {
+        let plan = Plan::parse(&format!("steps: [{{faults: {faults}}}]")).expect(faults);
+        plan.steps[0].is_quiet()
+    };
+    for faults in [
+        "[{clock: {who: all, by-seconds: 3600}}, drain]",
+        "[kill-node, {pause-docker: node}]",
+        "[{pause: follower}, {clock: {who: leader, by-seconds: -90}}]",
+        "[{cut: {who: follower, from: masters, direction: in}}]",
+        "[{kill: n1}]",
+    ] {
+        assert!(quiet(faults), "{faults}");
+    }
+    for faults in [
+        "[{kill: leader}]",
+        "[{kill: m2}]",
+        "[{kill: follower}, {slow: {who: follower, delay-ms: 50}}]",
+        "[transfer, drain]",
+        "[bridge]",
+        "[{slow-disk: {who: follower, delay-ms: 50}}]",
+    ] {
+        assert!(!quiet(faults), "{faults}");
+    }
+}

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cron::Cron;
 use super::{Run, pods};
-use crate::evidence::{CronRuns, Evidence, SteadyWindow, StepEnds, TrafficWindow};
+use crate::evidence::{CronRuns, Evidence, QuietStep, SteadyWindow, StepEnds, TrafficWindow};
 use crate::faults::{self, Mend, Struck};
 use crate::observer::Observer;
 use crate::plan::{Fault, Step};
@@ -37,6 +37,8 @@ pub(super) struct Window<'a> {
     spared_containers: bool,
     /// Did it spare the disks?
     spared_disks: bool,
+    /// Had nobody a reason to want another leader?
+    quiet: bool,
 }
 
 impl<'a> Window<'a> {
@@ -55,6 +57,7 @@ impl<'a> Window<'a> {
             calm: true,
             spared_containers: true,
             spared_disks: true,
+            quiet: false,
         }
     }
 
@@ -147,6 +150,7 @@ impl<'a> Window<'a> {
         let before = if self.spared_containers { pods::steady(&self.target).await } else { None };
         let asked = self.load.as_ref().map(Load::counts);
         let first = self.struck.len();
+        let (term_before, _) = observer.leadership();
         let mends = self.strike(step).await;
         let spares = step.faults.iter().zip(&self.struck[first..]).all(|(fault, struck)| {
             fault.spares_containers() || daemons_keep_containers(&self.target, fault, struck)
@@ -173,6 +177,12 @@ impl<'a> Window<'a> {
         let ended = self.target.revive().await?;
         for name in &ended {
             self.run.progress.line(&format!("{name} had ended by itself after: {names}"));
+        }
+        let (term_after, _) = observer.leadership();
+        // An election that an earlier fault has caused may come late.
+        if std::mem::replace(&mut self.quiet, step.is_quiet()) && step.is_quiet() {
+            let (faults, before, after) = (names.clone(), term_before, term_after);
+            self.evidence.quiet.push(QuietStep { faults, before, after });
         }
         let spares_disks = !step.faults.iter().any(Fault::damages_disks);
         if std::mem::replace(&mut self.spared_disks, spares_disks) && spares_disks {

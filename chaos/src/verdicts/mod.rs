@@ -4,6 +4,7 @@
 mod acknowledged;
 mod convergence;
 mod cron;
+mod elections;
 mod ends;
 mod fencing;
 mod identity;
@@ -127,6 +128,7 @@ const PROMISES: &[Promise] = &[
     watch::previous::PROMISE,
     members::PROMISE,
     one_leader::PROMISE,
+    elections::PROMISE,
     progress::PROMISE,
     fencing::PROMISE,
     locks::FENCED,

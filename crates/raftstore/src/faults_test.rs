@@ -35,20 +35,39 @@ async fn a_leader_that_is_back_at_once_is_replaced_at_once() {
     .await;
     let (leader, term) = cluster.leader().await;
     cluster.put(leader, "k", "v").await.unwrap();
-    let follower = cluster.follower().await;
     cluster.kill(leader);
     cluster.restart(leader).await;
-    let gone_term = until("an election by the restarted leader's number", async || {
+    let new = until("an election by the restarted leader's number", async || {
         let (_, new) = cluster.leader().await;
-        (new > term).then(|| cluster.store(follower).peers.ignores_lease(term + 1))
+        (new > term).then_some(new)
     })
     .await;
-    let other = cluster.alive().into_iter().find(|i| *i != leader && *i != follower).unwrap();
     assert!(
-        gone_term || cluster.store(other).peers.ignores_lease(term + 1),
+        cluster.alive().into_iter().any(|i| cluster.store(i).peers.ignores_lease(new)),
         "nobody has noticed, only the election timeout has"
     );
     assert_eq!(cluster.get(leader, "k").await.as_deref(), Some("v"));
+    cluster.stop().await;
+}
+
+/// Both followers have voted for themselves, so neither wins that term.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_election_that_nobody_wins_is_repeated_before_the_election_timeout() {
+    let mut cluster =
+        Cluster::start(|options| options.election_timeout = Duration::from_secs(300)).await;
+    let (leader, term) = cluster.leader().await;
+    cluster.put(leader, "k", "v").await.unwrap();
+    let followers: Vec<_> = cluster.alive().into_iter().filter(|i| *i != leader).collect();
+    for follower in &followers {
+        cluster.store(*follower).raft.trigger().elect(false).await.unwrap();
+    }
+    cluster.kill(leader);
+    let (new, _) = until("a leader after the election that failed", async || {
+        let (new, after) = cluster.leader().await;
+        (after > term).then_some((new, after))
+    })
+    .await;
+    assert_eq!(cluster.get(new, "k").await.as_deref(), Some("v"));
     cluster.stop().await;
 }
 

@@ -18,15 +18,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Peer, Peers};
 use crate::state::State;
-use crate::types::{LogId, Raft, Vote};
+use crate::types::{Raft, Vote};
 
-/// Pause between two attempts to watch a leader that is there but does not serve.
-const RETRY: Duration = Duration::from_millis(100);
+/// Pauses between two attempts to watch a leader that is there but does not serve: the first, which
+/// a process that is just ending needs to close its port after its connections, and the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LONGEST_RETRY: Duration = Duration::from_millis(100);
 /// How long the other followers get to say how far their logs go.
 const ASK_TIMEOUT: Duration = Duration::from_millis(60);
 /// Head start of a follower with a better claim, per such follower.
 const DEFER: Duration = Duration::from_millis(80);
+/// After this time an election that has brought forth no leader has failed: it takes some 10 ms on
+/// a quiet machine. Two followers whose logs still grew when they asked each other may both have
+/// stood, and the election timeout would let half a second go by. Each round lasts twice as long
+/// as the one before: disks may be slow.
+const ROUND: Duration = Duration::from_millis(200);
+/// So often a follower stands before it leaves things to the election timeout.
+const ROUNDS: u32 = 3;
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause after all rounds.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The task that watches whoever leads.
 pub(crate) struct LeaderWatch {
@@ -53,21 +64,13 @@ impl LeaderWatch {
             };
             tokio::select! {
                 () = cancel.cancelled() => return,
-                () = watching => {}
-                // Only the leader matters, and metrics change for other reasons too.
-                changed = leader_changed(&mut metrics, vote, leader) => {
-                    if !changed {
-                        return;
-                    }
-                    continue;
-                }
-            }
-            // It is gone and we have reacted: wait until something else leads.
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                changed = leader_changed(&mut metrics, vote, leader) => if !changed { return },
-                // The attempt may have failed: look again.
-                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                // It is gone and we have done our part: look again if nobody leads after all.
+                () = watching => tokio::select! {
+                    () = cancel.cancelled() => return,
+                    led = led_anew(&mut metrics, vote, leader) => if !led { return },
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                },
+                led = led_anew(&mut metrics, vote, leader) => if !led { return },
             }
         }
     }
@@ -82,6 +85,7 @@ impl LeaderWatch {
     async fn watch(&self, vote: Vote, leader: MemberId) {
         let Some(peer) = self.peer(leader) else { return std::future::pending().await };
         let mut watched = None;
+        let mut pause = FIRST_RETRY;
         loop {
             let mut gone = false;
             if let Ok(alive) = peer.urgent().alive(pb::AliveRequest {}).await {
@@ -93,6 +97,7 @@ impl LeaderWatch {
                     if gone {
                         break;
                     }
+                    pause = FIRST_RETRY;
                 }
             }
             if gone || process_gone(&peer).await {
@@ -100,34 +105,40 @@ impl LeaderWatch {
                 self.stand(vote, leader).await;
                 return;
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
         }
     }
 
-    /// Stands for election, unless another follower has a better claim and uses it.
-    async fn stand(&self, vote: Vote, leader: MemberId) {
-        if self.state.corrupt.load(Relaxed) {
-            return;
-        }
-        let Ok(last) = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await
-        else {
-            return;
-        };
-        let better = self.better_claims(leader, last).await;
-        if better > 0 {
+    /// Stands for election, unless another follower has a better claim and uses it; and again, until
+    /// somebody leads.
+    async fn stand(&self, before: Vote, gone: MemberId) {
+        let mut metrics = self.raft.server_metrics();
+        let mut vote = before;
+        for round in 0..ROUNDS {
+            if self.state.corrupt.load(Relaxed) {
+                return;
+            }
+            let Some(better) = self.better_claims(gone).await else { return };
             tokio::time::sleep(DEFER * better).await;
-        }
-        if self.raft.server_metrics().borrow_watched().vote != vote {
-            return;
-        }
-        self.peers.leader_gone(vote.leader_id.term);
-        if let Err(error) = self.raft.trigger().elect(false).await {
-            tracing::warn!(%error, "cannot stand for election");
+            if metrics.borrow_watched().vote == vote {
+                self.peers.leader_gone(vote.leader_id.term);
+                if let Err(error) = self.raft.trigger().elect(false).await {
+                    tracing::warn!(%error, "cannot stand for election");
+                    return;
+                }
+            }
+            let led = led_anew(&mut metrics, before, Some(gone));
+            if tokio::time::timeout(ROUND * (1 << round), led).await.is_ok() {
+                return;
+            }
+            vote = metrics.borrow_watched().vote;
         }
     }
 
-    /// How many other voters have a longer log, or the same and a smaller id.
-    async fn better_claims(&self, leader: MemberId, last: Option<LogId>) -> u32 {
+    /// How many other voters have a longer log, or the same and a smaller id; `None` when raft has
+    /// ended.
+    async fn better_claims(&self, leader: MemberId) -> Option<u32> {
         let voters: Vec<_> = {
             let metrics = self.raft.server_metrics();
             let metrics = metrics.borrow_watched();
@@ -142,15 +153,19 @@ impl LeaderWatch {
             Some((state.last.map(crate::codec::log_id_from), id))
         });
         let claims = futures::future::join_all(asked).await;
+        // Read after theirs: what the leader had sent before its end may only just arrive, and two
+        // followers that both compare an old end with a new one both give way.
+        let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await.ok()?;
         let better = claims
             .into_iter()
             .flatten()
             .filter(|(theirs, id)| *theirs > last || (*theirs == last && *id < self.id));
-        u32::try_from(better.count()).unwrap_or(1)
+        Some(u32::try_from(better.count()).unwrap_or(1))
     }
 }
 
-async fn leader_changed(
+/// Waits until somebody leads, and not as `leader` did by `vote`; false when raft has ended.
+async fn led_anew(
     metrics: &mut openraft::type_config::alias::WatchReceiverOf<
         crate::types::TypeConfig,
         openraft::metrics::RaftServerMetrics<crate::types::TypeConfig>,
@@ -159,12 +174,14 @@ async fn leader_changed(
     leader: Option<MemberId>,
 ) -> bool {
     loop {
+        {
+            let now = metrics.borrow_and_update();
+            if now.current_leader.is_some() && (now.vote, now.current_leader) != (vote, leader) {
+                return true;
+            }
+        }
         if metrics.changed().await.is_err() {
             return false;
-        }
-        let metrics = metrics.borrow_watched();
-        if metrics.vote != vote || metrics.current_leader != leader {
-            return true;
         }
     }
 }
