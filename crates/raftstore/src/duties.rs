@@ -1,7 +1,7 @@
 //! What the leader does now and then: votes for learners that have caught up, compaction, and the
 //! comparison of the members' states.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ impl Duties {
             compactor.note(state.machine.revision(), Instant::now());
             let Some(term) = self.store.leadership.borrow().ready else { continue };
             self.store.members.promote_ready().await;
+            self.lift_alarms_of_removed().await;
             let due = compactor.due(state.machine.revision(), state.machine.compact_revision());
             if let Some(revision) = due {
                 self.compact(revision, term).await;
@@ -57,6 +58,26 @@ impl Duties {
             if Instant::now() >= check_at {
                 check_at = Instant::now() + self.check_every;
                 compare(&self.store).await;
+            }
+        }
+    }
+
+    /// Nobody else lifts them, and a member that is full keeps all from writing.
+    async fn lift_alarms_of_removed(&self) {
+        let alarms = self.store.alarms().borrow().clone();
+        if alarms.is_empty() {
+            return;
+        }
+        let members: BTreeSet<MemberId> = {
+            let metrics = self.store.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+        };
+        for alarm in alarms.into_iter().filter(|alarm| !members.contains(&alarm.member)) {
+            let member = alarm.member;
+            match self.store.set_alarm(alarm, false).await {
+                Ok(_) => tracing::info!(member, "lifted the alarm of a member that was removed"),
+                Err(error) => tracing::debug!(%error, member, "its alarm is not lifted yet"),
             }
         }
     }

@@ -4,7 +4,9 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use quorate_store::{LeaseId, NewMember, Op, PutRequest, Store, StoreError, TxnRequest};
+use quorate_store::{
+    Alarm, AlarmKind, LeaseId, MemberId, NewMember, Op, PutRequest, Store, StoreError, TxnRequest,
+};
 
 use crate::cluster_test::{Cluster, Node, PATIENCE, until};
 use crate::{AutoCompaction, InitialMember, RaftStoreError};
@@ -272,5 +274,49 @@ async fn a_used_up_budget_refuses_puts_and_recovers() {
         cluster.put(1, "small", "v").await.ok()
     })
     .await;
+    cluster.stop().await;
+}
+
+fn full(member: MemberId) -> Alarm {
+    Alarm { member, kind: AlarmKind::NoSpace.into() }
+}
+
+async fn raise(cluster: &Cluster, on: usize, alarm: Alarm) {
+    cluster.on(on, move |store| async move { store.set_alarm(alarm, true).await }).await.unwrap();
+}
+
+async fn no_alarm(cluster: &Cluster, on: usize) {
+    until("the alarm is lifted", async || {
+        cluster.store(on).status().alarms.is_empty().then_some(())
+    })
+    .await;
+    cluster.put(on, "k", "v").await.unwrap();
+}
+
+/// Who fills a disk often dies of it before there is space again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_that_an_earlier_life_has_raised_is_lifted() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let member = cluster.store(cluster.follower().await).id();
+    raise(&cluster, leader, full(member)).await;
+    no_alarm(&cluster, leader).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_alarm_of_a_removed_member_is_lifted() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    let gone = cluster.follower().await;
+    let member = cluster.store(gone).id();
+    cluster.kill(gone);
+    let (leader, _) = cluster.leader().await;
+    raise(&cluster, leader, full(member)).await;
+    cluster.put(leader, "k", "v").await.unwrap_err();
+    cluster
+        .on(leader, move |store| async move { store.member_remove(member).await })
+        .await
+        .unwrap();
+    no_alarm(&cluster, leader).await;
     cluster.stop().await;
 }

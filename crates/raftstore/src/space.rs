@@ -22,7 +22,7 @@ const EVENTS: &[u8] = b"/registry/events/";
 /// How short room is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pressure {
-    /// Below 80 % of the budget: an alarm that this member raised is lifted.
+    /// Below 80 % of the budget: this member's alarm is lifted.
     Low = 0,
     None = 1,
     /// From 90 % on no event objects are stored.
@@ -95,8 +95,6 @@ pub(crate) struct SpaceWatch {
     pub data_dir: PathBuf,
     pub budget: u64,
     pub reserve: u64,
-    /// Did this task raise the alarm? One that somebody else raised is not lifted.
-    pub raised: bool,
     /// The compaction after which the files were rewritten.
     pub rewritten: u64,
 }
@@ -120,17 +118,17 @@ impl SpaceWatch {
         }
     }
 
-    async fn alarm(&mut self, pressure: Pressure, bytes: u64, free: u64) -> Result<(), StoreError> {
+    async fn alarm(&self, pressure: Pressure, bytes: u64, free: u64) -> Result<(), StoreError> {
         let alarm = Alarm { member: self.store.id, kind: AlarmKind::NoSpace.into() };
         let on = self.store.alarms().borrow().contains(&alarm);
         if pressure == Pressure::Full && !on {
             tracing::error!(bytes, self.budget, free, "no space: only deletions are accepted");
             self.store.set_alarm(alarm, true).await?;
-            self.raised = true;
-        } else if pressure == Pressure::Low && on && self.raised {
+        } else if pressure == Pressure::Low && on {
+            // Whoever raised it, it says something of this member, and an earlier life of this
+            // process may have been the one: who fills a disk often dies of it.
             tracing::info!(bytes, self.budget, free, "there is space again");
             self.store.set_alarm(alarm, false).await?;
-            self.raised = false;
         }
         Ok(())
     }

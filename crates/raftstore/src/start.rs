@@ -181,7 +181,6 @@ impl RaftStore {
             data_dir: self.data_dir.clone(),
             budget: options.size_budget,
             reserve: options.disk_reserve,
-            raised: false,
             rewritten: 0,
         };
         self.spawn_while_running(space.run());
