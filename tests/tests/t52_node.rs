@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use quorate_client::ListOptions;
-use quorate_testkit::cluster::is_node_ready;
+use quorate_objects::node;
 use quorate_testkit::image::{WEB_IMAGE, build_web_image};
 use quorate_testkit::{Options, TestCluster, cases, http, suite};
 
@@ -427,7 +427,7 @@ async fn hollow_nodes_carry_pods_without_containers(cluster: Arc<TestCluster>) -
         let nodes: Vec<Node> = cluster.client()?.list_as(&ListOptions::default()).await?;
         let hollow = nodes.iter().filter(|node| {
             let name = node.metadata.name.as_deref().unwrap_or_default();
-            name.starts_with("h-") && is_node_ready(node)
+            name.starts_with("h-") && node::is_ready(node)
         });
         Ok::<_, anyhow::Error>(hollow.count())
     };

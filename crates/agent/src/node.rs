@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use quorate_objects::quantity;
+use quorate_objects::{node, quantity};
 
 use crate::AgentOptions;
 use crate::error::AgentError;
@@ -121,7 +121,7 @@ pub fn conditions(
     let services = (!troubles.services.is_empty()).then(|| troubles.services.join("; "));
     let rows = [
         (
-            "RuntimeReady",
+            node::RUNTIME_READY,
             "True",
             "False",
             "DockerReachable",
@@ -129,7 +129,7 @@ pub fn conditions(
             &troubles.runtime,
         ),
         (
-            "NetworkUnavailable",
+            node::NETWORK_UNAVAILABLE,
             "False",
             "True",
             "PodNetworkReady",

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use k8s_openapi::api::core::v1::Node;
-use quorate_objects::kinds;
+use quorate_objects::{kinds, node};
 use quorate_proto::v1;
 use quorate_proto::v1::cluster_server::Cluster;
 use quorate_registry::{Object, Registry, RegistryError};
@@ -227,9 +227,7 @@ fn role(role: Role) -> &'static str {
 }
 
 fn is_ready(object: &Object) -> bool {
-    let Ok(node) = object.typed::<Node>() else { return false };
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+    object.typed::<Node>().is_ok_and(|node| node::is_ready(&node))
 }
 
 /// From the second number of `/proc/self/statm`, which counts pages; 0 when unknown.

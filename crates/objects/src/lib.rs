@@ -12,6 +12,7 @@ pub mod manifest;
 mod meta;
 pub mod names;
 pub mod net;
+pub mod node;
 pub mod pod;
 pub mod quantity;
 pub mod rbac;

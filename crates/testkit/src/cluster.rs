@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate_client::v1::StatusResponse;
 use quorate_client::{Client, ClientOptions, ClusterFile, ListOptions};
+use quorate_objects::node;
 
 use crate::breaking::{BEHIND, CLOCK_FILE, links_of};
 use crate::host::Hosts;
@@ -256,7 +257,7 @@ impl TestCluster {
                 ensure!(!status.leader.is_empty(), "{} knows no leader", master.name);
             }
             let nodes: Vec<Node> = self.client()?.list_as(&ListOptions::default()).await?;
-            let ready = nodes.iter().filter(|node| is_node_ready(node)).count();
+            let ready = nodes.iter().filter(|node| node::is_ready(node)).count();
             ensure!(ready >= file.nodes.len(), "{ready} of {} nodes are ready", file.nodes.len());
             Ok(())
         })
@@ -486,13 +487,6 @@ pub fn name(pod: &Pod) -> &str {
 #[must_use]
 pub fn node_of(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
-}
-
-/// Is a node's condition Ready true?
-#[must_use]
-pub fn is_node_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 impl Drop for TestCluster {

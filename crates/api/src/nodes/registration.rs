@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
-use quorate_objects::kinds;
+use quorate_objects::{kinds, node};
 use quorate_proto::v1;
 use quorate_registry::{Consistency, Registry, RegistryError, WriteOptions};
 use quorate_store::Term;
@@ -118,7 +118,7 @@ pub(crate) async fn write_status(
 fn merged(old: &NodeStatus, given: &NodeStatus) -> NodeStatus {
     let mut new = given.clone();
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    for condition in given.conditions.iter().flatten().filter(|c| c.type_ != "Ready") {
+    for condition in given.conditions.iter().flatten().filter(|c| c.type_ != node::READY) {
         match conditions.iter_mut().find(|c| c.type_ == condition.type_) {
             // The time of a heartbeat alone is no reason to write.
             Some(c) if c.status == condition.status && c.reason == condition.reason => {}

@@ -8,13 +8,11 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use parking_lot::Mutex;
+use quorate_objects::node::{self, NETWORK_UNAVAILABLE, RUNTIME_READY};
 use quorate_objects::{kinds, time};
 use quorate_registry::{EventKind, EventType, Heartbeats, ObjectEvent};
 
-use super::{
-    NETWORK_UNAVAILABLE, NO_NETWORK, NOT_READY, RUNTIME_READY, UNREACHABLE, condition_of,
-    has_taint, ready_condition,
-};
+use super::{NO_NETWORK, NOT_READY, UNREACHABLE, has_taint};
 use crate::context::{Context, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
@@ -103,7 +101,7 @@ impl NodeLifecycle {
     fn verdict(&self, node: &Node, situation: Situation, now: Instant) -> Verdict {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if self.heard(name, now) {
-            let works = condition_of(node, RUNTIME_READY).is_none_or(|c| c.status != "False");
+            let works = node::condition(node, RUNTIME_READY).is_none_or(|c| c.status != "False");
             return if works { Verdict::Alive } else { Verdict::Broken };
         }
         let already = has_taint(node, UNREACHABLE, "NoExecute");
@@ -132,12 +130,12 @@ pub(crate) fn condition(node: &Node, verdict: Verdict) -> Option<NodeCondition> 
             ("Unknown", "NodeStatusUnknown", "the agent stopped posting node status")
         }
     };
-    let present = ready_condition(node);
+    let present = node::condition(node, node::READY);
     if present.is_some_and(|condition| condition.status == status) {
         return None;
     }
     Some(NodeCondition {
-        type_: "Ready".to_owned(),
+        type_: node::READY.to_owned(),
         status: status.to_owned(),
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
@@ -154,7 +152,7 @@ pub(crate) fn taints(node: &Node, verdict: Verdict) -> Option<Vec<Taint>> {
         Verdict::Silent => vec![(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
         Verdict::NotNow => vec![(UNREACHABLE, "NoSchedule")],
     };
-    if condition_of(node, NETWORK_UNAVAILABLE).is_some_and(|c| c.status == "True") {
+    if node::condition(node, NETWORK_UNAVAILABLE).is_some_and(|c| c.status == "True") {
         wanted.push((NO_NETWORK, "NoSchedule"));
     }
     let ours = |taint: &Taint| [UNREACHABLE, NOT_READY, NO_NETWORK].contains(&taint.key.as_str());

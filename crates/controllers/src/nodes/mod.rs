@@ -10,7 +10,7 @@ pub use eviction::TaintEviction;
 pub use lifecycle::NodeLifecycle;
 pub use pod_gc::PodCollector;
 
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::api::core::v1::Node;
 
 /// The taint of a node that does not answer.
 pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -20,22 +20,6 @@ pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(crate) const NO_NETWORK: &str = "node.kubernetes.io/network-unavailable";
 /// The taint by which an administrator says that a node is off for certain.
 pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-
-/// The condition by which an agent says that its container engine answers.
-pub(crate) const RUNTIME_READY: &str = "RuntimeReady";
-/// The condition by which an agent says that it has no network for pods.
-pub(crate) const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
-
-/// The node's condition of this type.
-pub(crate) fn condition_of<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == kind)
-}
-
-/// The node's condition Ready.
-pub(crate) fn ready_condition(node: &Node) -> Option<&NodeCondition> {
-    condition_of(node, "Ready")
-}
 
 /// Does the node have this taint with this effect?
 pub(crate) fn has_taint(node: &Node, key: &str, effect: &str) -> bool {

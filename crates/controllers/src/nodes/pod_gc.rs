@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
-use quorate_objects::{kinds, pod};
+use quorate_objects::{kinds, node, pod};
 use quorate_registry::{EventKind, ObjectEvent, Propagation};
 
-use super::{OUT_OF_SERVICE, has_taint, ready_condition};
+use super::{OUT_OF_SERVICE, has_taint};
 use crate::context::{Context, controller_key, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
@@ -82,7 +82,8 @@ impl PodCollector {
         if controller_key(&kinds::STATEFUL_SET, &object.metadata).is_some() {
             return None;
         }
-        let ready = ready_condition(&node).filter(|condition| condition.status == "Unknown")?;
+        let ready = node::condition(&node, node::READY)
+            .filter(|condition| condition.status == "Unknown")?;
         let since = ready.last_transition_time.as_ref()?.0;
         let silent = self.silent.of(name, since, Instant::now());
         Some(self.force_delete_after.saturating_sub(silent))

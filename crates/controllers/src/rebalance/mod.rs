@@ -9,13 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use quorate_objects::{kinds, pod};
+use quorate_objects::{kinds, node, pod};
 use quorate_registry::{Code, DeleteOptions, EventType, ObjectEvent};
 
 use crate::context::Context;
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
-use crate::nodes::ready_condition;
 use crate::queue::Key;
 use plan::{Move, State};
 
@@ -51,7 +50,8 @@ impl Rebalance {
 
     fn state(&self, now: Timestamp) -> State {
         let settled = |node: &Arc<Node>| {
-            let ready = ready_condition(node).filter(|condition| condition.status == "True");
+            let ready =
+                node::condition(node, node::READY).filter(|condition| condition.status == "True");
             let since = ready.and_then(|condition| condition.last_transition_time.as_ref());
             let since = since.map_or(now, |time| time.0);
             let seconds = u64::try_from(now.as_second() - since.as_second()).unwrap_or_default();

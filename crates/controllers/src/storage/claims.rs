@@ -6,14 +6,13 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use quorate_objects::storage::{self, BIND_COMPLETED, CLAIM_PROTECTION, SELECTED_NODE};
-use quorate_objects::{kinds, pod};
+use quorate_objects::{kinds, node, pod};
 use quorate_registry::{EventType, ObjectEvent};
 
 use super::release;
 use crate::context::{Context, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
-use crate::nodes::ready_condition;
 use crate::queue::Key;
 
 /// Of nodes on which containers only pretend to run.
@@ -262,7 +261,7 @@ impl Claims {
         };
         let open = |node: &Arc<Node>| {
             let spec = node.spec.clone().unwrap_or_default();
-            let ready = ready_condition(node).is_some_and(|c| c.status == "True");
+            let ready = node::is_ready(node);
             let tainted = |effect: &str| effect == "NoSchedule" || effect == "NoExecute";
             let tainted = spec.taints.iter().flatten().any(|taint| tainted(&taint.effect));
             let hollow = node.metadata.labels.iter().flatten().any(|(key, _)| key == HOLLOW);

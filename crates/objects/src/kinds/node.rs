@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::error::Errors;
 use crate::kind::{Column, Kind, Ops, Typed};
-use crate::{names, time};
+use crate::{names, node, time};
 
 /// Node.
 pub static KIND: Kind = Kind {
@@ -82,9 +82,7 @@ impl Typed for Node {
 }
 
 fn shown_status(node: &Node) -> String {
-    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.rfind(|condition| condition.type_ == "Ready");
-    let mut shown = match ready.map(|condition| condition.status.as_str()) {
+    let mut shown = match node::condition(node, node::READY).map(|condition| condition.status.as_str()) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
         None => "Unknown".to_owned(),

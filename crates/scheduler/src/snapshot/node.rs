@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 use quorate_objects::pod::{Resources, is_extended};
-use quorate_objects::quantity;
+use quorate_objects::{node, quantity};
 use rustc_hash::FxHashMap;
 
 use super::{Class, PodId, PodKey};
@@ -67,10 +67,7 @@ impl NodeInfo {
     /// Takes over the Node object. Returns what may be possible now that was not before.
     pub(super) fn update(&mut self, node: &Node) -> FilterSet {
         let spec = node.spec.as_ref();
-        let status = node.status.as_ref();
-        let ready = status
-            .and_then(|s| s.conditions.as_ref())
-            .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        let ready = node::is_ready(node);
         let labels = node.metadata.labels.clone().unwrap_or_default();
         let taints = spec.and_then(|s| s.taints.clone()).unwrap_or_default();
         let unschedulable = spec.and_then(|s| s.unschedulable).unwrap_or_default();
