@@ -3,6 +3,7 @@
 //! A place is what stays: ports, and the proxy in front of them. Who has it changes its name:
 //! after `m1` comes `m1-2`, for no name is used twice.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -81,6 +82,8 @@ impl TestCluster {
         let command =
             commands.remove(name).with_context(|| format!("no {name} in this cluster"))?;
         drop(commands);
+        wait_for(&format!("the ports of {name} are free"), PATIENCE, async || ports_free(&command))
+            .await?;
         let mut taken = None;
         self.change_file(|file| {
             let masters = file["masters"].as_array_mut().context("masters")?;
@@ -220,6 +223,15 @@ fn move_ports(address: &str, from: u16, to: u16) -> String {
     let Some((host, port)) = address.rsplit_once(':') else { return address.to_owned() };
     let port: u16 = port.parse().unwrap_or(0);
     format!("{host}:{}", port + to - from)
+}
+
+/// Seen once: the port of a process that is gone was still taken for a moment.
+fn ports_free(command: &[String]) -> Result<()> {
+    for flag in ["--listen", "--peer-listen"] {
+        let address = value_of(command, flag).with_context(|| format!("no {flag}"))?;
+        TcpListener::bind(address).with_context(|| format!("binding {address}"))?;
+    }
+    Ok(())
 }
 
 fn value_of<'a>(command: &'a [String], flag: &str) -> Option<&'a str> {
