@@ -9,6 +9,7 @@ mod master;
 mod members;
 mod shutdown;
 mod snapshot;
+mod stall;
 
 use std::process::ExitCode;
 

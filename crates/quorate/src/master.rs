@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::explain::explain;
 use crate::listen::{bind, check_insecure};
 use crate::members::{self, InitialMaster};
-use crate::shutdown;
+use crate::{shutdown, stall};
 
 /// Runs a master in the foreground.
 #[derive(Args, Debug)]
@@ -109,6 +109,7 @@ type Part = JoinHandle<anyhow::Result<()>>;
 pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let signal = shutdown::on_signal()?;
     quorate_clock::obey(&args.data_dir);
+    stall::watch();
     check_insecure("--listen", args.listen, args.insecure)?;
     check_insecure("--peer-listen", args.peer_listen, args.insecure)?;
     members::check(&args.initial_masters, &args.name)?;

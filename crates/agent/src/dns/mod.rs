@@ -55,8 +55,8 @@ pub async fn run(
             loop {
                 // The bridge may not be there yet.
                 let address = SocketAddr::new(IpAddr::V4(ip), PORT);
-                match serve(address, zone.clone()).await {
-                    Ok(()) => {}
+                match bind(address).await {
+                    Ok(sockets) => serve(sockets, zone.clone()).await,
                     Err(error) if !told => {
                         told = error.kind() != io::ErrorKind::AddrNotAvailable;
                         debug!(%address, %error, "cannot serve names yet");
@@ -77,11 +77,18 @@ pub async fn run(
     }
 }
 
-/// Serves on one address until something breaks.
-async fn serve(address: SocketAddr, zone: watch::Receiver<Arc<Zone>>) -> io::Result<()> {
-    let udp = Arc::new(UdpSocket::bind(address).await?);
-    let tcp = TcpListener::bind(address).await?;
+type Sockets = (Arc<UdpSocket>, TcpListener);
+
+/// Both transports of one address; of the same port where it is left open.
+async fn bind(address: SocketAddr) -> io::Result<Sockets> {
+    let udp = UdpSocket::bind(address).await?;
+    let tcp = TcpListener::bind(udp.local_addr()?).await?;
     info!(%address, "serving names");
+    Ok((Arc::new(udp), tcp))
+}
+
+/// Answers for as long as it is polled.
+async fn serve((udp, tcp): Sockets, zone: watch::Receiver<Arc<Zone>>) {
     let limit = Arc::new(Semaphore::new(AT_ONCE));
     let mut buffer = vec![0; LARGEST];
     loop {
