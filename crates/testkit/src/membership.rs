@@ -78,10 +78,8 @@ impl TestCluster {
             let _ = self.signal(name, Signal::SIGKILL);
             self.wait_ended(name).await?;
         }
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let command =
-            commands.remove(name).with_context(|| format!("no {name} in this cluster"))?;
-        drop(commands);
+        let command = self.commands.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let command = command.with_context(|| format!("no {name} in this cluster"))?;
         wait_for(&format!("the ports of {name} are free"), PATIENCE, async || ports_free(&command))
             .await?;
         let mut taken = None;
