@@ -1,7 +1,7 @@
 //! What the leader does now and then: votes for learners that have caught up, compaction, and the
 //! comparison of the members' states.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,16 +64,14 @@ impl Duties {
 
     /// Nobody else lifts them, and a member that is full keeps all from writing.
     async fn lift_alarms_of_removed(&self) {
-        let alarms = self.store.alarms().borrow().clone();
-        if alarms.is_empty() {
-            return;
-        }
-        let members: BTreeSet<MemberId> = {
+        let mut alarms = self.store.alarms().borrow().clone();
+        {
             let metrics = self.store.raft.server_metrics();
             let metrics = metrics.borrow_watched();
-            metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
-        };
-        for alarm in alarms.into_iter().filter(|alarm| !members.contains(&alarm.member)) {
+            let membership = metrics.membership_config.membership();
+            alarms.retain(|alarm| membership.get_node(&alarm.member).is_none());
+        }
+        for alarm in alarms {
             let member = alarm.member;
             match self.store.set_alarm(alarm, false).await {
                 Ok(_) => tracing::info!(member, "lifted the alarm of a member that was removed"),

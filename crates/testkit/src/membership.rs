@@ -3,7 +3,6 @@
 //! A place is what stays: ports, and the proxy in front of them. Who has it changes its name:
 //! after `m1` comes `m1-2`, for no name is used twice.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use quorate_client::{Client, ClientOptions};
 use serde_json::Value;
 
 use crate::cluster::{PATIENCE, TestCluster};
+use crate::ports::is_free;
 use crate::wait::wait_for;
 
 /// Longest time for one call that changes the members.
@@ -227,7 +227,7 @@ fn move_ports(address: &str, from: u16, to: u16) -> String {
 fn ports_free(command: &[String]) -> Result<()> {
     for flag in ["--listen", "--peer-listen"] {
         let address = value_of(command, flag).with_context(|| format!("no {flag}"))?;
-        TcpListener::bind(address).with_context(|| format!("binding {address}"))?;
+        ensure!(is_free(address), "{address} is in use");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Port ranges for clusters that run side by side.
 
 use std::fs::{File, OpenOptions};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -30,7 +30,7 @@ impl PortBase {
     pub fn reserve(masters: u16) -> Result<Self> {
         for base in (0..BASES).map(|n| FIRST + n * STEP) {
             let Some(lock) = lock(base)? else { continue };
-            if ports(base, masters).all(is_free) {
+            if ports(base, masters).all(|port| is_free((Ipv4Addr::LOCALHOST, port))) {
                 return Ok(Self { base, _lock: lock });
             }
         }
@@ -66,8 +66,9 @@ fn ports(base: u16, masters: u16) -> impl Iterator<Item = u16> {
     std::iter::once(base).chain((1..=masters).flat_map(each))
 }
 
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+/// Does nobody listen there?
+pub(crate) fn is_free(address: impl ToSocketAddrs) -> bool {
+    TcpListener::bind(address).is_ok()
 }
 
 fn lock_folder() -> Result<PathBuf> {
