@@ -11,9 +11,9 @@ pub(super) const PROMISE: Promise = Promise {
 
 fn judge(evidence: &Evidence) -> Findings {
     let mut findings = Findings::default();
-    for write in &evidence.fenced {
-        let stale = write.decided_in < write.committed_in;
-        findings.expect(!(stale && write.effective), || {
+    // Only decisions that came too late prove anything; the others may well have an effect.
+    for write in evidence.fenced.iter().filter(|write| write.decided_in < write.committed_in) {
+        findings.expect(!write.effective, || {
             format!(
                 "{}: the entry {} of term {} carried a decision of term {}, and it had an effect",
                 write.master, write.index, write.committed_in, write.decided_in

@@ -9,7 +9,12 @@ fn write(decided_in: u64, committed_in: u64, effective: bool) -> FencedWrite {
 #[test]
 fn an_effect_of_an_older_term_is_found() {
     let good = vec![write(3, 3, true), write(2, 3, false)];
-    assert!(violations(&PROMISE, &Evidence { fenced: good, ..Evidence::default() }).is_empty());
+    let findings = (PROMISE.judge)(&Evidence { fenced: good, ..Evidence::default() });
+    assert_eq!(
+        (findings.checked, findings.violations.len()),
+        (1, 0),
+        "what came in time proves nothing"
+    );
     let bad = vec![write(3, 3, true), write(2, 3, true)];
     assert_eq!(violations(&PROMISE, &Evidence { fenced: bad, ..Evidence::default() }).len(), 1);
 }
