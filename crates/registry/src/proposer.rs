@@ -229,7 +229,10 @@ impl Proposer {
             };
             let lost = matches!(error, StoreError::OutcomeUnknown(_));
             if !lost && !error.retryable() {
-                return Err(Failure::of(error));
+                // Who refuses now (a master whose disk is full, say) knows nothing of the attempt
+                // before, which may have taken effect: no caller may believe that nothing was
+                // written, and ask elsewhere.
+                return Err(unknown.map_or_else(|| Failure::of(error), Failure::Other));
             }
             // The store has sought a leader for as long as it may, and nothing was written: to go
             // on would turn a definite answer into an open one.

@@ -47,6 +47,38 @@ async fn one_that_is_refused_is_no_harm_to_the_others() {
     assert!(answers[1].as_ref().unwrap().succeeded);
 }
 
+/// Found by chaos: the answer of the leader was lost, and the master that had asked it had no
+/// space left when it asked again. Its refusal sent the client to the next master, which found
+/// the client's own object.
+#[tokio::test]
+async fn a_refusal_after_a_lost_answer_is_an_unknown_outcome() {
+    for together in [1, 2] {
+        let store = MemoryStore::new();
+        let asked = Arc::new(Mutex::new(0));
+        let (count, behind) = (Arc::clone(&asked), Arc::clone(&store));
+        let carry_out = move |command| {
+            let store = Arc::clone(&behind);
+            *count.lock() += 1;
+            let first = *count.lock() == 1;
+            async move {
+                if !first {
+                    return Err(StoreError::NoSpace("the disk is used up".into()));
+                }
+                store.propose(command).await?;
+                Err(StoreError::OutcomeUnknown("the leader went away".into()))
+            }
+            .boxed()
+        };
+        let proposer = Proposer::over(Arc::new(carry_out), Duration::from_secs(5));
+        let keys = ["a", "b"].into_iter().take(together);
+        let answers = join_all(keys.map(|key| proposer.propose(put(key, 0), None))).await;
+        for answer in answers {
+            assert!(matches!(answer, Err(RegistryError::OutcomeUnknown(_))), "{answer:?}");
+        }
+        assert_eq!(*asked.lock(), 2, "nothing is asked anew under another id");
+    }
+}
+
 #[tokio::test]
 async fn fences_count_for_those_that_have_them() {
     let (store, proposer) = proposer();
