@@ -44,19 +44,19 @@ pub const SCENARIOS: &[(&str, &str, &str)] = &[
     ),
     (
         "transfers",
-        "leadership goes round, many times; at half of them decisions are long on their way",
+        "leadership goes round, many times; half of them while a pod is made anew, slowly",
         "- {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
-         - {faults: [{slow: {who: leader, delay-ms: 60}}, transfer], hold-ms: 300, rest-ms: 200}\n\
+         - {faults: [{slow: {who: leader, delay-ms: 60}}, delete-pod, transfer], hold-ms: 500}\n\
          - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
-         - {faults: [{slow: {who: leader, delay-ms: 60}}, transfer], hold-ms: 300, rest-ms: 200}\n\
+         - {faults: [{slow: {who: leader, delay-ms: 60}}, delete-pod, transfer], hold-ms: 500}\n\
          - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
-         - {faults: [{slow: {who: leader, delay-ms: 60}}, transfer], hold-ms: 300, rest-ms: 200}\n\
+         - {faults: [{slow: {who: leader, delay-ms: 60}}, delete-pod, transfer], hold-ms: 500}\n\
          - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
-         - {faults: [{slow: {who: leader, delay-ms: 60}}, transfer], hold-ms: 300, rest-ms: 200}\n\
+         - {faults: [{slow: {who: leader, delay-ms: 60}}, delete-pod, transfer], hold-ms: 500}\n\
          - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
-         - {faults: [{slow: {who: leader, delay-ms: 60}}, transfer], hold-ms: 300, rest-ms: 200}\n\
+         - {faults: [{slow: {who: leader, delay-ms: 60}}, delete-pod, transfer], hold-ms: 500}\n\
          - {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\
-         - {faults: [{slow: {who: leader, delay-ms: 60}}, transfer], hold-ms: 300, rest-ms: 200}\n",
+         - {faults: [{slow: {who: leader, delay-ms: 60}}, delete-pod, transfer], hold-ms: 500}\n",
     ),
     (
         "blackout",

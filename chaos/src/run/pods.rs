@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use crate::evidence::{Container, JobCount};
 use crate::observer;
 use crate::target::Target;
-use crate::workload::{deployment, job, service, stateful_set};
+use crate::workload::{WITH_CONTAINERS, deployment, job, service, stateful_set};
 
 /// Pods that nobody changes while the run goes on.
 const STEADY: (&str, u32) = ("steady", 2);
@@ -33,8 +33,10 @@ const JOBS: &str = "chaos=job";
 /// When it does not come up.
 pub(super) async fn deploy(target: &Target) -> Result<()> {
     let cluster = target.cluster();
-    cluster.apply(&deployment(STEADY.0, WEB_IMAGE, STEADY.1)).await?;
-    cluster.apply(&deployment(CHURN, WEB_IMAGE, 1)).await?;
+    // Beside real nodes, hollow ones get what nobody asks anything of.
+    let place = if target.docker { WITH_CONTAINERS } else { "" };
+    cluster.apply(&deployment(STEADY.0, WEB_IMAGE, STEADY.1, place)).await?;
+    cluster.apply(&deployment(CHURN, WEB_IMAGE, 1, "")).await?;
     if target.docker {
         cluster.build_web_image(WEB_IMAGE).await?;
         cluster.apply(&service(STEADY.0, PORT)).await?;

@@ -34,7 +34,7 @@ use crate::linear::{
 use crate::meter::{Kind as Counted, Meter};
 
 pub(crate) use locks::LOCKS;
-pub use pods::{deployment, job, service, stateful_set};
+pub use pods::{WITH_CONTAINERS, deployment, job, service, stateful_set};
 
 /// Label on every object of a run; its value is the kind of workload.
 pub(crate) const LABEL: &str = "quorate.dev/chaos";

@@ -75,15 +75,22 @@ fn sighting(object: &Object, gone: bool) -> Option<PodSighting> {
     })
 }
 
-/// A Deployment of small pods.
+/// Keeps a template's pods away from hollow nodes, where nothing answers and nothing ends: a line
+/// of the pod's spec.
+pub const WITH_CONTAINERS: &str = "affinity: {nodeAffinity: \
+    {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: \
+    [{key: quorate.dev/hollow, operator: DoesNotExist}]}]}}}";
+
+/// A Deployment of small pods. `place`: a line of the pods' spec that says where they may be, or
+/// "".
 #[must_use]
-pub fn deployment(name: &str, image: &str, replicas: u32) -> String {
+pub fn deployment(name: &str, image: &str, replicas: u32, place: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: \
          {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: \
          {{labels: {{app: {name}}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      \
-         containers:\n      - name: web\n        image: '{image}'\n        resources: {{requests: \
-         {{cpu: 10m, memory: 8Mi}}}}\n"
+         {place}\n      containers:\n      - name: web\n        image: '{image}'\n        \
+         resources: {{requests: {{cpu: 10m, memory: 8Mi}}}}\n"
     )
 }
 
@@ -97,27 +104,28 @@ pub fn service(name: &str, node_port: u16) -> String {
     )
 }
 
-/// A StatefulSet of small pods; see [`deployment`].
+/// A StatefulSet of small pods that have containers; see [`deployment`].
 #[must_use]
 pub fn stateful_set(name: &str, image: &str, replicas: u32) -> String {
     format!(
         "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: {name}}}\nspec:\n  replicas: \
          {replicas}\n  serviceName: {name}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
          template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      \
-         terminationGracePeriodSeconds: 1\n      containers:\n      - name: web\n        image: \
-         '{image}'\n        resources: {{requests: {{cpu: 10m, memory: 8Mi}}}}\n"
+         terminationGracePeriodSeconds: 1\n      {WITH_CONTAINERS}\n      containers:\n      - \
+         name: web\n        image: '{image}'\n        resources: {{requests: {{cpu: 10m, memory: \
+         8Mi}}}}\n"
     )
 }
 
-/// A Job of short pods.
+/// A Job of short pods that have containers.
 #[must_use]
 pub fn job(name: &str, image: &str, completions: u32) -> String {
     format!(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}, labels: {{chaos: job}}}}\n\
          spec:\n  completions: {completions}\n  parallelism: 2\n  backoffLimit: 50\n  template:\n    \
          metadata: {{labels: {{chaos: job}}}}\n    spec:\n      restartPolicy: Never\n      \
-         terminationGracePeriodSeconds: 1\n      containers:\n      - name: work\n        image: \
-         '{image}'\n        command: [sh, -c, 'sleep 0.3']\n        resources: {{requests: {{cpu: \
-         10m, memory: 8Mi}}}}\n"
+         terminationGracePeriodSeconds: 1\n      {WITH_CONTAINERS}\n      containers:\n      - \
+         name: work\n        image: '{image}'\n        command: [sh, -c, 'sleep 0.3']\n        \
+         resources: {{requests: {{cpu: 10m, memory: 8Mi}}}}\n"
     )
 }
