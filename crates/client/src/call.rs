@@ -154,7 +154,11 @@ fn judge<R>(
     match outcome {
         Outcome::Final(error) => {
             tries.pool.prefer(index);
-            return Some(Err(error));
+            // Perhaps it is refused because of what the attempt before has done.
+            let in_doubt = tries.in_doubt.as_ref();
+            return Some(Err(in_doubt.map_or(error, |(endpoint, problem)| {
+                ClientError::outcome_unknown_at(endpoint, tries.what, problem)
+            })));
         }
         Outcome::Later(error) => {
             // Followers forward by themselves; the hint only says whom to ask first next time.
