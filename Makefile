@@ -41,6 +41,7 @@ chaos: deps ## Breaks clusters on purpose, and judges what clients saw
 	$(CHAOS)/planned --scenario planned --seed 3
 	$(CHAOS)/partitions --scenario partitions --seed 4
 	$(CHAOS)/nodes --scenario nodes --nodes 2 --seed 5
+	$(CHAOS)/deaf --scenario deaf --nodes 2 --seed 5
 	$(CHAOS)/docker --scenario docker --nodes 2 --seed 5
 	$(CHAOS)/rolling --scenario rolling --nodes 2 --seed 5
 	$(CHAOS)/clocks --scenario clocks --nodes 2 --seed 5

@@ -102,6 +102,18 @@ async fn daemons_that_die_and_hang_keep_every_promise() -> Result<()> {
     keeps(&["--scenario", "docker", "--nodes", "2", "--seed", "1"], 8, &promises).await
 }
 
+/// A leader that no node reaches, though the other masters hear them: it judges nobody, and gives
+/// way to one that hears them.
+#[tokio::test]
+async fn a_deaf_leader_keeps_every_promise() -> Result<()> {
+    let promises = [
+        "no container notices a master's death",
+        "services serve without masters",
+        "bounded convergence",
+    ];
+    keeps(&["--scenario", "deaf", "--nodes", "2", "--seed", "1"], 3, &promises).await
+}
+
 /// Clocks that jump by hours and a day.
 #[tokio::test]
 async fn clocks_that_jump_keep_every_promise() -> Result<()> {

@@ -43,6 +43,13 @@ pub const SCENARIOS: &[(&str, &str, &str)] = &[
          - {faults: [{slow: {who: leader, delay-ms: 60, loss: 0.1}}], hold-ms: 3000}\n",
     ),
     (
+        "deaf",
+        "the leader is long cut off from nodes and clients, but not from the other masters",
+        "- {faults: [{cut: {who: leader, from: clients, direction: in}}], hold-ms: 7000}\n\
+         - {faults: [{cut: {who: leader, from: clients}}], hold-ms: 7000}\n\
+         - {faults: [{cut: {who: leader, from: clients}}], hold-ms: 3000}\n",
+    ),
+    (
         "transfers",
         "leadership goes round, many times; half of them while a pod is made anew, slowly",
         "- {faults: [transfer], hold-ms: 200, rest-ms: 200}\n\

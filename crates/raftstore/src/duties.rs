@@ -138,13 +138,8 @@ impl Compactor {
 /// Compares the members' content at equal revisions, and raises the alarm for a member that differs
 /// from the majority.
 pub(crate) async fn compare(store: &RaftStore) {
-    let members: Vec<_> = {
-        let metrics = store.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        membership.nodes().map(|(id, info)| (*id, info.clone())).collect()
-    };
-    let asked = members.iter().filter(|(id, _)| *id != store.id).map(|(id, info)| async move {
+    let others = store.others();
+    let asked = others.iter().map(|(id, info)| async move {
         let peer = store.peers.get(*id, info).ok()?;
         let mut client = peer.urgent();
         let reply = tokio::time::timeout(ASK_TIMEOUT, client.state(pb::StateRequest {})).await;
@@ -155,7 +150,7 @@ pub(crate) async fn compare(store: &RaftStore) {
     });
     let answers: Vec<(MemberId, bool)> = join_all(asked).await.into_iter().flatten().collect();
     let agree = answers.iter().filter(|(_, equal)| *equal).count() + 1;
-    for id in wrong(&answers, store.id, agree * 2 > members.len()) {
+    for id in wrong(&answers, store.id, agree * 2 > others.len() + 1) {
         let alarm = Alarm { member: id, kind: AlarmKind::Corrupt.into() };
         if store.alarms().borrow().contains(&alarm) {
             continue;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../OVERVIEW.md")]
 
 mod admission;
+mod ask;
 #[cfg(test)]
 mod cluster_test;
 mod codec;

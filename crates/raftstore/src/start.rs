@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{admit, find_id, notice_removal, register};
+use crate::ask::Answers;
 use crate::corrupt;
 use crate::duties::Duties;
 use crate::error::RaftStoreError;
@@ -101,6 +102,7 @@ impl RaftStore {
             reads,
             leases,
             members,
+            answers: Answers::default(),
             min_lease_ttl: min_lease_ttl(options.election_timeout),
             instance: identity.instance,
             admitted: watch::Sender::new(!pristine),
@@ -133,6 +135,7 @@ impl RaftStore {
             reads: self.reads.clone(),
             leases: self.leases.clone(),
             members: self.members.clone(),
+            answers: self.answers.clone(),
             process: rand::random_range(1..=u64::MAX),
             admitted: self.admitted.subscribe(),
             cancel: self.cancel.clone(),

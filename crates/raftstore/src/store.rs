@@ -14,16 +14,17 @@ use prost::Message as _;
 use quorate_proto::peer::admin_request::Change;
 use quorate_proto::{never_sent, peer as pb};
 use quorate_store::{
-    Alarm, Command, CommandKind, CommandResult, CompactRequest, Consistency, HashKv, Leadership,
-    LeaseGranted, LeaseId, LeaseInfo, Member, MemberId, MemberStatus, NewMember, RangeRequest,
-    RangeResponse, Revision, Role, Snapshot, Store, StoreError, StoreStatus, TxnRequest,
-    TxnResponse, WatchRequest, Watcher, check_command, grant_lease, reads_only,
+    Alarm, Answerer, Command, CommandKind, CommandResult, CompactRequest, Consistency, HashKv,
+    Leadership, LeaseGranted, LeaseId, LeaseInfo, Member, MemberId, MemberStatus, NewMember,
+    RangeRequest, RangeResponse, Revision, Role, Snapshot, Store, StoreError, StoreStatus,
+    TxnRequest, TxnResponse, WatchRequest, Watcher, check_command, grant_lease, reads_only,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ask::{self, Answers};
 use crate::fatal::Fatal;
 use crate::forward::{self, Forwarded, Forwarder, Refusal};
 use crate::identity::DirectoryLock;
@@ -59,6 +60,7 @@ pub struct RaftStore {
     pub(crate) reads: ReadIndex,
     pub(crate) leases: Leases,
     pub(crate) members: Members,
+    pub(crate) answers: Answers,
     /// Chosen when the directory was new.
     pub(crate) instance: u64,
     /// Does this member take part? See [`crate::admission`].
@@ -176,6 +178,14 @@ impl RaftStore {
         let leader = metrics.current_leader?;
         let info = metrics.membership_config.membership().get_node(&leader)?.clone();
         Some((leader, info))
+    }
+
+    /// All other members, as this master knows them.
+    pub(crate) fn others(&self) -> Vec<(MemberId, MemberInfo)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        nodes.filter(|(id, _)| **id != self.id).map(|(id, info)| (*id, info.clone())).collect()
     }
 
     /// The connections to the leader; `None` when this master leads itself.
@@ -556,6 +566,14 @@ impl Store for RaftStore {
             leases: self.state.machine.lessor().ids().len(),
         };
         self.state.metrics.write(text, &now);
+    }
+
+    async fn ask_members(&self, question: Bytes, patience: Duration) -> Vec<(MemberId, Bytes)> {
+        ask::all(self, question, patience).await
+    }
+
+    fn answer_members(&self, answerer: Answerer) {
+        self.answers.set(answerer);
     }
 
     fn alarms(&self) -> watch::Receiver<Vec<Alarm>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_objects::{FieldSelector, Kind, Selector};
-use quorate_store::{Consistency, SharedStore};
+use quorate_store::{Consistency, MemberId, SharedStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -61,7 +61,8 @@ impl Registry {
         let known = Arc::clone(&fresh);
         let feed = crate::feed::run(Arc::clone(&store), Arc::clone(&cache), known, cancel.clone());
         tokio::spawn(feed);
-        let (heartbeats, metrics) = Default::default();
+        let (heartbeats, metrics) = <(Arc<Heartbeats>, _)>::default();
+        heartbeats.answer_through(&*store);
         let quota_turns = Turns::default();
         let proposer = Proposer::new(Arc::clone(&store), options.request_timeout);
         let registry = Self {
@@ -101,6 +102,26 @@ impl Registry {
     #[must_use]
     pub fn heartbeats(&self) -> Arc<Heartbeats> {
         Arc::clone(&self.inner.heartbeats)
+    }
+
+    /// Asks the other masters for nodes that this one has not heard; what they say is in
+    /// [`Registry::heartbeats`] afterwards. Returns how many of them each master has heard within
+    /// `recent`; who does not answer within `patience` is left out.
+    pub async fn ask_who_is_heard(
+        &self,
+        nodes: Vec<String>,
+        recent: Duration,
+        patience: Duration,
+    ) -> Vec<(MemberId, usize)> {
+        self.inner.heartbeats.ask(&*self.inner.store, nodes, (recent, patience)).await
+    }
+
+    /// Hands leadership to another master.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`] when it does not take over.
+    pub async fn hand_over(&self, to: MemberId) -> Result<(), RegistryError> {
+        Ok(self.inner.store.transfer_leadership(Some(to)).await?)
     }
 
     /// What nodes and containers use.

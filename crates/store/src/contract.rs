@@ -1,6 +1,7 @@
 //! [`Store`]: all that the rest of a master knows of its key-value store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -182,6 +183,10 @@ pub struct Snapshot {
     pub chunks: mpsc::Receiver<Result<Bytes, StoreError>>,
 }
 
+/// How a member answers the questions of others: see [`Store::ask_members`]. Called on an async
+/// thread, so it only looks at memory.
+pub type Answerer = Arc<dyn Fn(Bytes) -> Bytes + Send + Sync>;
+
 /// The replicated store, or the one in memory.
 ///
 /// Every method is safe to call from any task on any master: followers forward writes to the
@@ -326,6 +331,16 @@ pub trait Store: Send + Sync + 'static {
     /// Appends what the status does not say, in Prometheus' text format, under etcd's names where
     /// the meaning is the same.
     fn write_metrics(&self, text: &mut String);
+
+    /// Asks every other member something that is in its memory only; nothing is replicated, and
+    /// no quorum is needed. Returns the answers that came within `patience`. A store without other
+    /// members has nobody to ask.
+    async fn ask_members(&self, _question: Bytes, _patience: Duration) -> Vec<(MemberId, Bytes)> {
+        Vec::new()
+    }
+
+    /// From now on this member answers the questions of others so.
+    fn answer_members(&self, _answerer: Answerer) {}
 
     /// The alarms that are on.
     fn alarms(&self) -> watch::Receiver<Vec<Alarm>>;

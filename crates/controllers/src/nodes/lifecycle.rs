@@ -1,6 +1,6 @@
 //! Which nodes are alive: from heartbeats in memory to conditions and taints in the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use quorate_objects::node::{self, NETWORK_UNAVAILABLE, RUNTIME_READY};
 use quorate_objects::{kinds, time};
 use quorate_registry::{EventKind, EventType, Heartbeats, ObjectEvent};
+use quorate_store::MemberId;
 
 use super::{NO_NETWORK, NOT_READY, UNREACHABLE, has_taint};
 use crate::context::{Context, key_of};
@@ -30,6 +31,9 @@ const EVICTED_PERCENT: usize = 10;
 const WINDOW: SignedDuration = SignedDuration::from_secs(10);
 /// The grace period is looked at this often within its length.
 const LOOKS_PER_GRACE: u32 = 8;
+/// A leader that has heard nothing from most nodes for so many grace periods gives way to a
+/// master that hears them.
+const DEAF: u32 = 2;
 
 /// What the node monitor makes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub struct NodeLifecycle {
     /// Nodes that were never heard, by when they were first seen: a new leader gives all of
     /// them, and later a new Node object, a full grace period.
     first_seen: Mutex<HashMap<String, Instant>>,
+    /// When the other masters were last asked, and about which nodes.
+    asked: tokio::sync::Mutex<Option<(Instant, HashSet<String>)>>,
 }
 
 impl NodeLifecycle {
@@ -79,9 +85,62 @@ impl NodeLifecycle {
     pub fn new(context: Arc<Context>, grace: Duration) -> Self {
         let heartbeats = context.registry().heartbeats();
         heartbeats.reset_all(Instant::now());
-        Self { context, heartbeats, grace, first_seen: Mutex::default() }
+        let (first_seen, asked) = Default::default();
+        Self { context, heartbeats, grace, first_seen, asked }
     }
 
+    /// How often nodes are looked at.
+    fn look(&self) -> Duration {
+        self.grace / LOOKS_PER_GRACE
+    }
+
+    /// A node that is silent here may be heard by another master; then the fault is on the way to
+    /// this one, and not the node's.
+    async fn ask_others(&self, node: &str, nodes: &[Arc<Node>]) {
+        if self.heard(node, Instant::now()) {
+            return;
+        }
+        let mut asked = self.asked.lock().await;
+        let now = Instant::now();
+        let is_fresh = |(at, about): &(Instant, HashSet<String>)| {
+            now.saturating_duration_since(*at) < self.look() && about.contains(node)
+        };
+        if asked.as_ref().is_some_and(is_fresh) {
+            return;
+        }
+        let names = nodes.iter().filter_map(|node| node.metadata.name.clone());
+        let silent: Vec<String> = names.filter(|name| !self.heard(name, now)).collect();
+        let registry = self.context.registry();
+        let heard = registry.ask_who_is_heard(silent.clone(), self.grace, self.look()).await;
+        *asked = Some((now, silent.into_iter().collect()));
+        self.give_way(nodes, heard, now).await;
+    }
+
+    /// A leader that has not heard most of the nodes for long, though another master does, can
+    /// tell them nothing either: that master had better lead.
+    async fn give_way(&self, nodes: &[Arc<Node>], heard: Vec<(MemberId, usize)>, now: Instant) {
+        let deaf_to = nodes.iter().filter(|node| {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            let here = self.heartbeats.last_here(name);
+            self.heard(name, now)
+                && here.is_some_and(|at| now.saturating_duration_since(at) >= DEAF * self.grace)
+        });
+        let deaf_to = deaf_to.count();
+        let best = heard.into_iter().max_by_key(|(_, count)| *count);
+        let Some((to, hears)) = best.filter(|_| deaf_to * 2 > nodes.len()) else { return };
+        tracing::warn!(
+            nodes = nodes.len(),
+            not_heard = deaf_to,
+            hears,
+            to,
+            "this master does not hear most of the nodes, another does: it shall lead"
+        );
+        if let Err(error) = self.context.registry().hand_over(to).await {
+            tracing::warn!(%error, "leadership was not handed over");
+        }
+    }
+
+    /// By any master.
     fn heard(&self, node: &str, now: Instant) -> bool {
         let last = self
             .heartbeats
@@ -208,16 +267,17 @@ impl Controller for NodeLifecycle {
     }
 
     fn interval(&self) -> Option<Duration> {
-        Some(self.grace / LOOKS_PER_GRACE)
+        Some(self.look())
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
         let Some(node) = self.context.get::<Node>("", &key.name) else {
             return Ok(Requeue::Done);
         };
+        let nodes = self.context.list::<Node>(None);
+        self.ask_others(&key.name, &nodes).await;
         let now = Instant::now();
-        let situation = self.situation(&self.context.list::<Node>(None), now);
-        let verdict = self.verdict(&node, situation, now);
+        let verdict = self.verdict(&node, self.situation(&nodes, now), now);
         let mut node = Node::clone(&node);
         if let Some(condition) = condition(&node, verdict) {
             let ready = condition.status == "True";

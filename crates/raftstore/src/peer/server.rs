@@ -18,6 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{CLUSTER_HEADER, MAX_MESSAGE};
+use crate::ask::Answers;
 use crate::codec;
 use crate::forward::Forwarded;
 use crate::leases::Leases;
@@ -40,6 +41,7 @@ pub(crate) struct Handlers {
     pub reads: ReadIndex,
     pub leases: Leases,
     pub members: Members,
+    pub answers: Answers,
     /// See `AliveReply`.
     pub process: u64,
     /// Does this master take part yet? See [`crate::admission`].
@@ -319,6 +321,13 @@ impl Peer for Handlers {
         let first = futures::stream::iter([Ok(pb::AliveReply { process: self.process })]);
         let silence = first.chain(futures::stream::pending());
         Ok(Response::new(Box::pin(silence.take_until(self.cancel.clone().cancelled_owned()))))
+    }
+
+    async fn ask(
+        &self,
+        request: Request<pb::AskRequest>,
+    ) -> Result<Response<pb::AskReply>, Status> {
+        self.answers.handle(request.into_inner()).map(Response::new)
     }
 }
 
