@@ -3,6 +3,8 @@
 mod admission;
 mod ask;
 #[cfg(test)]
+mod ask_test;
+#[cfg(test)]
 mod cluster_test;
 mod codec;
 mod corrupt;

@@ -20,7 +20,8 @@ pub struct Heartbeats {
 /// When a node was last heard.
 #[derive(Clone, Copy)]
 struct Heard {
-    here: Instant,
+    /// By this master, if it ever was.
+    here: Option<Instant>,
     /// By any master; never before `here`.
     anywhere: Instant,
 }
@@ -56,7 +57,7 @@ impl Heartbeats {
 
     /// All of these nodes were heard here at `when`.
     pub fn record_all<'a>(&self, nodes: impl IntoIterator<Item = &'a str>, when: Instant) {
-        let heard = Heard { here: when, anywhere: when };
+        let heard = Heard { here: Some(when), anywhere: when };
         let mut known = self.nodes.write();
         let mut new = false;
         for node in nodes {
@@ -80,12 +81,12 @@ impl Heartbeats {
     /// When the node was last heard by this master itself.
     #[must_use]
     pub fn last_here(&self, node: &str) -> Option<Instant> {
-        self.nodes.read().get(node).map(|heard| heard.here)
+        self.nodes.read().get(node)?.here
     }
 
     /// Gives every known node a fresh grace period: what a new leader does first.
     pub fn reset_all(&self, now: Instant) {
-        let heard = Heard { here: now, anywhere: now };
+        let heard = Heard { here: Some(now), anywhere: now };
         self.nodes.write().values_mut().for_each(|entry| *entry = heard);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -140,7 +141,7 @@ impl Heartbeats {
         let known = self.nodes.read();
         // Only what was heard here: hearsay would go round for ever.
         let age = |node: String| {
-            let age = known.get(&node)?.here.elapsed();
+            let age = known.get(&node)?.here?.elapsed();
             Some((node, u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
         };
         let ages_ms = nodes.into_iter().filter_map(age).collect();
@@ -152,9 +153,9 @@ impl Heartbeats {
         let mut heard = 0;
         for (node, age) in answer.ages_ms {
             let age = Duration::from_millis(age);
-            let (Some(entry), Some(when)) = (known.get_mut(&node), asked.checked_sub(age)) else {
-                continue;
-            };
+            // Before this machine was started: as good as never.
+            let Some(when) = asked.checked_sub(age) else { continue };
+            let entry = known.entry(node).or_insert(Heard { here: None, anywhere: when });
             entry.anywhere = entry.anywhere.max(when);
             heard += usize::from(age < recent);
         }

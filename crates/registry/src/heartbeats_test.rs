@@ -43,9 +43,10 @@ fn hearsay_is_not_passed_on() {
 }
 
 #[test]
-fn nodes_that_are_not_known_are_left_out() {
-    let (ours, theirs) = (heard("n2", 3 * GRACE), heard("n1", Duration::ZERO));
-    assert_eq!(note(&ours, &theirs), 0);
-    assert!(ours.last("n1").is_none(), "forgotten nodes do not come back");
+fn a_node_that_only_others_have_ever_heard_is_alive() {
+    let (ours, theirs) = (Heartbeats::default(), heard("n1", Duration::ZERO));
+    assert_eq!(note(&ours, &theirs), 1);
+    assert!(ours.last("n1").expect("hearsay").elapsed() < GRACE);
+    assert!(ours.last_here("n1").is_none() && ours.last("n2").is_none());
     assert!(theirs.answer(b"what?").is_empty());
 }

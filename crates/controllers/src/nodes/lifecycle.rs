@@ -122,8 +122,8 @@ impl NodeLifecycle {
         let deaf_to = nodes.iter().filter(|node| {
             let name = node.metadata.name.as_deref().unwrap_or_default();
             let here = self.heartbeats.last_here(name);
-            self.heard(name, now)
-                && here.is_some_and(|at| now.saturating_duration_since(at) >= DEAF * self.grace)
+            let here = here.unwrap_or_else(|| self.first_seen(name, now));
+            self.heard(name, now) && now.saturating_duration_since(here) >= DEAF * self.grace
         });
         let deaf_to = deaf_to.count();
         let best = heard.into_iter().max_by_key(|(_, count)| *count);
@@ -142,11 +142,12 @@ impl NodeLifecycle {
 
     /// By any master.
     fn heard(&self, node: &str, now: Instant) -> bool {
-        let last = self
-            .heartbeats
-            .last(node)
-            .unwrap_or_else(|| *self.first_seen.lock().entry(node.to_owned()).or_insert(now));
+        let last = self.heartbeats.last(node).unwrap_or_else(|| self.first_seen(node, now));
         now.saturating_duration_since(last) < self.grace
+    }
+
+    fn first_seen(&self, node: &str, now: Instant) -> Instant {
+        *self.first_seen.lock().entry(node.to_owned()).or_insert(now)
     }
 
     fn most_are_silent(&self, nodes: &[Arc<Node>], now: Instant) -> bool {

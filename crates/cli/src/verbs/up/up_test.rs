@@ -23,9 +23,12 @@ fn docker_with(networks: &[(&str, &str)]) -> Subnets {
 }
 
 fn free_base() -> u16 {
-    // Ports of masters that are checked for being free: any base above the usual ones does.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    (listener.local_addr().unwrap().port() % 20_000) + 40_000
+    use std::net::TcpListener;
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    // A different one each time, and below the ports that the system gives to connections.
+    let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() % 10_000;
+    let mut bases = (0..10_000).map(|step| 20_000 + (first + step) % 10_000);
+    bases.find(|base| (*base..base + 150).all(free)).unwrap()
 }
 
 #[tokio::test]
