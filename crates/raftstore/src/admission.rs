@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver as _;
 use quorate_proto::peer as pb;
 use quorate_store::{Command, CommandKind, MemberId, RegisterRequest, Store as _, StoreError};
@@ -18,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::codec::membership_from;
 use crate::error::RaftStoreError;
-use crate::peer::Peers;
+use crate::peer::{Client, Peers};
 use crate::store::RaftStore;
 use crate::types::MemberInfo;
 
@@ -103,12 +102,10 @@ async fn ask(
     id: MemberId,
     nodes: &BTreeMap<MemberId, MemberInfo>,
 ) -> Vec<pb::StateReply> {
-    let asked = nodes.iter().filter(|(other, _)| **other != id).map(|(other, info)| async move {
-        let mut client = peers.get(*other, info).ok()?.urgent();
-        let reply = tokio::time::timeout(ASK_TIMEOUT, client.state(pb::StateRequest {})).await;
-        Some(reply.ok()?.ok()?.into_inner())
-    });
-    join_all(asked).await.into_iter().flatten().collect()
+    let others = nodes.iter().map(|(other, info)| (*other, info)).filter(|(other, _)| *other != id);
+    let ask = |mut client: Client| async move { client.state(pb::StateRequest {}).await };
+    let replies = peers.ask_all(others, ASK_TIMEOUT, ask).await;
+    replies.into_iter().map(|(_, reply)| reply).collect()
 }
 
 /// The id under which the members know a master that is to join them.

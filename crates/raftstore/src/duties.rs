@@ -14,6 +14,7 @@ use quorate_store::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::options::AutoCompaction;
+use crate::peer::Client;
 use crate::store::RaftStore;
 
 /// How often the leader looks after what is not urgent.
@@ -139,16 +140,15 @@ impl Compactor {
 /// from the majority.
 pub(crate) async fn compare(store: &RaftStore) {
     let others = store.others();
-    let asked = others.iter().map(|(id, info)| async move {
-        let peer = store.peers.get(*id, info).ok()?;
-        let mut client = peer.urgent();
-        let reply = tokio::time::timeout(ASK_TIMEOUT, client.state(pb::StateRequest {})).await;
-        let reply = reply.ok()?.ok()?.into_inner();
+    let members = others.iter().map(|(id, info)| (*id, info));
+    let ask = |mut client: Client| async move { client.state(pb::StateRequest {}).await };
+    let replies = store.peers.ask_all(members, ASK_TIMEOUT, ask).await;
+    let equal = |(id, reply): (MemberId, pb::StateReply)| {
         // The leader has applied what a follower has, unless it was too long ago.
         let ours = store.state.machine.content_at(reply.revision)?;
-        Some((*id, ours == reply.content))
-    });
-    let answers: Vec<(MemberId, bool)> = join_all(asked).await.into_iter().flatten().collect();
+        Some((id, ours == reply.content))
+    };
+    let answers: Vec<(MemberId, bool)> = replies.into_iter().filter_map(equal).collect();
     let agree = answers.iter().filter(|(_, equal)| *equal).count() + 1;
     for id in wrong(&answers, store.id, agree * 2 > others.len() + 1) {
         let alarm = Alarm { member: id, kind: AlarmKind::Corrupt.into() };

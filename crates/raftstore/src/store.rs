@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ask::{self, Answers};
+use crate::ask::Answers;
 use crate::fatal::Fatal;
 use crate::forward::{self, Forwarded, Forwarder, Refusal};
 use crate::identity::DirectoryLock;
@@ -33,7 +33,7 @@ use crate::leases::Leases;
 use crate::log::WriterThread;
 use crate::members::{self, AdminError, Members};
 use crate::metrics::Now;
-use crate::peer::{Peer, Peers};
+use crate::peer::{Client, Peer, Peers};
 use crate::reads::ReadIndex;
 use crate::space::Room;
 use crate::state::State;
@@ -569,7 +569,14 @@ impl Store for RaftStore {
     }
 
     async fn ask_members(&self, question: Bytes, patience: Duration) -> Vec<(MemberId, Bytes)> {
-        ask::all(self, question, patience).await
+        let others = self.others();
+        let members = others.iter().map(|(id, info)| (*id, info));
+        let ask = |mut client: Client| {
+            let question = question.clone();
+            async move { client.ask(pb::AskRequest { question }).await }
+        };
+        let replies = self.peers.ask_all(members, patience, ask).await;
+        replies.into_iter().map(|(id, reply)| (id, reply.answer)).collect()
     }
 
     fn answer_members(&self, answerer: Answerer) {

@@ -50,11 +50,6 @@ impl Heartbeats {
         self.record_all([node], Instant::now());
     }
 
-    /// The node was heard here at `when`.
-    pub fn record_at(&self, node: &str, when: Instant) {
-        self.record_all([node], when);
-    }
-
     /// All of these nodes were heard here at `when`.
     pub fn record_all<'a>(&self, nodes: impl IntoIterator<Item = &'a str>, when: Instant) {
         let heard = Heard { here: Some(when), anywhere: when };
@@ -117,7 +112,8 @@ impl Heartbeats {
         &self,
         store: &dyn Store,
         nodes: Vec<String>,
-        (recent, patience): (Duration, Duration),
+        recent: Duration,
+        patience: Duration,
     ) -> Vec<(MemberId, usize)> {
         // A list of texts can be written as JSON.
         let question = serde_json::to_vec(&Question { nodes }).unwrap_or_default();

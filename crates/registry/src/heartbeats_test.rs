@@ -3,7 +3,7 @@ use super::*;
 fn heard(node: &str, ago: Duration) -> Heartbeats {
     let heartbeats = Heartbeats::default();
     // The machine has been up for longer.
-    heartbeats.record_at(node, Instant::now().checked_sub(ago).expect("an earlier time"));
+    heartbeats.record_all([node], Instant::now().checked_sub(ago).expect("an earlier time"));
     heartbeats
 }
 

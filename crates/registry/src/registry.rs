@@ -113,7 +113,7 @@ impl Registry {
         recent: Duration,
         patience: Duration,
     ) -> Vec<(MemberId, usize)> {
-        self.inner.heartbeats.ask(&*self.inner.store, nodes, (recent, patience)).await
+        self.inner.heartbeats.ask(&*self.inner.store, nodes, recent, patience).await
     }
 
     /// Hands leadership to another master.

@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use quorate_proto::Tls;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_store::MemberId;
-use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
 
 use crate::error::RaftStoreError;
 use crate::types::MemberInfo;
@@ -150,6 +151,29 @@ impl Peers {
         let peer = Arc::new(self.create(id, &info.peer_url)?);
         peers.insert(id, Arc::clone(&peer));
         Ok(peer)
+    }
+
+    /// Asks all of these members at once. Who has no answer within `patience` is left out.
+    pub(crate) async fn ask_all<'a, T, F>(
+        &self,
+        members: impl IntoIterator<Item = (MemberId, &'a MemberInfo)>,
+        patience: Duration,
+        ask: impl Fn(Client) -> F,
+    ) -> Vec<(MemberId, T)>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let asked = members.into_iter().map(|(id, info)| {
+            let answer = self.get(id, info).map(|peer| ask(peer.urgent()));
+            async move {
+                let reply = tokio::time::timeout(patience, answer.ok()?).await.ok()?;
+                let known = reply.inspect_err(|status| {
+                    tracing::debug!(member = id, %status, "a question has no answer");
+                });
+                Some((id, known.ok()?.into_inner()))
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     fn create(&self, id: MemberId, url: &str) -> Result<Peer, Status> {
