@@ -108,36 +108,33 @@ impl NodeLifecycle {
         if asked.as_ref().is_some_and(is_fresh) {
             return;
         }
+        // All that are silent here, whoever heard them before: the answers are compared below.
         let names = nodes.iter().filter_map(|node| node.metadata.name.clone());
-        let silent: Vec<String> = names.filter(|name| !self.heard(name, now)).collect();
+        let silent: Vec<String> =
+            names.filter(|name| self.silence_here(name, now) >= self.grace).collect();
         let registry = self.context.registry();
         let heard = registry.ask_who_is_heard(silent.clone(), self.grace, self.look()).await;
+        let deaf = |name: &&String| self.silence_here(name, now) >= DEAF * self.grace;
+        let deaf_to = silent.iter().filter(deaf).count();
         *asked = Some((now, silent.into_iter().collect()));
-        self.give_way(nodes, heard, now).await;
+        // Other nodes are judged while leadership moves.
+        drop(asked);
+        if let Some(to) = successor(nodes.len(), deaf_to, heard) {
+            self.give_way(to, deaf_to).await;
+        }
     }
 
-    /// A leader that has not heard most of the nodes for long, though another master does, can
-    /// tell them nothing either: that master had better lead.
-    async fn give_way(&self, nodes: &[Arc<Node>], heard: Vec<(MemberId, usize)>, now: Instant) {
-        let deaf_to = nodes.iter().filter(|node| {
-            let name = node.metadata.name.as_deref().unwrap_or_default();
-            let here = self.heartbeats.last_here(name);
-            let here = here.unwrap_or_else(|| self.first_seen(name, now));
-            self.heard(name, now) && now.saturating_duration_since(here) >= DEAF * self.grace
-        });
-        let deaf_to = deaf_to.count();
-        let best = heard.into_iter().max_by_key(|(_, count)| *count);
-        let Some((to, hears)) = best.filter(|_| deaf_to * 2 > nodes.len()) else { return };
-        tracing::warn!(
-            nodes = nodes.len(),
-            not_heard = deaf_to,
-            hears,
-            to,
-            "this master does not hear most of the nodes, another does: it shall lead"
-        );
+    async fn give_way(&self, to: MemberId, deaf_to: usize) {
+        tracing::warn!(to, deaf_to, "another master hears most of the nodes, this one does not");
         if let Err(error) = self.context.registry().hand_over(to).await {
             tracing::warn!(%error, "leadership was not handed over");
         }
+    }
+
+    /// How long this master itself has not heard the node.
+    fn silence_here(&self, node: &str, now: Instant) -> Duration {
+        let last = self.heartbeats.last_here(node);
+        now.saturating_duration_since(last.unwrap_or_else(|| self.first_seen(node, now)))
     }
 
     /// By any master.
@@ -177,6 +174,15 @@ impl NodeLifecycle {
             enough_for_now: enough_for_now(nodes, time::timestamp()),
         }
     }
+}
+
+/// Who had better lead: a leader that has not heard most of the nodes for long, though another
+/// master does, can tell them nothing either. `heard`: how many of the nodes that are silent here
+/// each other master hears.
+fn successor(nodes: usize, deaf_to: usize, heard: Vec<(MemberId, usize)>) -> Option<MemberId> {
+    let most = |count: usize| count * 2 > nodes;
+    let (to, hears) = heard.into_iter().max_by_key(|(_, hears)| *hears)?;
+    (most(deaf_to) && most(hears)).then_some(to)
 }
 
 /// The condition Ready that the node shall have; `None`: it has it.

@@ -98,3 +98,12 @@ fn a_clock_that_was_turned_back_keeps_no_dead_node_waiting() {
     let nodes: Vec<_> = (0..10).map(|_| Arc::new(tainted(json!([taint])))).collect();
     assert!(!enough_for_now(&nodes, now), "they were not tainted within the last seconds");
 }
+
+#[test]
+fn a_deaf_leader_gives_way_to_a_master_that_hears_most_nodes() {
+    assert_eq!(successor(4, 3, vec![(7, 1), (8, 3)]), Some(8));
+    assert_eq!(successor(1, 1, vec![(7, 1)]), Some(7));
+    assert_eq!(successor(4, 2, vec![(7, 4)]), None, "it hears half of them");
+    assert_eq!(successor(4, 4, vec![(7, 0), (8, 2)]), None, "they hear no more than it does");
+    assert_eq!(successor(4, 4, vec![]), None, "nobody else answers");
+}
