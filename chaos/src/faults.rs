@@ -80,6 +80,32 @@ pub enum Mend {
     Link(String, String),
 }
 
+impl Mend {
+    /// The process that is mended; none when it is a link, or a node object's mark.
+    fn process(&self) -> Option<&str> {
+        match self {
+            Self::Uncordon(_) | Self::Link(..) => None,
+            Self::Disk(name)
+            | Self::Replace(name)
+            | Self::Shrink(name)
+            | Self::Start(name)
+            | Self::StartAfterCrash(name)
+            | Self::StartIfEnded(name)
+            | Self::Continue(name)
+            | Self::StartDocker(name)
+            | Self::ContinueDocker(name)
+            | Self::Plug(name)
+            | Self::Clock(name) => Some(name),
+        }
+    }
+
+    /// Is there still what it mends? A master that another fault of the same step, or another
+    /// mend of it, has replaced took its disk, its clock and its damage along.
+    fn concerns(&self, processes: &[String]) -> bool {
+        self.process().is_none_or(|name| processes.iter().any(|known| known == name))
+    }
+}
+
 /// Carries a fault out. Returns whom it hit and how it is mended.
 ///
 /// # Errors
@@ -245,6 +271,7 @@ async fn disks(
     };
     let victims = target.resolve(who, random).await?;
     for name in &victims {
+        target.trouble(name, trouble)?;
         mends.push(Mend::Disk(name.clone()));
         if fatal {
             // It ends by itself; and what it was told is lost is really lost.
@@ -252,7 +279,6 @@ async fn disks(
             let (with, without) = (Mend::StartAfterCrash, Mend::StartIfEnded);
             mends.push(if lost { with(name.clone()) } else { without(name.clone()) });
         }
-        target.trouble(name, trouble)?;
     }
     Ok(victims)
 }
@@ -368,15 +394,17 @@ fn bridge(target: &Target, random: &mut StdRng, mends: &mut Vec<Mend>) -> Result
 ///
 /// # Errors
 /// When a process cannot be started again, or a master not be replaced.
-pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Result<()> {
+pub async fn mend(target: &Target, mut mends: Vec<Mend>, random: &mut StdRng) -> Result<()> {
     let cluster = target.cluster();
+    let processes = target.processes();
+    mends.retain(|mend| mend.concerns(&processes));
     for mend in &mends {
         match mend {
             // It may have been killed while it was paused.
             Mend::Continue(name) => drop(cluster.signal(name, Signal::SIGCONT)),
             Mend::ContinueDocker(name) => cluster.host(name)?.continue_docker(),
             Mend::Plug(name) => cluster.host(name)?.plug().await?,
-            // A master that was replaced meanwhile has taken its clock with it.
+            // A process without a clock of ours failed to have it turned.
             Mend::Clock(name) if cluster.has_clock(name) => cluster.turn_clock(name, 0)?,
             Mend::Link(from, to) => links(target)?.set(place(from), place(to), Rule::default()),
             _ => {}
@@ -392,7 +420,7 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
     }
     for mend in &mends {
         if let Mend::Disk(name) = mend {
-            target.heal_disk(name);
+            target.heal_disk(name)?;
         }
     }
     for mend in &mends {
@@ -410,6 +438,9 @@ pub async fn mend(target: &Target, mends: Vec<Mend>, random: &mut StdRng) -> Res
         start(target, name).await?;
     }
     for mend in mends {
+        if !mend.concerns(&target.processes()) {
+            continue;
+        }
         match mend {
             Mend::Replace(name) => drop(target.replace(&name).await?),
             Mend::Shrink(name) => target.shrink(&name).await?,
@@ -443,10 +474,6 @@ async fn answers(target: &Target, name: &str) -> bool {
 /// Starts a process again that was killed or told to end.
 async fn start(target: &Target, name: &str) -> Result<()> {
     let cluster = target.cluster();
-    if !target.masters().iter().chain(&target.nodes).any(|known| known == name) {
-        // Another fault of the same step has replaced it.
-        return Ok(());
-    }
     // A process that was asked to end gets its time to do so.
     cluster.wait_ended(name).await?;
     // An agent ends when it finds no Docker at its start.

@@ -76,10 +76,12 @@ impl Target {
         self.on_disk(master, |disk| disk.trouble(trouble))
     }
 
-    /// Ends every trouble of a master's disk, if it has one.
-    pub fn heal_disk(&self, master: &str) {
-        // One that was replaced in the meantime took its disk along.
-        let _ = self.on_disk(master, Disk::heal);
+    /// Ends every trouble of a master's disk.
+    ///
+    /// # Errors
+    /// When the master has no disk of ours.
+    pub fn heal_disk(&self, master: &str) -> Result<()> {
+        self.on_disk(master, Disk::heal)
     }
 
     /// Ends every trouble of every disk.

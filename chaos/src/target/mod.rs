@@ -98,6 +98,12 @@ impl Target {
         masters.into_iter().map(|master| master.name).collect()
     }
 
+    /// Names of all masters and nodes as they are now.
+    #[must_use]
+    pub fn processes(&self) -> Vec<String> {
+        [self.masters(), self.nodes.clone()].concat()
+    }
+
     /// The cluster.
     #[must_use]
     pub fn cluster(&self) -> &TestCluster {
@@ -211,7 +217,7 @@ impl Target {
             Who::Node => vec![self.any_node(random)?],
             Who::Named(name) => {
                 // A master that was replaced is meant by its place.
-                let all = [self.masters(), self.nodes.clone()].concat();
+                let all = self.processes();
                 let found = all.iter().find(|known| *known == name || place(known) == name);
                 let unknown = || format!("there is no {name}: there are {}", all.join(", "));
                 vec![found.with_context(unknown)?.clone()]
