@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use quorate_objects::Selector;
 use quorate_registry::{Consistency, ListOptions, Registry, RegistryError};
+use quorate_scheduler::Standby;
 use quorate_store::{Leadership, Term};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -94,6 +95,17 @@ impl Leader {
     /// shows everything that was written before.
     #[must_use]
     pub fn start(registry: Registry, term: Term, options: LeaderOptions) -> Self {
+        let standby = Standby::new(registry.clone(), options.scheduler.clone());
+        Self::start_with(standby, registry, term, options)
+    }
+
+    /// [`Leader::start`] with a scheduler that knows the cluster already.
+    fn start_with(
+        standby: Standby,
+        registry: Registry,
+        term: Term,
+        options: LeaderOptions,
+    ) -> Self {
         let cancel = CancellationToken::new();
         let begin = Instant::now();
         let inner = cancel.clone();
@@ -104,7 +116,7 @@ impl Leader {
             }
             let mut tasks = Tasks::default();
             start_controllers(&mut tasks, &registry, term, &options, &inner);
-            start_rest(&mut tasks, &registry, term, options, &inner);
+            start_rest(&mut tasks, &registry, term, standby, &inner);
             let after = begin.elapsed().as_millis();
             tracing::info!(term, after_ms = after, "leader work started");
             tasks.join(&inner).await
@@ -264,11 +276,10 @@ fn start_rest(
     tasks: &mut Tasks,
     registry: &Registry,
     term: Term,
-    options: LeaderOptions,
+    standby: Standby,
     cancel: &CancellationToken,
 ) {
-    let scheduler =
-        quorate_scheduler::run(registry.clone(), term, options.scheduler, cancel.clone());
+    let scheduler = quorate_scheduler::run(standby, term, cancel.clone());
     let over = cancel.clone();
     tasks.spawn("scheduler".to_owned(), async move {
         scheduler.await;
@@ -335,7 +346,8 @@ async fn follow(registry: &Registry, routes: &Routes, from: u64) -> RegistryErro
     }
 }
 
-/// Starts and stops the leader's work as leadership comes and goes, until `cancel`.
+/// Starts and stops the leader's work as leadership comes and goes, until `cancel`. While another
+/// master leads, a standby of the scheduler follows the cache.
 ///
 /// # Errors
 /// [`LeaderError`] when a task of the leader's work has failed: the process has to end, so that
@@ -346,19 +358,24 @@ pub async fn lead(
     options: LeaderOptions,
     cancel: CancellationToken,
 ) -> Result<(), LeaderError> {
+    // What a leader's scheduler has assumed is worth nothing afterwards: then a new one begins.
+    let standby = || Standby::new(registry.clone(), options.scheduler.clone());
+    let mut waiting = standby();
     loop {
         let ready = leadership.borrow_and_update().ready;
         let Some(term) = ready else {
             let gone = tokio::select! {
                 () = cancel.cancelled() => true,
                 changed = leadership.changed() => changed.is_err(),
+                never = waiting.follow() => match never {},
             };
             if gone {
                 return Ok(());
             }
             continue;
         };
-        let mut leader = Leader::start(registry.clone(), term, options.clone());
+        let known = std::mem::replace(&mut waiting, standby());
+        let mut leader = Leader::start_with(known, registry.clone(), term, options.clone());
         let ended = tokio::select! {
             () = cancel.cancelled() => None,
             result = leader.ended() => Some(result),

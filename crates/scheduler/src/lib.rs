@@ -14,7 +14,7 @@ pub mod trace;
 
 pub use bind::is_fenced;
 pub use decide::{Decision, Outcome, Policy, Unschedulable, decide};
-pub use run::{SchedulerOptions, run};
+pub use run::{SchedulerOptions, Standby, run};
 pub use snapshot::ClusterSnapshot;
 pub use trace::Explainer;
 

@@ -54,7 +54,7 @@ async fn binds_what_fits_says_why_the_rest_does_not_and_tries_again_when_room_co
     create_node(&registry, "n1", "2").await;
     let options =
         SchedulerOptions { back_off_first: Duration::from_millis(10), ..Default::default() };
-    let task = tokio::spawn(run(registry.clone(), 1, options, cancel.clone()));
+    let task = tokio::spawn(run(Standby::new(registry.clone(), options), 1, cancel.clone()));
     for n in 0..3 {
         create_pod(&registry, &format!("p{n}"), "1").await;
     }
@@ -123,7 +123,7 @@ async fn an_important_pod_gets_the_room_of_another_and_both_are_told_why() {
         ..Default::default()
     };
     let first = CancellationToken::new();
-    let task = tokio::spawn(run(registry.clone(), 1, options.clone(), first.clone()));
+    let task = tokio::spawn(run(Standby::new(registry.clone(), options.clone()), 1, first.clone()));
     create_pod(&registry, "low", "1").await;
     until(&registry, "the first is bound", || is_bound(&registry, "low")).await;
     let mut high = pod("high", "1", "1Mi");
@@ -159,7 +159,7 @@ async fn an_important_pod_gets_the_room_of_another_and_both_are_told_why() {
     assert_eq!(explainer.explain("default", "high").await, Err(ExplainError::NotRunning));
     store.set_term(2);
     let second = CancellationToken::new();
-    let task = tokio::spawn(run(registry.clone(), 2, options, second.clone()));
+    let task = tokio::spawn(run(Standby::new(registry.clone(), options), 2, second.clone()));
     let told = loop {
         match explainer.explain("default", "high").await {
             Ok(told) => break told,
@@ -177,7 +177,8 @@ async fn a_claim_is_told_the_node_before_its_pod_is_bound() {
     let cancel = CancellationToken::new();
     let registry = registry(&MemoryStore::new(), &cancel).await;
     create_node(&registry, "n1", "4").await;
-    let task = tokio::spawn(run(registry.clone(), 1, SchedulerOptions::default(), cancel.clone()));
+    let standby = Standby::new(registry.clone(), SchedulerOptions::default());
+    let task = tokio::spawn(run(standby, 1, cancel.clone()));
     let claim = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"namespace": "default", "name": "data"},
@@ -196,4 +197,83 @@ async fn a_claim_is_told_the_node_before_its_pod_is_bound() {
     assert_eq!(node, &json!("n1"));
     cancel.cancel();
     task.await.unwrap();
+}
+
+/// What a standby knows of the cluster, in words.
+fn known(standby: &Standby) -> (usize, usize, Vec<(String, i64)>) {
+    let cluster = standby.follower.as_ref().expect("it has read everything");
+    let nodes = cluster.snapshot.nodes().iter().filter(|node| node.exists);
+    let mut nodes: Vec<_> =
+        nodes.map(|node| (node.name.to_string(), node.allocated.cpu_millis)).collect();
+    nodes.sort();
+    (cluster.snapshot.pod_count(), cluster.queue.len(), nodes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_was_there_all_the_time_knows_what_one_that_begins_now_reads() {
+    let cancel = CancellationToken::new();
+    let store = MemoryStore::new();
+    let registry = registry(&store, &cancel).await;
+    create_node(&registry, "n1", "2").await;
+    let mut early = Standby::new(registry.clone(), SchedulerOptions::default());
+    early.step().await.unwrap();
+    assert_eq!(known(&early), (0, 0, vec![("n1".into(), 0)]));
+
+    let leader = CancellationToken::new();
+    let standby = Standby::new(registry.clone(), SchedulerOptions::default());
+    let task = tokio::spawn(run(standby, 1, leader.clone()));
+    for n in 0..4 {
+        create_pod(&registry, &format!("p{n}"), "1").await;
+    }
+    create_node(&registry, "n2", "1").await;
+    let bound = || registry.cache().pods_on("n1").len() + registry.cache().pods_on("n2").len();
+    until(&registry, "three are bound", || bound() == 3).await;
+    leader.cancel();
+    task.await.unwrap();
+    // One goes, and comes again under its name.
+    let name = registry.cache().pods_on("n1")[0].name().to_owned();
+    let now = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
+    registry.delete(&kinds::POD, "default", &name, &now).await.unwrap();
+    create_pod(&registry, &name, "1").await;
+
+    let revision = registry.cache().revision();
+    registry.cache().wait(revision, PATIENCE).await.unwrap();
+    early.step().await.unwrap();
+    let mut late = Standby::new(registry.clone(), SchedulerOptions::default());
+    late.step().await.unwrap();
+    assert_eq!(known(&early), known(&late));
+    let nodes = vec![("n1".into(), 1_000), ("n2".into(), 1_000)];
+    assert_eq!(known(&early), (2, 2, nodes));
+
+    // It goes on where the earlier leader was, at once.
+    store.set_term(2);
+    let second = CancellationToken::new();
+    let task = tokio::spawn(run(early, 2, second.clone()));
+    until(&registry, "three are bound again", || bound() == 3).await;
+    second.cancel();
+    task.await.unwrap();
+    cancel.cancel();
+}
+
+#[tokio::test]
+async fn room_that_was_kept_for_a_pod_and_is_given_free_is_free_for_the_next_leader() {
+    let cancel = CancellationToken::new();
+    let registry = registry(&MemoryStore::new(), &cancel).await;
+    create_node(&registry, "n1", "1").await;
+    let mut value = pod("high", "1", "1Mi");
+    (value["apiVersion"], value["kind"]) = (json!("v1"), json!("Pod"));
+    registry.create(value.clone(), &WriteOptions::default()).await.unwrap();
+    let mut cluster = Follower::start(&registry, &SchedulerOptions::default()).await.unwrap();
+    let kept = async |cluster: &mut Follower, node: Option<&str>| {
+        let mut value = value.clone();
+        value["status"] = json!({"nominatedNodeName": node, "phase": "Pending"});
+        let written = registry.update_status(value, &WriteOptions::default()).await.unwrap();
+        registry.cache().wait(written.revision, PATIENCE).await.unwrap();
+        cluster.catch_up().await.unwrap();
+        cluster.snapshot.node("n1").unwrap().nominated.len()
+    };
+    assert_eq!(kept(&mut cluster, Some("n1")).await, 1);
+    assert_eq!(kept(&mut cluster, Some("n1")).await, 1);
+    assert_eq!(kept(&mut cluster, None).await, 0);
+    cancel.cancel();
 }

@@ -1,33 +1,31 @@
 //! The loop: from the cache's changes to bindings.
 
+mod follow;
 mod observe;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
-use futures::future::select_all;
 use k8s_openapi::api::core::v1::Pod;
-use quorate_objects::{Kind, Selector, kinds, pod};
-use quorate_registry::{EventKind, ObjectWatcher, Registry, RegistryError};
+use quorate_objects::kinds;
+use quorate_registry::{Registry, RegistryError};
 use quorate_store::Term;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::follow::Follower;
+pub use self::follow::Standby;
 use self::observe::Seen;
 use crate::bind::{self, Attempt, Settled, Verdict};
-use crate::claims;
 use crate::decide::{Decision, Outcome, Policy, decide_class};
 use crate::filter::{self, NodeView};
 use crate::preempt::Preemption;
-use crate::queue::{Queue, Waiting};
-use crate::snapshot::{ClusterSnapshot, PodKey};
+use crate::queue::Waiting;
+use crate::snapshot::PodKey;
 use crate::trace::{ExplainError, Explainer, Question};
 
 /// Between attempts to follow the cache again after an interruption.
 const RETRY: Duration = Duration::from_millis(100);
-/// Events of one kind taken in before the next pods are decided about.
-const EVENTS_AT_ONCE: usize = 1024;
 
 /// Settings of the scheduler.
 #[derive(Clone, Debug)]
@@ -65,28 +63,33 @@ impl Default for SchedulerOptions {
     }
 }
 
-/// Schedules until cancelled, or until the term is over.
-pub async fn run(
-    registry: Registry,
-    term: Term,
-    options: SchedulerOptions,
-    cancel: CancellationToken,
-) {
+/// Schedules until cancelled, or until the term is over, beginning with what `standby` knows.
+pub async fn run(standby: Standby, term: Term, cancel: CancellationToken) {
+    let Standby { registry, options, mut follower } = standby;
     let explainer = options.explainer.clone();
     let mut questions = explainer.begin(term);
     loop {
-        // A new snapshot after an interruption: nothing of the old one can be trusted then.
-        let mut scheduler = Scheduler::new(registry.clone(), term, options.clone());
+        let attempt = async {
+            let cluster = match follower.take() {
+                Some(mut follower) => follower.catch_up().await.map(|()| follower)?,
+                None => Follower::start(&registry, &options).await?,
+            };
+            let pods = (cluster.snapshot.pod_count(), cluster.queue.len());
+            tracing::info!(term, placed = pods.0, waiting = pods.1, "the scheduler begins");
+            let mut scheduler = Scheduler::new(registry.clone(), term, options.clone(), cluster);
+            scheduler.schedule_all(&mut questions).await
+        };
         let end = tokio::select! {
             () = cancel.cancelled() => break,
-            end = scheduler.follow(&mut questions) => end,
+            end = attempt => end,
         };
         match end {
-            End::Fenced => {
+            Ok(()) => {
                 tracing::info!(term, "the term is over, the scheduler ends");
                 break;
             }
-            End::Interrupted(error) => {
+            // A new snapshot after an interruption: nothing of the old one can be trusted then.
+            Err(error) => {
                 tracing::warn!("the scheduler's watch was interrupted, it begins anew: {error}");
             }
         }
@@ -98,57 +101,40 @@ pub async fn run(
     explainer.end(term);
 }
 
-enum End {
-    Fenced,
-    Interrupted(RegistryError),
-}
-
 struct Scheduler {
     registry: Registry,
     term: Term,
     options: SchedulerOptions,
-    snapshot: ClusterSnapshot,
-    queue: Queue,
+    cluster: Follower,
     settled: mpsc::Receiver<Settled>,
     report: mpsc::Sender<Settled>,
     in_flight: usize,
 }
 
 impl Scheduler {
-    fn new(registry: Registry, term: Term, options: SchedulerOptions) -> Self {
+    fn new(registry: Registry, term: Term, options: SchedulerOptions, cluster: Follower) -> Self {
         let (report, settled) = mpsc::channel(options.batches_in_flight.max(1));
-        let queue = Queue::new(options.back_off_first, options.back_off_longest);
-        let snapshot = ClusterSnapshot::new();
-        Self { registry, term, options, snapshot, queue, settled, report, in_flight: 0 }
+        Self { registry, term, options, cluster, settled, report, in_flight: 0 }
     }
 
-    async fn follow(&mut self, questions: &mut mpsc::Receiver<Question>) -> End {
-        // Pods last: what they refer to is known then, and everything placed must be known
-        // before anything is placed.
-        let kinds = claims::followed().into_iter().chain([&kinds::POD]);
-        let watch =
-            |kind: &'static Kind| self.registry.watch(Some(kind), None, Selector::everything(), 0);
-        let watchers: Result<Vec<_>, _> = kinds.map(watch).collect();
-        let mut watchers = match watchers {
-            Ok(watchers) => watchers,
-            Err(error) => return End::Interrupted(error),
-        };
-        for watcher in &mut watchers {
-            if let Err(error) = self.read_list(watcher).await {
-                return End::Interrupted(error);
-            }
-        }
+    /// Schedules until the term is over.
+    ///
+    /// # Errors
+    /// When the cache cannot be followed any more.
+    async fn schedule_all(
+        &mut self,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Result<(), RegistryError> {
         let mut passes = tokio::time::interval(self.options.full_pass);
         loop {
-            self.queue.tick(Instant::now());
+            self.cluster.queue.tick(Instant::now());
             self.schedule();
-            let due = self.queue.next_due().map(tokio::time::Instant::from_std);
-            let events = watchers.iter_mut().map(|watcher| watcher.next().boxed());
+            let due = self.cluster.queue.next_due().map(tokio::time::Instant::from_std);
             let event = tokio::select! {
-                (event, _, _) = select_all(events) => event,
+                event = self.cluster.next() => event?,
                 Some(settled) = self.settled.recv() => {
                     if !self.settle(settled) {
-                        return End::Fenced;
+                        return Ok(());
                     }
                     continue;
                 }
@@ -157,54 +143,21 @@ impl Scheduler {
                     continue;
                 }
                 _ = passes.tick() => {
-                    self.queue.wake_all(Instant::now());
+                    self.cluster.queue.wake_all(Instant::now());
                     continue;
                 }
                 () = sleep_until(due) => continue,
             };
-            let taken = event.and_then(|event| {
-                let mut seen = Seen::default();
-                self.observe(&event, &mut seen);
-                self.drain(&mut watchers, &mut seen)?;
-                self.wake(&seen);
-                Ok(())
-            });
-            if let Err(error) = taken {
-                return End::Interrupted(error);
-            }
+            let mut seen = Seen::default();
+            self.cluster.observe(&event, &mut seen);
+            self.cluster.drain(&mut seen)?;
+            self.wake(&seen);
         }
-    }
-
-    async fn read_list(&mut self, watcher: &mut ObjectWatcher) -> Result<(), RegistryError> {
-        loop {
-            let event = watcher.next().await?;
-            if event.kind == EventKind::Bookmark {
-                return Ok(());
-            }
-            self.observe(&event, &mut Seen::default());
-        }
-    }
-
-    /// Takes in what is there already, so that decisions are made on what is newest.
-    fn drain(
-        &mut self,
-        watchers: &mut [ObjectWatcher],
-        seen: &mut Seen,
-    ) -> Result<(), RegistryError> {
-        for watcher in watchers {
-            for _ in 0..EVENTS_AT_ONCE {
-                match watcher.next().now_or_never() {
-                    Some(event) => self.observe(&event?, seen),
-                    None => break,
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Wakes the pods that what was seen may help.
     fn wake(&mut self, seen: &Seen) {
-        let snapshot = &self.snapshot;
+        let snapshot = &self.cluster.snapshot;
         let nodes: Option<Vec<usize>> = seen
             .nodes
             .as_ref()
@@ -223,28 +176,16 @@ impl Scheduler {
                     .any(|view| filter::check(needs, view, Some(key)).is_ok())
             }) || snapshot.nomination(key).is_some()
         };
-        self.queue.wake(seen.helped, worth, Instant::now());
-    }
-
-    fn is_ours(&self, object: &Pod) -> bool {
-        let gates = object.spec.as_ref().and_then(|s| s.scheduling_gates.as_deref());
-        self.scheduler_of(object) == self.options.name
-            && gates.unwrap_or_default().is_empty()
-            && pod::is_active(object)
-    }
-
-    fn scheduler_of<'a>(&'a self, object: &'a Pod) -> &'a str {
-        let name = object.spec.as_ref().and_then(|s| s.scheduler_name.as_deref());
-        name.filter(|name| !name.is_empty()).unwrap_or(&self.options.name)
+        self.cluster.queue.wake(seen.helped, worth, Instant::now());
     }
 
     /// Decides about waiting pods, and hands the decisions to tasks that commit them.
     fn schedule(&mut self) {
-        while self.in_flight < self.options.batches_in_flight && self.queue.has_active() {
+        while self.in_flight < self.options.batches_in_flight && self.cluster.queue.has_active() {
             let mut attempts = Vec::new();
             let mut decisions = Vec::new();
             while attempts.len() < self.options.batch.max(1)
-                && let Some((key, waiting)) = self.queue.pop()
+                && let Some((key, waiting)) = self.cluster.queue.pop()
             {
                 let (attempt, decision) = self.attempt(key, waiting);
                 decisions.push((attempt.key.clone(), decision));
@@ -273,20 +214,20 @@ impl Scheduler {
     fn attempt(&mut self, key: PodKey, waiting: Waiting) -> (Attempt, Decision) {
         let Waiting { pod, revision, class, .. } = waiting;
         // What an earlier attempt assumed, and whose fate was not known, counts no more.
-        self.snapshot.forget(&key);
-        let decision = decide_class(&mut self.snapshot, &self.options.policy, &key, &class);
+        self.cluster.snapshot.forget(&key);
+        let decision = decide_class(&mut self.cluster.snapshot, &self.options.policy, &key, &class);
         let mut open = Vec::new();
         match (&decision.outcome, &decision.preemption) {
             (Outcome::Node(node), _) => {
-                open = self.snapshot.claims.without_node(class.needs());
-                self.snapshot.claims.choose(class.needs(), node);
-                self.snapshot.assume(key.clone(), &class, node);
+                open = self.cluster.snapshot.claims.without_node(class.needs());
+                self.cluster.snapshot.claims.choose(class.needs(), node);
+                self.cluster.snapshot.assume(key.clone(), &class, node);
             }
             (Outcome::Unschedulable(_), Some(preemption)) => {
-                self.snapshot.preempt(&key, &class, preemption);
+                self.cluster.snapshot.preempt(&key, &class, preemption);
                 self.note_victims(&key, preemption);
             }
-            (Outcome::Unschedulable(_), None) => self.snapshot.nominate(&key, None),
+            (Outcome::Unschedulable(_), None) => self.cluster.snapshot.nominate(&key, None),
         }
         let attempt = Attempt {
             key,
@@ -315,24 +256,26 @@ impl Scheduler {
         for key in settled.staying {
             let object = self.registry.cache().get(&kinds::POD, &key.namespace, &key.name);
             if let Some(Ok(object)) = object.map(|object| object.typed::<Pod>()) {
-                self.snapshot.set_pod(&object);
+                self.cluster.snapshot.set_pod(&object);
             }
         }
         for (key, verdict) in settled.verdicts {
             match verdict {
                 // The cache will show it, and takes it out of the queue.
                 Verdict::Bound => {}
-                Verdict::Nowhere(refused_by) => self.queue.unschedulable(&key, refused_by, now),
+                Verdict::Nowhere(refused_by) => {
+                    self.cluster.queue.unschedulable(&key, refused_by, now)
+                }
                 Verdict::Gone => {
                     self.forget(&key);
-                    self.queue.remove(&key);
+                    self.cluster.queue.remove(&key);
                 }
                 Verdict::Conflict => {
                     self.forget(&key);
-                    self.queue.failed(&key, now);
+                    self.cluster.queue.failed(&key, now);
                 }
                 // It may be bound after all: it stays assumed until it is tried again.
-                Verdict::Unknown => self.queue.failed(&key, now),
+                Verdict::Unknown => self.cluster.queue.failed(&key, now),
                 Verdict::Fenced => return false,
             }
         }
@@ -340,12 +283,12 @@ impl Scheduler {
     }
 
     fn forget(&mut self, key: &PodKey) {
-        let Some(placed) = self.snapshot.placed(key).filter(|placed| placed.assumed) else {
+        let Some(placed) = self.cluster.snapshot.placed(key).filter(|placed| placed.assumed) else {
             return;
         };
         let class = placed.class.clone();
-        self.snapshot.claims.forget(class.needs());
-        self.snapshot.forget(key);
+        self.cluster.snapshot.claims.forget(class.needs());
+        self.cluster.snapshot.forget(key);
     }
 
     /// Answers why a pod is where it is, as of now.
@@ -354,8 +297,8 @@ impl Scheduler {
         let object = self.registry.cache().get(&kinds::POD, &namespace, &name);
         let result = match object.and_then(|object| object.typed::<Pod>().ok()) {
             None => Err(ExplainError::NotFound(name)),
-            Some(object) if self.scheduler_of(&object) != self.options.name => {
-                let scheduler = self.scheduler_of(&object).to_owned();
+            Some(object) if self.cluster.scheduler_of(&object) != self.options.name => {
+                let scheduler = self.cluster.scheduler_of(&object).to_owned();
                 Err(ExplainError::NotOurs { pod: name, scheduler })
             }
             Some(object) => Ok(self.explain(&object)),
@@ -371,9 +314,10 @@ impl Scheduler {
             // Where it is bound is the question, not a wish.
             spec.node_name = None;
         }
-        let class = self.snapshot.class_of(&asking);
+        let class = self.cluster.snapshot.class_of(&asking);
         let policy = &self.options.policy;
-        let decision = self.snapshot.without(&key, |s| decide_class(s, policy, &key, &class));
+        let decision =
+            self.cluster.snapshot.without(&key, |s| decide_class(s, policy, &key, &class));
         (key, decision)
     }
 }

@@ -10,7 +10,7 @@ use quorate_objects::{kinds, pod};
 use quorate_registry::{EventKind, Object, ObjectEvent};
 use serde::de::DeserializeOwned;
 
-use super::Scheduler;
+use super::follow::Follower;
 use crate::filter::{Filter, FilterSet};
 use crate::snapshot::PodKey;
 
@@ -55,7 +55,7 @@ impl Seen {
     }
 }
 
-impl Scheduler {
+impl Follower {
     /// Takes an event in.
     pub(super) fn observe(&mut self, event: &ObjectEvent, seen: &mut Seen) {
         let Some(object) = &event.object else { return };
@@ -144,16 +144,15 @@ impl Scheduler {
         seen.add(self.snapshot.set_pod(&object), node);
     }
 
-    /// An earlier leader has made room for the pod.
+    /// An earlier leader has made room for the pod, or gives it to others again.
     fn take_over_nomination(&mut self, key: &PodKey, object: &Pod) {
-        let nominated = object.status.as_ref().and_then(|s| s.nominated_node_name.as_deref());
-        if let Some(node) = nominated.filter(|node| !node.is_empty())
-            && self.snapshot.nomination(key).is_none()
-            && !self.queue.was_tried(key)
-        {
-            let class = self.snapshot.class_of(object);
-            self.snapshot.nominate(key, Some((node, &class)));
+        if self.queue.was_tried(key) {
+            return;
         }
+        let nominated = object.status.as_ref().and_then(|s| s.nominated_node_name.as_deref());
+        let class = self.snapshot.class_of(object);
+        let at = nominated.filter(|node| !node.is_empty()).map(|node| (node, &class));
+        self.snapshot.nominate(key, at);
     }
 }
 
