@@ -6,6 +6,7 @@ mod apply;
 mod batch;
 mod cache;
 mod commit;
+mod decoded;
 mod delete;
 mod error;
 mod events;

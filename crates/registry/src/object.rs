@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use parking_lot::Mutex;
-use quorate_objects::{Decoded, FieldSelector, Kind, Typed};
+use quorate_objects::{FieldSelector, Kind, Typed};
 use serde_json::Value;
 
+use crate::decoded::Form;
 use crate::error::RegistryError;
 use crate::part::Part;
 use crate::prepare::metadata_mut;
@@ -75,15 +75,6 @@ impl ObjectKey {
     }
 }
 
-/// An object as its type.
-#[derive(Default)]
-struct Shared {
-    /// Since somebody has asked for it.
-    decoded: Option<Decoded>,
-    /// Something newer is in its place.
-    is_old: bool,
-}
-
 /// One object at one revision. Immutable and shared.
 pub struct Object {
     /// The kind.
@@ -101,7 +92,7 @@ pub struct Object {
     places: Places,
     /// Fields that selectors and indexes ask for.
     fields: Fields,
-    typed: Mutex<Shared>,
+    typed: Form,
 }
 
 impl Object {
@@ -181,7 +172,8 @@ impl Object {
             status: places.status.and_then(|(begin, end)| Some((moved(begin)?, moved(end)?))),
         };
         meta.resource_version = Some(number);
-        let (json, typed) = (json.freeze(), Mutex::default());
+        let typed = Form::new(json.len());
+        let json = json.freeze();
         Self { kind, meta, revision, json, inside, behind, places, fields, typed }
     }
 
@@ -270,7 +262,7 @@ impl Object {
         serde_json::from_slice(&self.json).unwrap_or_default()
     }
 
-    /// The object as its type, decoded once and shared.
+    /// The object as its type, decoded once and shared for as long as it is read now and then.
     ///
     /// # Errors
     /// [`RegistryError::Internal`] when it is of another kind.
@@ -281,53 +273,37 @@ impl Object {
         if T::kind() != self.kind {
             return Err(wrong());
         }
-        if let Some(ready) = self.ready() {
+        if let Some(ready) = self.typed.get() {
             return ready.downcast::<T>().map_err(|_| wrong());
         }
         let decoded = Arc::new(T::from_json(&self.json).map_err(|error| {
             RegistryError::Internal(format!("{} cannot be decoded: {error}", self.kind.kind))
         })?);
-        self.share(decoded).downcast::<T>().map_err(|_| wrong())
+        self.typed.keep(decoded).downcast::<T>().map_err(|_| wrong())
     }
 
-    fn ready(&self) -> Option<Decoded> {
-        self.typed.lock().decoded.clone()
-    }
-
-    /// What others get from now on: what is decoded first.
-    fn share(&self, decoded: Decoded) -> Decoded {
-        let mut shared = self.typed.lock();
-        if shared.is_old {
-            return decoded;
-        }
-        Arc::clone(shared.decoded.get_or_insert(decoded))
-    }
-
-    /// Something newer is in its place. The history keeps its text only: decoded it is several
-    /// times as large, and hardly anybody asks for it any more.
+    /// Something newer is in its place.
     pub(crate) fn grow_old(&self) {
-        *self.typed.lock() = Shared { decoded: None, is_old: true };
+        self.typed.grow_old();
     }
 
     /// So that [`Self::typed`] has nothing left to do. What cannot be decoded is left to it.
     pub(crate) fn decode_ahead(&self) {
-        let wanted = {
-            let shared = self.typed.lock();
-            !shared.is_old && shared.decoded.is_none()
-        };
-        if wanted && let Ok(decoded) = self.kind.parse(&self.json) {
-            self.share(decoded);
+        if self.typed.is_wanted()
+            && let Ok(decoded) = self.kind.parse(&self.json)
+        {
+            self.typed.keep(decoded);
         }
     }
 
     /// One cell for each column of the kind; `<unknown>` in all when it cannot be decoded.
     #[must_use]
     pub fn cells(&self, now: Timestamp) -> Vec<String> {
-        if let Some(ready) = self.ready() {
+        if let Some(ready) = self.typed.get() {
             return self.kind.cells(&*ready, now);
         }
         match self.kind.parse(&self.json) {
-            Ok(decoded) => self.kind.cells(&*self.share(decoded), now),
+            Ok(decoded) => self.kind.cells(&*self.typed.keep(decoded), now),
             Err(_) => vec!["<unknown>".into(); self.kind.columns.len()],
         }
     }

@@ -18,8 +18,9 @@ use crate::snapshot::ClusterSnapshot;
 /// Events of one kind taken in before others get their turn.
 const EVENTS_AT_ONCE: usize = 1024;
 /// How far a master that does not lead lets the cache get ahead: what changes several times
-/// meanwhile is looked at once. A new leader makes up for it in milliseconds.
-const LAG: Duration = Duration::from_secs(2);
+/// meanwhile is looked at once. A new leader makes up for it in milliseconds, and the cache's
+/// history is long enough for ten times what three masters can write in it.
+const LAG: Duration = Duration::from_millis(500);
 
 /// The cluster as the cache shows it, and what the scheduler has decided beyond that.
 pub(super) struct Follower {

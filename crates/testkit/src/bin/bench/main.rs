@@ -34,6 +34,9 @@ struct Args {
     /// Watchers, all on one key
     #[arg(long, default_value_t = 1_000)]
     watchers: usize,
+    /// The same, all at one server; 0 leaves it out
+    #[arg(long, default_value_t = 10_000)]
+    watchers_on_one: usize,
     /// Keys that the large-store part writes; 0 leaves it out
     #[arg(long, default_value_t = 50_000)]
     keys: usize,
@@ -84,10 +87,18 @@ async fn run(kind: Kind, args: &Args, report: &mut Report) -> Result<()> {
         }
     }
     if args.watchers > 0 {
-        let delays = workload::watch_delays(&servers.urls, args.watchers).await?;
-        report.watch(kind, args.watchers, &delays);
+        let resident = || servers.resident_mb();
+        let watched = workload::watch(&servers.urls, args.watchers, resident).await?;
+        report.watch(kind, &format!("{} watchers of one key", args.watchers), &watched.delays);
     }
     report.add(kind, "memory after that, three servers", "MB", servers.resident_mb());
+    if args.watchers_on_one > 0 {
+        let resident = || servers.resident_mb();
+        let watched = workload::watch(&servers.urls[..1], args.watchers_on_one, resident).await?;
+        let name = format!("{} watchers of one key at one server", args.watchers_on_one);
+        report.watch(kind, &name, &watched.delays);
+        report.add(kind, &format!("{name}: more memory"), "MB", watched.more_mb);
+    }
     if args.keys > 0 {
         large::measure(&mut servers, args.keys, time, report).await?;
     }

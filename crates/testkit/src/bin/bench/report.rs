@@ -127,8 +127,8 @@ impl Report {
         self.add(kind, &name("processor time each, three servers"), "µs", per_operation);
     }
 
-    pub fn watch(&mut self, kind: Kind, watchers: usize, delays: &Latencies) {
-        let name = |of: &str| format!("{watchers} watchers of one key: delay, {of}");
+    pub fn watch(&mut self, kind: Kind, what: &str, delays: &Latencies) {
+        let name = |of: &str| format!("{what}: delay, {of}");
         self.add(kind, &name("median"), "ms", delays.quantile(0.5));
         self.add(kind, &name("p99"), "ms", delays.quantile(0.99));
     }

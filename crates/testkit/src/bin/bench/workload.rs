@@ -162,8 +162,22 @@ impl Random {
     }
 }
 
-/// From sending a put to the event at each of many watchers of its key.
-pub async fn watch_delays(urls: &[String], watchers: usize) -> Result<Latencies> {
+/// What many watchers of one key came to.
+#[derive(Debug)]
+pub struct Watched {
+    /// From sending a put to the event at each of them.
+    pub delays: Latencies,
+    /// What the servers take more memory than before, in MB.
+    pub more_mb: f64,
+}
+
+/// Watches one key many times, in streams that are spread over `urls`, and puts it.
+pub async fn watch(
+    urls: &[String],
+    watchers: usize,
+    resident_mb: impl Fn() -> f64,
+) -> Result<Watched> {
+    let before = resident_mb();
     let streams = WATCH_STREAMS.min(watchers);
     let (seen, mut events) = mpsc::channel(watchers.max(1) * 4);
     let mut tasks = JoinSet::new();
@@ -192,8 +206,9 @@ pub async fn watch_delays(urls: &[String], watchers: usize) -> Result<Latencies>
         }
         tokio::time::sleep(WATCH_PAUSE).await;
     }
+    let more_mb = resident_mb() - before;
     tasks.shutdown().await;
-    Ok(Latencies::new(delays, begun.elapsed()))
+    Ok(Watched { delays: Latencies::new(delays, begun.elapsed()), more_mb })
 }
 
 async fn watch_stream(

@@ -30,7 +30,7 @@ const PROBE: Duration = Duration::from_millis(20);
 /// Before a creation is tried again that a master could not carry out, or of which nobody knows.
 const RETRY: Duration = Duration::from_millis(50);
 /// Between two looks at how many pods are not bound yet.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Measures Quorate with many nodes and pods.
 #[derive(Debug, Parser)]
