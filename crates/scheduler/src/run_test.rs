@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_objects::storage;
+use quorate_objects::{pod, storage};
 use quorate_registry::{DeleteOptions, RegistryOptions, WriteOptions};
 use quorate_store::MemoryStore;
 use serde_json::json;
@@ -262,6 +262,7 @@ async fn room_that_was_kept_for_a_pod_and_is_given_free_is_free_for_the_next_lea
     create_node(&registry, "n1", "1").await;
     let mut value = pod("high", "1", "1Mi");
     (value["apiVersion"], value["kind"]) = (json!("v1"), json!("Pod"));
+    value["metadata"]["uid"].take();
     registry.create(value.clone(), &WriteOptions::default()).await.unwrap();
     let mut cluster = Follower::start(&registry, &SchedulerOptions::default()).await.unwrap();
     let kept = async |cluster: &mut Follower, node: Option<&str>| {
