@@ -56,6 +56,8 @@ pub enum Mend {
     Uncordon(String),
     /// Its disk is well again.
     Disk(String),
+    /// Finish a replacement, or take back an admission, for which there was no majority.
+    FillPlaces,
     /// Replace this master, whose data is damaged or gone.
     Replace(String),
     /// Remove the master that was added.
@@ -81,10 +83,10 @@ pub enum Mend {
 }
 
 impl Mend {
-    /// The process that is mended; none when it is a link, or a node object's mark.
+    /// The process that is mended; none when it is a link, a place, or a node object's mark.
     fn process(&self) -> Option<&str> {
         match self {
-            Self::Uncordon(_) | Self::Link(..) => None,
+            Self::Uncordon(_) | Self::Link(..) | Self::FillPlaces => None,
             Self::Disk(name)
             | Self::Replace(name)
             | Self::Shrink(name)
@@ -311,12 +313,14 @@ async fn members(
 ) -> Result<Vec<String>> {
     let Some(who) = fault.replaces() else { bail!("{fault} replaces nobody") };
     if *fault == Fault::Grow {
-        let name = target.grow().await?;
-        mends.push(Mend::Shrink(name.clone()));
-        return Ok(vec![name]);
+        let place = target.spare_place()?;
+        // It may be there though nobody has said so in time.
+        mends.extend([Mend::Shrink(place.next()), Mend::FillPlaces]);
+        return target.grow(place).await.map(|name| vec![name]);
     }
     let name = target.resolve(who, random).await?.pop().context("nobody to replace")?;
     if matches!(fault, Fault::Replace(_)) {
+        mends.push(Mend::FillPlaces);
         let new = target.replace(&name).await?;
         return Ok(vec![name, new]);
     }
@@ -442,6 +446,7 @@ pub async fn mend(target: &Target, mut mends: Vec<Mend>, random: &mut StdRng) ->
             continue;
         }
         match mend {
+            Mend::FillPlaces => target.fill_places().await?,
             Mend::Replace(name) => drop(target.replace(&name).await?),
             Mend::Shrink(name) => target.shrink(&name).await?,
             Mend::Uncordon(name) => target.uncordon(&name).await?,

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use quorate_testkit::membership::Vacancy;
+use quorate_testkit::wait_for;
 use rand::Rng;
 
 use super::Target;
 use crate::disk::{Disk, Names, Trouble, unmount_stale};
 use crate::plan::Torn;
+
+/// Longest time until a master that has just been started answers who the members are.
+const LIST: Duration = Duration::from_secs(30);
 
 /// The disks by master; none when masters write to the machine's own.
 #[derive(Debug)]
@@ -19,15 +24,21 @@ pub(super) struct Disks {
     mounted: Mutex<BTreeMap<String, Disk>>,
     /// The place of one master more, as it was left.
     spare: Mutex<Option<Vacancy>>,
+    /// Places whose masters are gone, and that could not be filled again at once.
+    vacant: Mutex<Vec<Vacancy>>,
 }
 
 impl Disks {
     pub(super) fn new(names: Names) -> Self {
-        Self { names, mounted: Mutex::default(), spare: Mutex::default() }
+        Self { names, mounted: Mutex::default(), spare: Mutex::default(), vacant: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Disk>> {
         self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vacant(&self) -> MutexGuard<'_, Vec<Vacancy>> {
+        self.vacant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -125,17 +136,59 @@ impl Target {
     /// When the others refuse, or it does not catch up.
     pub async fn replace(&self, master: &str) -> Result<String> {
         let place = self.cluster.remove_master(master).await?;
-        self.add(place).await
+        self.fill(place).await
+    }
+
+    /// Finishes what other faults have interrupted: whose removal was not answered is removed, whose
+    /// admission was not answered is forgotten, and each place has a master again.
+    ///
+    /// # Errors
+    /// As [`Target::replace`].
+    pub async fn fill_places(&self) -> Result<()> {
+        let list = async || Ok(self.observer()?.members().await?);
+        let (members, _) = wait_for("a list of the members", LIST, list).await?;
+        let masters = self.masters();
+        for stray in members.iter().filter(|member| !masters.contains(&member.name)) {
+            self.cluster.remove_member(&stray.name).await?;
+        }
+        for name in masters {
+            if !members.iter().any(|member| member.name == name) {
+                let place = self.cluster.remove_master(&name).await?;
+                self.disks.vacant().push(place);
+            }
+        }
+        loop {
+            let Some(place) = self.disks.vacant().pop() else { return Ok(()) };
+            self.fill(place).await?;
+        }
+    }
+
+    async fn fill(&self, place: Vacancy) -> Result<String> {
+        let last = place.last().to_owned();
+        self.disks.vacant().push(place.clone());
+        let name = self.admit(place).await?;
+        self.disks.vacant().retain(|vacancy| vacancy.last() != last);
+        self.cluster.wait_voter(&name).await?;
+        Ok(name)
+    }
+
+    /// A place for one master more.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn spare_place(&self) -> Result<Vacancy> {
+        let spare = self.disks.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        spare.map_or_else(|| self.cluster.new_place(), Ok)
     }
 
     /// Adds one master more.
     ///
     /// # Errors
     /// As [`Target::replace`].
-    pub async fn grow(&self) -> Result<String> {
-        let spare = self.disks.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let place = spare.map_or_else(|| self.cluster.new_place(), Ok)?;
-        self.add(place).await
+    pub async fn grow(&self, place: Vacancy) -> Result<String> {
+        let name = self.admit(place).await?;
+        self.cluster.wait_voter(&name).await?;
+        Ok(name)
     }
 
     /// Removes the master that was added.
@@ -150,7 +203,7 @@ impl Target {
         Ok(())
     }
 
-    async fn add(&self, place: Vacancy) -> Result<String> {
+    async fn admit(&self, place: Vacancy) -> Result<String> {
         let with_disk = !self.disks.is_empty();
         self.disks.lock().remove(place.last());
         let mut mounted = None;
@@ -164,7 +217,6 @@ impl Target {
         if let Some(disk) = mounted {
             self.disks.lock().insert(name.clone(), disk);
         }
-        self.cluster.wait_voter(&name).await?;
         Ok(name)
     }
 }

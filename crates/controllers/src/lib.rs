@@ -14,6 +14,8 @@ mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fake;
+#[cfg(test)]
+mod full_pass_test;
 mod garbage;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

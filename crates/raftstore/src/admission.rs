@@ -121,18 +121,26 @@ pub(crate) async fn find_id(
     let own = nodes.values().find(|info| info.name == name);
     let own_url = own.map(|info| info.peer_url.clone()).unwrap_or_default();
     loop {
-        for reply in ask(peers, 0, nodes).await {
-            let members = reply.membership.map(|membership| membership.members).unwrap_or_default();
-            let ours = |member: &&pb::Member| member.name == name || member.peer_url == own_url;
-            if let Some(found) = members.iter().find(ours) {
-                return Ok(found.id);
-            }
+        if let Some(id) = own_id(name, &own_url, ask(peers, 0, nodes).await) {
+            return Ok(id);
         }
         if Instant::now() >= deadline {
             return Err(RaftStoreError::NotMember { name: name.into() });
         }
         tokio::time::sleep(LONG_PAUSE).await;
     }
+}
+
+/// The id of the member with this name. One that was added without a name, as etcd's clients do it,
+/// is known by its address; one with another name is whoever had the address before, of whom a
+/// master that lags has not heard yet that it was removed.
+fn own_id(name: &str, own_url: &str, mut replies: Vec<pb::StateReply>) -> Option<MemberId> {
+    replies.sort_by_key(|reply| std::cmp::Reverse(reply.membership_index));
+    let memberships = replies.into_iter().filter_map(|reply| reply.membership);
+    let members: Vec<_> = memberships.flat_map(|membership| membership.members).collect();
+    let named = members.iter().find(|member| member.name == name);
+    let unnamed = |member: &&pb::Member| member.name.is_empty() && member.peer_url == own_url;
+    named.or_else(|| members.iter().find(unnamed)).map(|member| member.id)
 }
 
 /// The task "admission" of a master with an empty directory: lets it take part once that is

@@ -50,3 +50,41 @@ fn a_stranger_is_told_so() {
     assert_eq!(judge(7, 4, &[others()]), Verdict::Open);
     assert_eq!(judge(7, 4, &[others(), others()]), Verdict::Stranger);
 }
+
+/// A list of members: id, name and address.
+fn list(index: u64, members: &[(MemberId, &str, &str)]) -> pb::StateReply {
+    let member = |(id, name, url): &(MemberId, &str, &str)| pb::Member {
+        id: *id,
+        name: (*name).to_owned(),
+        peer_url: (*url).to_owned(),
+        ..pb::Member::default()
+    };
+    let members = members.iter().map(member).collect();
+    pb::StateReply {
+        membership_index: index,
+        membership: Some(pb::Membership { members, ..pb::Membership::default() }),
+        ..pb::StateReply::default()
+    }
+}
+
+#[test]
+fn whoever_had_the_address_before_is_somebody_else() {
+    let others = [(2, "m2", "http://b"), (3, "m3", "http://c")];
+    let before = || list(10, &[(1, "m1", "http://a"), others[0], others[1]]);
+    let after = || list(12, &[others[0], others[1], (90, "m1-2", "http://a")]);
+    let id = |replies| own_id("m1-2", "http://a", replies);
+    // A master that lags answers first, or alone.
+    assert_eq!(id(vec![before(), after()]), Some(90));
+    assert_eq!(id(vec![before()]), None, "it waits until somebody knows it");
+    assert_eq!(id(Vec::new()), None);
+}
+
+#[test]
+fn a_member_that_was_added_without_a_name_is_known_by_its_address() {
+    let before = list(10, &[(50, "", "http://a"), (2, "m2", "http://b")]);
+    let after = list(12, &[(2, "m2", "http://b"), (90, "", "http://a")]);
+    let id = |replies| own_id("m1-2", "http://a", replies);
+    assert_eq!(id(vec![before.clone(), after.clone()]), Some(90), "the newest list counts");
+    assert_eq!(id(vec![after.clone()]), Some(90));
+    assert_eq!(own_id("m9", "http://z", vec![before, after]), None);
+}

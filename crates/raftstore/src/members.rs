@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::codec::{member_info_from, member_info_to};
 use crate::forward::Forwarded;
 use crate::leadership::member;
+use crate::peer::{Client, Peers};
 use crate::types::{MemberInfo, Raft, TypeConfig};
 
 /// Ids of members that are added are greater than this, those of the first members smaller: an
@@ -24,6 +25,8 @@ pub(crate) const FIRST_ADDED: MemberId = 1 << 16;
 const CAUGHT_UP: u64 = 256;
 /// A member that has answered within this time counts as reachable.
 const REACHABLE: Duration = Duration::from_secs(2);
+/// A member that is asked whether it is there answers within this time.
+const ANSWER: Duration = Duration::from_millis(500);
 /// How long a leader waits for its successor.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long writes wait for that.
@@ -149,6 +152,7 @@ pub(crate) struct Members {
     pub id: MemberId,
     /// Do the members speak TLS?
     pub tls: bool,
+    pub peers: Arc<Peers>,
     /// The writes under way, which a planned change of the leader waits for.
     pub forwarded: Arc<Forwarded>,
 }
@@ -241,10 +245,10 @@ impl Members {
             return Ok(());
         }
         let left: Vec<_> = voters.iter().copied().filter(|voter| *voter != id).collect();
-        let reachable = self.count_reachable(&left).await;
-        if reachable <= left.len() / 2 {
+        let answering = self.count_answering(&left).await;
+        if answering <= left.len() / 2 {
             let reason = format!(
-                "without member {id} there are {} voters, of which {reachable} can be reached: \
+                "without member {id} there are {} voters, of which {answering} can be reached: \
                  that is no majority; bring one back first",
                 left.len()
             );
@@ -259,14 +263,24 @@ impl Members {
         Ok(())
     }
 
-    /// How many of these can be reached. A new leader has to hear from them first.
-    async fn count_reachable(&self, ids: &[MemberId]) -> usize {
+    /// How many of these answer now: one that has just died was heard a moment ago, and would not
+    /// be missed before nothing can be written any more.
+    async fn count_answering(&self, ids: &[MemberId]) -> usize {
+        let membership = self.metrics().membership_config.membership().clone();
+        let others: Vec<_> = membership
+            .nodes()
+            .filter(|(id, _)| **id != self.id && ids.contains(id))
+            .map(|(id, info)| (*id, info.clone()))
+            .collect();
         let deadline = Instant::now() + REACHABLE;
         loop {
-            let metrics = self.metrics();
-            let reachable = ids.iter().filter(|id| self.reachable(&metrics, **id)).count();
-            if reachable > ids.len() / 2 || Instant::now() >= deadline {
-                return reachable;
+            let asked = others.iter().map(|(id, info)| (*id, info));
+            let ask = |mut peer: Client| async move { peer.state(pb::StateRequest {}).await };
+            let answers = self.peers.ask_all(asked, ANSWER, ask).await.len();
+            let answering = answers + usize::from(ids.contains(&self.id));
+            // A connection may have to be made anew.
+            if answering > ids.len() / 2 || Instant::now() >= deadline {
+                return answering;
             }
             tokio::time::sleep(REACHABLE / 20).await;
         }

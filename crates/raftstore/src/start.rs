@@ -84,6 +84,7 @@ impl RaftStore {
             raft: raft.clone(),
             id,
             tls: options.tls.is_some(),
+            peers: Arc::clone(&peers),
             forwarded: Arc::clone(&forwarded),
         };
         let leadership = Leadership { term: 0, leader: None, ready: None };

@@ -318,6 +318,13 @@ impl Object {
         }
     }
 
+    /// Is a member, at whatever depth, or a text called so? A `false` spares decoding the object,
+    /// and costs a fiftieth of it.
+    #[must_use]
+    pub fn mentions(&self, name: &str) -> bool {
+        memchr::memmem::find(&self.json, format!("\"{name}\"").as_bytes()).is_some()
+    }
+
     /// Does it satisfy the field selector?
     #[must_use]
     pub fn matches_fields(&self, selector: &FieldSelector) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_objects::kinds;
 use quorate_registry::{Registry, RegistryOptions, Write, WriteOptions};
-use quorate_scheduler::{SchedulerOptions, run};
+use quorate_scheduler::{SchedulerOptions, Standby, run};
 use quorate_store::MemoryStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,8 @@ async fn measure(nodes: usize, pods: usize) -> (f64, f64) {
         registry.create(node(number), &WriteOptions::default()).await.unwrap();
         registry.update_status(node(number), &WriteOptions::default()).await.unwrap();
     }
-    let scheduler = run(registry.clone(), 1, SchedulerOptions::default(), cancel.clone());
-    let scheduler = tokio::spawn(scheduler);
+    let standby = Standby::new(registry.clone(), SchedulerOptions::default());
+    let scheduler = tokio::spawn(run(standby, 1, cancel.clone()));
     let start = Instant::now();
     let creation = tokio::spawn({
         let registry = registry.clone();

@@ -35,7 +35,7 @@ fn successor(name: &str) -> String {
 }
 
 /// A master that is no longer one: what its successor needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Vacancy {
     last: String,
     /// Its entry in `cluster.json`.
@@ -49,6 +49,12 @@ impl Vacancy {
     pub fn last(&self) -> &str {
         &self.last
     }
+
+    /// Who will have it next.
+    #[must_use]
+    pub fn next(&self) -> String {
+        successor(&self.last)
+    }
 }
 
 impl TestCluster {
@@ -57,11 +63,11 @@ impl TestCluster {
         Ok(Client::from_cluster_file(&self.file_behind_links()?, options)?)
     }
 
-    /// Removes a master from the members, and ends its process if it has not ended by itself.
+    /// Removes a master from the members, and leaves its process alone.
     ///
     /// # Errors
-    /// When the others refuse: for instance because they are no majority without it.
-    pub async fn remove_master(&self, name: &str) -> Result<Vacancy> {
+    /// As [`TestCluster::remove_master`].
+    pub async fn remove_member(&self, name: &str) -> Result<()> {
         // Whoever is asked may end before it answers: the one that is removed, for instance.
         wait_for(&format!("removal of {name}"), PATIENCE, async || {
             match self.admin()?.remove_member(name).await {
@@ -70,7 +76,16 @@ impl TestCluster {
                 removed => Ok(removed?),
             }
         })
-        .await?;
+        .await
+        .map(drop)
+    }
+
+    /// Removes a master from the members, and ends its process if it has not ended by itself.
+    ///
+    /// # Errors
+    /// When the others refuse: for instance because they are no majority without it.
+    pub async fn remove_master(&self, name: &str) -> Result<Vacancy> {
+        self.remove_member(name).await?;
         if self.pids()?.contains_key(name) {
             // It ends by itself when it learns that it is removed; whether it does is another
             // test's question. Its successor needs the ports, which it holds to its very end.

@@ -84,15 +84,19 @@ impl Controller for TaintEviction {
         if *object.kind != kinds::NODE {
             return Vec::new();
         }
-        let executes = self
-            .context
-            .get::<Node>("", object.name())
-            .is_some_and(|node| taints_of(&node).iter().any(|taint| taint.effect == "NoExecute"));
-        if executes { self.keys_on(object.name()) } else { Vec::new() }
+        let node = self.context.get::<Node>("", object.name());
+        if node.is_some_and(|node| executes(&node)) {
+            self.keys_on(object.name())
+        } else {
+            Vec::new()
+        }
     }
 
     fn all(&self) -> Vec<Key> {
-        self.context.keys(&kinds::POD)
+        // Everywhere else pods stay for ever.
+        let nodes = self.context.list::<Node>(None).into_iter().filter(|node| executes(node));
+        let names = nodes.filter_map(|node| node.metadata.name.clone());
+        names.flat_map(|name| self.keys_on(&name)).collect()
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
@@ -137,6 +141,10 @@ impl TaintEviction {
 
 fn taints_of(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+}
+
+fn executes(node: &Node) -> bool {
+    taints_of(node).iter().any(|taint| taint.effect == "NoExecute")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Pods whose node will not report their end: it is gone, or has been silent for very long.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use quorate_objects::{kinds, node, pod};
-use quorate_registry::{EventKind, ObjectEvent, Propagation};
+use quorate_registry::{EventKind, Object, ObjectEvent, Propagation};
 
 use super::{OUT_OF_SERVICE, has_taint};
 use crate::context::{Context, controller_key, key_of};
@@ -110,7 +110,18 @@ impl Controller for PodCollector {
     }
 
     fn all(&self) -> Vec<Key> {
-        self.context.keys(&kinds::POD)
+        let cache = self.context.registry().cache();
+        let nodes = cache.list(&kinds::NODE, None);
+        let nodes: HashSet<&str> = nodes.iter().map(|node| node.name()).collect();
+        self.missing.lock().retain(|name, _| !nodes.contains(name.as_str()));
+        // Of all others their agents take care; to look at each of them would cost a large cluster
+        // more than everything else that a new leader does.
+        let concerns = |pod: &Object| {
+            let node = pod.field("spec.nodeName").filter(|node| !node.is_empty());
+            node.is_some_and(|node| pod.is_deleting() || !nodes.contains(node))
+        };
+        let pods = cache.list(&kinds::POD, None);
+        pods.iter().filter(|pod| concerns(pod)).map(|pod| key_of(pod)).collect()
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {

@@ -346,9 +346,11 @@ impl Controller for Claims {
         }
         if *object.kind == kinds::POD {
             let gone = event.kind == quorate_registry::EventKind::Deleted;
-            let pod = object.typed::<Pod>().ok();
-            let over = pod.filter(|pod| gone || pod::is_terminal(pod));
-            return over.map_or_else(Vec::new, |pod| {
+            let over = gone || matches!(object.field("status.phase"), Some("Succeeded" | "Failed"));
+            // Most pods have none, and are not decoded for it.
+            let claims = over && (object.mentions("claimName") || object.mentions("ephemeral"));
+            let pod = claims.then(|| object.typed::<Pod>().ok()).flatten();
+            return pod.map_or_else(Vec::new, |pod| {
                 let claims = storage::claims_of(&pod);
                 claims.map(|(_, claim)| self.key(object.namespace(), &claim)).collect()
             });

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_objects::{kinds, pod};
-use quorate_registry::{EventKind, EventType, ObjectEvent};
+use quorate_registry::{EventKind, EventType, Object, ObjectEvent};
 
 use crate::context::{Context, key_of};
 use crate::controller::{Controller, Requeue};
@@ -71,6 +71,12 @@ fn volumes(object: &Pod) -> impl Iterator<Item = &Volume> {
     all.filter(|volume| volume.ephemeral.is_some())
 }
 
+/// Does the pod bring claims along? Hardly any does, so that most are not decoded for it.
+fn brings(object: &Object) -> bool {
+    object.mentions("ephemeral")
+        && object.typed::<Pod>().is_ok_and(|pod| volumes(&pod).next().is_some())
+}
+
 #[async_trait]
 impl Controller for EphemeralClaims {
     fn name(&self) -> &'static str {
@@ -83,17 +89,12 @@ impl Controller for EphemeralClaims {
         };
         let bound = object.field("spec.nodeName").is_some_and(|node| !node.is_empty());
         let open = event.kind != EventKind::Deleted && !bound;
-        let pod = object.typed::<Pod>().ok().filter(|_| open);
-        let brings = pod.is_some_and(|pod| volumes(&pod).next().is_some());
-        if brings { vec![key_of(object)] } else { Vec::new() }
+        if open && brings(object) { vec![key_of(object)] } else { Vec::new() }
     }
 
     fn all(&self) -> Vec<Key> {
         let pods = self.context.registry().cache().list(&kinds::POD, None);
-        let brings = |object: &&Arc<quorate_registry::Object>| {
-            object.typed::<Pod>().is_ok_and(|pod| volumes(&pod).next().is_some())
-        };
-        pods.iter().filter(brings).map(|object| key_of(object)).collect()
+        pods.iter().filter(|object| brings(object)).map(|object| key_of(object)).collect()
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
