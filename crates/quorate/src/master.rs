@@ -126,7 +126,12 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         let rebuilt = rebuilt.context("cannot rebuild the state")?;
         tracing::info!(rebuilt.revision, "the state is that of another master now");
     }
-    let store = RaftStore::start(options, base.clone()).await.context("cannot start the store")?;
+    let start = RaftStore::start(options, base.clone());
+    let store = tokio::select! {
+        started = start => started.context("cannot start the store")?,
+        // It may wait for a cluster that it is to join.
+        () = signal.cancelled() => return Ok(()),
+    };
     let shared: SharedStore = store.clone();
     let registry = Registry::start(shared.clone(), registry_options(&args), base.clone());
     let explainer = Explainer::default();
@@ -152,6 +157,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         ended = &mut lead => Some(ended_early("the leader's work", ended)),
     };
     if failure.is_none() {
+        store.announce_end();
         // While clients are still served: a planned end costs them nothing.
         if let Err(error) = store.hand_over().await {
             tracing::warn!("leadership was not handed over: {error}");

@@ -26,10 +26,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The same once it takes long.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the first master waits for others before it forms the cluster alone; the election
-/// then waits for them.
-const FORM_WAIT: Duration = Duration::from_secs(3);
-/// How long a master that is to join looks for somebody who knows it.
+/// How long the first master, when there is no cluster yet, waits for a majority that votes: a first
+/// election without voters would only cost an election timeout.
+pub(crate) const FORM_WAIT: Duration = Duration::from_secs(3);
+/// How long a master that is to join looks for somebody who knows it, once somebody answers.
 const JOIN_WAIT: Duration = Duration::from_secs(30);
 /// How often a member that does not lead asks whether it still is one.
 const REMOVED_CHECK: Duration = Duration::from_secs(3);
@@ -57,6 +57,8 @@ struct Answer {
     members: Vec<MemberId>,
     /// Does it vote?
     admitted: bool,
+    /// Was it started to join a cluster that exists?
+    joins: bool,
 }
 
 impl Answer {
@@ -64,6 +66,7 @@ impl Answer {
         let membership = membership_from(reply.membership.unwrap_or_default()).unwrap_or_default();
         Self {
             admitted: reply.admitted,
+            joins: reply.joins,
             instances: reply.instances,
             voters: membership.voter_ids().collect(),
             members: membership.nodes().map(|(id, _)| *id).collect(),
@@ -71,8 +74,9 @@ impl Answer {
     }
 }
 
-/// Judges by the answers; `members` is the size of the first membership.
-fn judge(id: MemberId, members: usize, answers: &[Answer]) -> Verdict {
+/// Judges by the answers; `members` is the size of the first membership, and `exists` says that
+/// there is a cluster, whether or not somebody of it answers.
+fn judge(id: MemberId, members: usize, exists: bool, answers: &[Answer]) -> Verdict {
     // Whoever registers knows a leader, so its log holds a vote at least.
     if answers.iter().flat_map(|answer| &answer.instances).any(|known| known.member == id) {
         return Verdict::Lost;
@@ -80,7 +84,10 @@ fn judge(id: MemberId, members: usize, answers: &[Answer]) -> Verdict {
     // The newest membership that somebody has applied, as far as one can tell.
     let formed: Vec<_> = answers.iter().filter(|answer| !answer.instances.is_empty()).collect();
     if formed.is_empty() {
-        return if (answers.len() + 1) * 2 > members { Verdict::NoCluster } else { Verdict::Open };
+        // New masters that are about to join know nothing either, except that there is one.
+        let none = !exists && answers.iter().all(|answer| !answer.joins);
+        let majority = (answers.len() + 1) * 2 > members;
+        return if none && majority { Verdict::NoCluster } else { Verdict::Open };
     }
     // A registration is on a quorum; enough answers see at least one member of every quorum,
     // even if this member itself belonged to it.
@@ -111,21 +118,28 @@ async fn ask(
 /// The id under which the members know a master that is to join them.
 ///
 /// # Errors
-/// When nobody knows it in time.
+/// When nobody of those who answer knows it in time.
 pub(crate) async fn find_id(
     peers: &Peers,
     name: &str,
     nodes: &BTreeMap<MemberId, MemberInfo>,
 ) -> Result<MemberId, RaftStoreError> {
-    let deadline = Instant::now() + JOIN_WAIT;
     let own = nodes.values().find(|info| info.name == name);
     let own_url = own.map(|info| info.peer_url.clone()).unwrap_or_default();
+    let (mut deadline, mut told) = (None, false);
     loop {
-        if let Some(id) = own_id(name, &own_url, ask(peers, 0, nodes).await) {
+        let replies = ask(peers, 0, nodes).await;
+        let (heard, now) = (!replies.is_empty(), Instant::now());
+        if let Some(id) = own_id(name, &own_url, replies) {
             return Ok(id);
         }
-        if Instant::now() >= deadline {
+        // While nobody answers, nobody has said that it is no member.
+        if heard && now >= *deadline.get_or_insert(now + JOIN_WAIT) {
             return Err(RaftStoreError::NotMember { name: name.into() });
+        }
+        if !heard && !told {
+            told = true;
+            tracing::warn!("no member of the cluster answers yet; this master waits to join it");
         }
         tokio::time::sleep(LONG_PAUSE).await;
     }
@@ -154,13 +168,9 @@ pub(crate) async fn admit(store: Arc<RaftStore>, nodes: BTreeMap<MemberId, Membe
         let replies = ask(&store.peers, store.id, &nodes).await;
         let answers: Vec<_> = replies.into_iter().map(Answer::new).collect();
         let late = begin.elapsed() >= FORM_WAIT;
-        match judge(store.id, nodes.len(), &answers) {
-            // A first election without voters would only cost an election timeout.
+        match judge(store.id, nodes.len(), store.joins, &answers) {
             Verdict::NoCluster if first && !late && !majority_votes(&answers, nodes.len()) => {}
             Verdict::NoCluster => return form(&store, first.then_some(nodes)).await,
-            Verdict::Open if first && late && answers.iter().all(|a| a.instances.is_empty()) => {
-                return form(&store, Some(nodes)).await;
-            }
             Verdict::New => {
                 tracing::info!("joining the cluster as a new member");
                 store.admitted.send_replace(true);

@@ -12,6 +12,7 @@ fn answer(instances: &[(MemberId, u64)], voters: &[MemberId]) -> Answer {
         voters: voters.to_vec(),
         members: voters.to_vec(),
         admitted: true,
+        joins: false,
     }
 }
 
@@ -21,34 +22,42 @@ fn none() -> Answer {
 
 #[test]
 fn without_registrations_a_majority_forms_the_cluster() {
-    assert_eq!(judge(1, 3, &[]), Verdict::Open);
-    assert_eq!(judge(1, 3, &[none()]), Verdict::NoCluster);
-    assert_eq!(judge(1, 1, &[]), Verdict::NoCluster);
-    assert_eq!(judge(1, 5, &[none()]), Verdict::Open);
+    assert_eq!(judge(1, 3, false, &[]), Verdict::Open);
+    assert_eq!(judge(1, 3, false, &[none()]), Verdict::NoCluster);
+    assert_eq!(judge(1, 1, false, &[]), Verdict::NoCluster);
+    assert_eq!(judge(1, 5, false, &[none()]), Verdict::Open);
+}
+
+#[test]
+fn a_master_that_joins_is_no_witness_that_there_is_no_cluster() {
+    let joins = || Answer { joins: true, ..none() };
+    assert_eq!(judge(1, 3, false, &[joins()]), Verdict::Open);
+    assert_eq!(judge(1, 3, false, &[none(), joins()]), Verdict::Open);
+    assert_eq!(judge(90, 3, true, &[none(), none()]), Verdict::Open, "it was told so itself");
 }
 
 #[test]
 fn one_who_knows_of_earlier_data_is_enough_to_be_refused() {
     let knows = answer(&[(1, 1), (2, 2), (3, 3)], &[1, 2, 3]);
-    assert_eq!(judge(3, 3, &[knows]), Verdict::Lost);
+    assert_eq!(judge(3, 3, false, &[knows]), Verdict::Lost);
 }
 
 #[test]
 fn a_member_that_lags_is_not_believed_alone() {
     // It has not applied the registration of member 3, which the other one and 3 may have.
     let lags = || answer(&[(1, 1), (2, 2)], &[1, 2, 3]);
-    assert_eq!(judge(3, 3, &[lags()]), Verdict::Open);
-    assert_eq!(judge(3, 3, &[lags(), lags()]), Verdict::New);
+    assert_eq!(judge(3, 3, false, &[lags()]), Verdict::Open);
+    assert_eq!(judge(3, 3, false, &[lags(), lags()]), Verdict::New);
     let five = || answer(&[(1, 1)], &[1, 2, 3, 4, 5]);
-    assert_eq!(judge(3, 5, &[five(), five()]), Verdict::Open);
-    assert_eq!(judge(3, 5, &[five(), five(), five()]), Verdict::New);
+    assert_eq!(judge(3, 5, false, &[five(), five()]), Verdict::Open);
+    assert_eq!(judge(3, 5, false, &[five(), five(), five()]), Verdict::New);
 }
 
 #[test]
 fn a_stranger_is_told_so() {
     let others = || answer(&[(1, 1), (2, 2)], &[1, 2, 3]);
-    assert_eq!(judge(7, 4, &[others()]), Verdict::Open);
-    assert_eq!(judge(7, 4, &[others(), others()]), Verdict::Stranger);
+    assert_eq!(judge(7, 4, false, &[others()]), Verdict::Open);
+    assert_eq!(judge(7, 4, false, &[others(), others()]), Verdict::Stranger);
 }
 
 /// A list of members: id, name and address.
@@ -87,4 +96,21 @@ fn a_member_that_was_added_without_a_name_is_known_by_its_address() {
     assert_eq!(id(vec![before.clone(), after.clone()]), Some(90), "the newest list counts");
     assert_eq!(id(vec![after.clone()]), Some(90));
     assert_eq!(own_id("m9", "http://z", vec![before, after]), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_member_waits_for_a_cluster_that_does_not_answer() {
+    // Nobody listens there.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let info = |name: &str| MemberInfo {
+        name: name.to_owned(),
+        peer_url: format!("http://{closed}"),
+        client_url: String::new(),
+        promote: false,
+    };
+    let nodes = BTreeMap::from([(1, info("m1")), (2, info("m2-2"))]);
+    let peers = Peers::new("test", None).unwrap();
+    let find = find_id(&peers, "m2-2", &nodes);
+    let waited = tokio::time::timeout(10 * JOIN_WAIT, find).await;
+    assert!(waited.is_err(), "{waited:?}");
 }

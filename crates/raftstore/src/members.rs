@@ -263,8 +263,8 @@ impl Members {
         Ok(())
     }
 
-    /// How many of these answer now: one that has just died was heard a moment ago, and would not
-    /// be missed before nothing can be written any more.
+    /// How many of these answer now, and mean to stay: one that has just died was heard a moment
+    /// ago, and would not be missed before nothing can be written any more.
     async fn count_answering(&self, ids: &[MemberId]) -> usize {
         let membership = self.metrics().membership_config.membership().clone();
         let others: Vec<_> = membership
@@ -276,8 +276,9 @@ impl Members {
         loop {
             let asked = others.iter().map(|(id, info)| (*id, info));
             let ask = |mut peer: Client| async move { peer.state(pb::StateRequest {}).await };
-            let answers = self.peers.ask_all(asked, ANSWER, ask).await.len();
-            let answering = answers + usize::from(ids.contains(&self.id));
+            let answers = self.peers.ask_all(asked, ANSWER, ask).await;
+            let there = answers.iter().filter(|(_, state)| state.admitted && !state.ends).count();
+            let answering = there + usize::from(ids.contains(&self.id));
             // A connection may have to be made anew.
             if answering > ids.len() / 2 || Instant::now() >= deadline {
                 return answering;

@@ -8,6 +8,7 @@ use quorate_store::{
     Alarm, AlarmKind, LeaseId, MemberId, NewMember, Op, PutRequest, Store, StoreError, TxnRequest,
 };
 
+use crate::admission::FORM_WAIT;
 use crate::cluster_test::{Cluster, Node, PATIENCE, until};
 use crate::{AutoCompaction, InitialMember, RaftStoreError};
 
@@ -123,8 +124,13 @@ async fn a_voter_that_is_needed_is_not_removed() {
     let (leader, _) = cluster.leader().await;
     let dead = cluster.follower().await;
     let alive = cluster.alive().into_iter().find(|i| *i != leader && *i != dead).unwrap();
-    cluster.kill(dead);
     let id = cluster.store(alive).id();
+    // One that is about to end counts no more.
+    cluster.store(dead).announce_end();
+    let refused =
+        cluster.on(leader, move |store| async move { store.member_remove(id).await }).await;
+    assert!(matches!(refused, Err(StoreError::Membership(_))), "{refused:?}");
+    cluster.kill(dead);
     // At once: the leader has heard the dead one a moment ago.
     let refused =
         cluster.on(leader, move |store| async move { store.member_remove(id).await }).await;
@@ -163,6 +169,36 @@ async fn a_member_that_lost_its_disk_is_refused() {
         }
     }
     cluster.kill(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_member_does_not_begin_anew_when_nobody_can_tell_it_of_the_cluster() {
+    let mut cluster = Cluster::start(|_| {}).await;
+    cluster.put(0, "k", "v").await.unwrap();
+    until("all have registered", async || {
+        let known = cluster.store(0).state.machine.instances().unwrap();
+        (known.len() == 3).then_some(())
+    })
+    .await;
+    cluster.equal_hashes().await;
+    (0..3).for_each(|i| cluster.kill(i));
+    until("the directory is gone", async || {
+        let _ = std::fs::remove_dir_all(cluster.data_dir(0));
+        (!cluster.data_dir(0).exists()).then_some(())
+    })
+    .await;
+    cluster.restart(0).await;
+    // However long it hears nobody.
+    tokio::time::sleep(FORM_WAIT + Duration::from_secs(1)).await;
+    assert!(!*cluster.store(0).admitted.borrow(), "it votes");
+    assert_eq!(cluster.store(0).raft_metrics().current_term, 0);
+    cluster.restart(1).await;
+    cluster.restart(2).await;
+    let reason = tokio::time::timeout(PATIENCE, cluster.store(0).fatal()).await.unwrap();
+    assert!(reason.contains("its data was lost"), "{reason}");
+    cluster.kill(0);
+    until("the others go on", async || cluster.put(1, "k", "w").await.ok()).await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,6 +107,8 @@ impl RaftStore {
             min_lease_ttl: min_lease_ttl(options.election_timeout),
             instance: identity.instance,
             admitted: watch::Sender::new(!pristine),
+            ends: watch::Sender::new(false),
+            joins: options.join,
             room: Room::default(),
             budget: options.size_budget,
             leadership: Arc::new(watch::Sender::new(leadership)),
@@ -139,6 +141,8 @@ impl RaftStore {
             answers: self.answers.clone(),
             process: rand::random_range(1..=u64::MAX),
             admitted: self.admitted.subscribe(),
+            ends: self.ends.subscribe(),
+            joins: self.joins,
             cancel: self.cancel.clone(),
         };
         // The task "peer service": without it this master is cut off, so its failure is fatal.

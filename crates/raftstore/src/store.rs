@@ -65,6 +65,10 @@ pub struct RaftStore {
     pub(crate) instance: u64,
     /// Does this member take part? See [`crate::admission`].
     pub(crate) admitted: watch::Sender<bool>,
+    /// Has it been told to end?
+    pub(crate) ends: watch::Sender<bool>,
+    /// Was it started to join a cluster that exists?
+    pub(crate) joins: bool,
     pub(crate) room: Room,
     pub(crate) budget: u64,
     /// Shorter leases could run out while a leader is elected.
@@ -116,6 +120,12 @@ impl RaftStore {
         self.blocking(|state| Ok(state.machine.scrub()?)).await
     }
 
+    /// This master will end soon: whoever wants to know whether there is a majority without
+    /// another one does not count it any more.
+    pub fn announce_end(&self) {
+        self.ends.send_replace(true);
+    }
+
     /// Hands leadership to whoever is furthest ahead, if this master leads.
     ///
     /// # Errors
@@ -134,6 +144,7 @@ impl RaftStore {
             return;
         }
         *stopped = true;
+        self.announce_end();
         if self.raft.is_leader()
             && self.raft.voter_ids().count() > 1
             && let Err(error) = self.hand_over().await

@@ -46,6 +46,10 @@ pub(crate) struct Handlers {
     pub process: u64,
     /// Does this master take part yet? See [`crate::admission`].
     pub admitted: watch::Receiver<bool>,
+    /// Has this master been told to end?
+    pub ends: watch::Receiver<bool>,
+    /// Was it started to join a cluster that exists?
+    pub joins: bool,
     pub cancel: CancellationToken,
 }
 
@@ -292,6 +296,8 @@ impl Peer for Handlers {
             membership: Some(codec::membership_to(&self.state.membership())),
             membership_index: self.state.membership_index(),
             admitted: *self.admitted.borrow(),
+            ends: *self.ends.borrow(),
+            joins: self.joins,
             revision,
             content,
         }))
