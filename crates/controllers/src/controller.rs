@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_registry::ObjectEvent;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -92,11 +93,13 @@ pub(crate) async fn work(
     }
 }
 
-/// Makes a full pass at once and then again and again, until cancelled.
+/// Makes a full pass at once and then again and again, until cancelled. `turns`: of all
+/// controllers, those that do so at the same time.
 pub(crate) async fn full_passes(
     controller: Arc<dyn Controller>,
     queue: Arc<WorkQueue>,
     interval: Duration,
+    turns: Arc<Semaphore>,
     cancel: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(interval);
@@ -106,8 +109,19 @@ pub(crate) async fn full_passes(
             () = cancel.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        for key in controller.all() {
-            queue.add(key);
+        let turn = tokio::select! {
+            () = cancel.cancelled() => return,
+            turn = turns.acquire() => turn,
+        };
+        // To look at every object takes longer than the tasks of this runtime may wait.
+        let controller = Arc::clone(&controller);
+        let keys = tokio::task::spawn_blocking(move || controller.all()).await;
+        drop(turn);
+        match keys {
+            Ok(keys) => keys.into_iter().for_each(|key| queue.add(key)),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The process ends.
+            Err(_) => return,
         }
     }
 }

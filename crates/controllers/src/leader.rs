@@ -8,7 +8,7 @@ use quorate_objects::Selector;
 use quorate_registry::{Consistency, ListOptions, Registry, RegistryError};
 use quorate_scheduler::Standby;
 use quorate_store::{Leadership, Term};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -257,6 +257,8 @@ fn start_controllers(
     cancel: &CancellationToken,
 ) {
     let mut routes = Vec::new();
+    // One after the other: together they would keep the processors from everybody else.
+    let turns = Arc::new(Semaphore::new(1));
     for (controller, context) in controllers(registry, term, options) {
         let queue = Arc::new(WorkQueue::default());
         routes.push((Arc::clone(&controller), Arc::clone(&queue)));
@@ -267,7 +269,8 @@ fn start_controllers(
         }
         let interval = controller.interval().unwrap_or(options.full_pass);
         let name = format!("controller {} full passes", controller.name());
-        tasks.spawn(name, controller::full_passes(controller, queue, interval, cancel.clone()));
+        let (turns, cancel) = (Arc::clone(&turns), cancel.clone());
+        tasks.spawn(name, controller::full_passes(controller, queue, interval, turns, cancel));
     }
     tasks.spawn("event dispatcher".to_owned(), dispatch(registry.clone(), routes, cancel.clone()));
 }

@@ -56,23 +56,17 @@ pub struct Metrics {
 impl Metrics {
     /// A node has measured.
     pub fn put(&self, node: &str, usage: NodeUsage) {
-        let key = |pod: &PodUsage| (pod.namespace.clone(), pod.name.clone());
         let new: Vec<_> = usage.pods.iter().map(key).collect();
         let old = self.nodes.write().insert(node.to_owned(), (Instant::now(), Arc::new(usage)));
         let mut pods = self.pods.write();
-        for pod in old.iter().flat_map(|(_, old)| &old.pods) {
-            let key = key(pod);
-            if pods.get(&key).is_some_and(|at| at == node) {
-                pods.remove(&key);
-            }
-        }
+        forget(&mut pods, node, old);
         pods.extend(new.into_iter().map(|key| (key, node.to_owned())));
     }
 
     /// Forgets a node.
     pub fn remove(&self, node: &str) {
-        self.nodes.write().remove(node);
-        self.pods.write().retain(|_, at| at != node);
+        let old = self.nodes.write().remove(node);
+        forget(&mut self.pods.write(), node, old);
     }
 
     /// A node's last measurement, unless it is too old.
@@ -105,6 +99,25 @@ impl Metrics {
     }
 }
 
+fn key(pod: &PodUsage) -> (String, String) {
+    (pod.namespace.clone(), pod.name.clone())
+}
+
+/// Takes out the pods of a node's measurement that are not on another node by now. (Not by a look
+/// at all pods there are: thousands of nodes come and go at once when a master has died.)
+fn forget(
+    pods: &mut HashMap<(String, String), String>,
+    node: &str,
+    old: Option<(Instant, Arc<NodeUsage>)>,
+) {
+    for pod in old.iter().flat_map(|(_, old)| &old.pods) {
+        let key = key(pod);
+        if pods.get(&key).is_some_and(|at| at == node) {
+            pods.remove(&key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +140,8 @@ mod tests {
         metrics.put("n1", usage(&["a"]));
         assert_eq!(metrics.pod("d", "a").unwrap().0.containers[0].1.memory_bytes, 7);
         assert!(metrics.pod("d", "b").is_some(), "it has moved to n2");
+        metrics.remove("n1");
+        assert!(metrics.pod("d", "a").is_none() && metrics.pod("d", "b").is_some());
         metrics.remove("n2");
         assert!(metrics.pod("d", "b").is_none() && metrics.node("n2").is_none());
     }

@@ -49,12 +49,16 @@ pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Stat
     let mut dirty = Dirty::All;
     loop {
         let complete = dirty == Dirty::All;
+        // Nobody closes it; and it is not held while the agent is waited for.
+        let turn = if complete { shared.turns.acquire().await.ok() } else { None };
         let (delta, revision) = known.look(cache, &mut subscription, &dirty);
-        if complete || !delta.is_empty() {
-            let message = delta.encode(term, revision, full, complete);
-            if session.send(ToAgent::Assignments(message)).await.is_none() {
-                return session.reason();
-            }
+        let tell = complete || !delta.is_empty();
+        let message = tell.then(|| delta.encode(term, revision, full, complete));
+        drop(turn);
+        if let Some(message) = message
+            && session.send(ToAgent::Assignments(message)).await.is_none()
+        {
+            return session.reason();
         }
         dirty = subscription.feed().changes().await;
         full = dirty == Dirty::All;

@@ -36,6 +36,11 @@ use crate::objects::{caller, require};
 /// then takes no longer than it may.
 const REGISTRATIONS: usize = 64;
 
+/// Sessions that tell their node everything at the same time, when a master begins to lead. Each
+/// takes a processor for a millisecond: were thousands ready to run at once, Raft's heartbeats would
+/// wait behind them until others want to lead, for whom it would be the same.
+const TURNS: usize = 4;
+
 /// What every session needs.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -48,6 +53,8 @@ pub(crate) struct Shared {
     pub feeds: Arc<Feeds>,
     /// Nodes being written at the same time.
     pub registrations: Arc<Semaphore>,
+    /// Sessions that look at everything at the same time.
+    pub turns: Arc<Semaphore>,
     pub cancel: CancellationToken,
 }
 
@@ -104,6 +111,7 @@ impl NodesService {
             table,
             feeds,
             registrations,
+            turns: Arc::new(Semaphore::new(TURNS)),
             cancel,
         };
         Self { shared }

@@ -209,6 +209,8 @@ async fn read(
 async fn follow(shared: &Shared, session: &Session, registration: &Registration) -> Status {
     let mut changes = shared.store.leadership();
     loop {
+        // One after the other, for there may be thousands.
+        drop(shared.turns.acquire().await);
         let now = changes.borrow_and_update().clone();
         if session.send(ToAgent::Leadership(leadership(&now))).await.is_none() {
             return session.reason();
