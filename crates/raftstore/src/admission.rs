@@ -104,7 +104,8 @@ fn judge(id: MemberId, members: usize, exists: bool, answers: &[Answer]) -> Verd
     }
 }
 
-async fn ask(
+/// What these members, all but `id`, say of themselves; who does not answer in time is left out.
+pub(crate) async fn ask(
     peers: &Peers,
     id: MemberId,
     nodes: &BTreeMap<MemberId, MemberInfo>,

@@ -1,6 +1,6 @@
 //! Changing the members and the leader. The leader does it; others pass the wish on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use quorate_proto::peer::admin_request::Change;
 use quorate_store::{Member, MemberId, NewMember, StoreError};
 use tokio::time::Instant;
 
+use crate::admission::ask;
 use crate::codec::{member_info_from, member_info_to};
 use crate::forward::Forwarded;
 use crate::leadership::member;
-use crate::peer::{Client, Peers};
+use crate::peer::Peers;
 use crate::types::{MemberInfo, Raft, TypeConfig};
 
 /// Ids of members that are added are greater than this, those of the first members smaller: an
@@ -25,8 +26,6 @@ pub(crate) const FIRST_ADDED: MemberId = 1 << 16;
 const CAUGHT_UP: u64 = 256;
 /// A member that has answered within this time counts as reachable.
 const REACHABLE: Duration = Duration::from_secs(2);
-/// A member that is asked whether it is there answers within this time.
-const ANSWER: Duration = Duration::from_millis(500);
 /// How long a leader waits for its successor.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long writes wait for that.
@@ -266,18 +265,14 @@ impl Members {
     /// How many of these answer now, and mean to stay: one that has just died was heard a moment
     /// ago, and would not be missed before nothing can be written any more.
     async fn count_answering(&self, ids: &[MemberId]) -> usize {
-        let membership = self.metrics().membership_config.membership().clone();
-        let others: Vec<_> = membership
-            .nodes()
-            .filter(|(id, _)| **id != self.id && ids.contains(id))
-            .map(|(id, info)| (*id, info.clone()))
-            .collect();
+        let metrics = self.metrics();
+        let nodes = metrics.membership_config.membership().nodes();
+        let asked = nodes.filter(|(id, _)| ids.contains(id)).map(|(id, info)| (*id, info.clone()));
+        let asked: BTreeMap<_, _> = asked.collect();
         let deadline = Instant::now() + REACHABLE;
         loop {
-            let asked = others.iter().map(|(id, info)| (*id, info));
-            let ask = |mut peer: Client| async move { peer.state(pb::StateRequest {}).await };
-            let answers = self.peers.ask_all(asked, ANSWER, ask).await;
-            let there = answers.iter().filter(|(_, state)| state.admitted && !state.ends).count();
+            let states = ask(&self.peers, self.id, &asked).await;
+            let there = states.iter().filter(|state| state.admitted && !state.ends).count();
             let answering = there + usize::from(ids.contains(&self.id));
             // A connection may have to be made anew.
             if answering > ids.len() / 2 || Instant::now() >= deadline {

@@ -236,8 +236,8 @@ async fn a_standby_that_was_there_all_the_time_knows_what_one_that_begins_now_re
     registry.delete(&kinds::POD, "default", &name, &now).await.unwrap();
     create_pod(&registry, &name, "1").await;
 
-    let revision = registry.cache().revision();
-    registry.cache().wait(revision, PATIENCE).await.unwrap();
+    until(&registry, "two wait", || registry.cache().list(&kinds::POD, None).len() == bound() + 2)
+        .await;
     early.step().await.unwrap();
     let mut late = Standby::new(registry.clone(), SchedulerOptions::default());
     late.step().await.unwrap();
