@@ -18,6 +18,9 @@ async fn registry(store: &Arc<MemoryStore>, cancel: &CancellationToken) -> Regis
     let registry = Registry::start(shared, RegistryOptions::default(), cancel.clone());
     registry.wait_synced(PATIENCE).await.unwrap();
     registry.ensure_system_objects(None).await.unwrap();
+    // A claim gets its class from the cache, when it is created.
+    let classes = || registry.cache().list(&kinds::STORAGE_CLASS, None);
+    until(&registry, "there is a storage class", || !classes().is_empty()).await;
     registry
 }
 
@@ -43,7 +46,12 @@ async fn until(registry: &Registry, what: &str, condition: impl Fn() -> bool) {
             let _ = tokio::time::timeout(Duration::from_millis(50), revision.changed()).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not reached: {what}"));
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        let kinds = [&kinds::POD, &kinds::PERSISTENT_VOLUME_CLAIM, &kinds::NODE];
+        let objects = kinds.into_iter().flat_map(|kind| registry.cache().list(kind, None));
+        let texts: Vec<_> = objects.map(|object| object.value().to_string()).collect();
+        panic!("not reached: {what}; there is\n{}", texts.join("\n"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
