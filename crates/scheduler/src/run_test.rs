@@ -29,7 +29,8 @@ async fn create_node(registry: &Registry, name: &str, cpu: &str) {
     value["apiVersion"] = json!("v1");
     value["kind"] = json!("Node");
     registry.create(value.clone(), &WriteOptions::default()).await.unwrap();
-    registry.update_status(value, &WriteOptions::default()).await.unwrap();
+    let written = registry.update_status(value, &WriteOptions::default()).await.unwrap();
+    registry.cache().wait(written.revision, PATIENCE).await.unwrap();
 }
 
 async fn create_pod(registry: &Registry, name: &str, cpu: &str) {
@@ -271,7 +272,8 @@ async fn room_that_was_kept_for_a_pod_and_is_given_free_is_free_for_the_next_lea
     let mut value = pod("high", "1", "1Mi");
     (value["apiVersion"], value["kind"]) = (json!("v1"), json!("Pod"));
     value["metadata"]["uid"].take();
-    registry.create(value.clone(), &WriteOptions::default()).await.unwrap();
+    let pod = registry.create(value.clone(), &WriteOptions::default()).await.unwrap();
+    registry.cache().wait(pod.revision, PATIENCE).await.unwrap();
     let mut cluster = Follower::start(&registry, &SchedulerOptions::default()).await.unwrap();
     let kept = async |cluster: &mut Follower, node: Option<&str>| {
         let mut value = value.clone();
