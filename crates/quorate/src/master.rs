@@ -1,5 +1,6 @@
 //! `quorate master`: one of the masters. Composition only: store, registry, leader work, API.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,13 +17,15 @@ use quorate_registry::{Registry, RegistryOptions};
 use quorate_scheduler::score::Weights;
 use quorate_scheduler::{Explainer, Policy, SchedulerOptions};
 use quorate_store::SharedStore;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::explain::explain;
 use crate::listen::{bind, check_insecure};
 use crate::members::{self, InitialMaster};
-use crate::{shutdown, stall};
+use crate::shutdown;
+use crate::stall::Stall;
 
 /// Runs a master in the foreground.
 #[derive(Args, Debug)]
@@ -109,7 +112,10 @@ type Part = JoinHandle<anyhow::Result<()>>;
 pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let signal = shutdown::on_signal()?;
     quorate_clock::obey(&args.data_dir);
-    stall::watch();
+    let raft = RaftThreads::start().context("cannot start Raft's threads")?;
+    let stall = Stall::start().context("cannot start a thread")?;
+    stall.watch(&Handle::current(), "main");
+    stall.watch(raft.handle(), "raft");
     check_insecure("--listen", args.listen, args.insecure)?;
     check_insecure("--peer-listen", args.peer_listen, args.insecure)?;
     members::check(&args.initial_masters, &args.name)?;
@@ -126,11 +132,16 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         let rebuilt = rebuilt.context("cannot rebuild the state")?;
         tracing::info!(rebuilt.revision, "the state is that of another master now");
     }
-    let start = RaftStore::start(options, base.clone());
+    let mut start = raft.handle().spawn(RaftStore::start(options, base.clone()));
     let store = tokio::select! {
-        started = start => started.context("cannot start the store")?,
+        started = &mut start => {
+            started.context("starting the store")?.context("cannot start the store")?
+        }
         // It may wait for a cluster that it is to join.
-        () = signal.cancelled() => return Ok(()),
+        () = signal.cancelled() => {
+            start.abort();
+            return Ok(());
+        }
     };
     let shared: SharedStore = store.clone();
     let registry = Registry::start(shared.clone(), registry_options(&args), base.clone());
@@ -172,6 +183,36 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     base.cancel();
     store.shutdown().await;
     failure.map_or(Ok(()), Err)
+}
+
+/// Threads on which the store's tasks run: Raft, its connections, and nothing else. What clients,
+/// nodes and the leader's work keep the other threads busy with delays no heartbeat and no vote.
+struct RaftThreads(Option<Runtime>, Handle);
+
+impl RaftThreads {
+    /// One that applies or sends much, and one for what is urgent.
+    const COUNT: usize = 2;
+
+    fn start() -> io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime =
+            builder.worker_threads(Self::COUNT).thread_name("raft").enable_all().build()?;
+        let handle = runtime.handle().clone();
+        Ok(Self(Some(runtime), handle))
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.1
+    }
+}
+
+impl Drop for RaftThreads {
+    /// Nothing may use RocksDB any more when the process ends.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            tokio::task::block_in_place(|| runtime.shutdown_timeout(END));
+        }
+    }
 }
 
 fn ended_early(name: &str, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {

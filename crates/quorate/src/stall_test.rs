@@ -26,7 +26,7 @@ async fn a_blocked_runtime_is_told_from_a_machine_that_does_not_run_us() {
     let writer = log.clone();
     let told = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(told);
-    watch();
+    Stall::start().unwrap().watch(&Handle::current(), "test");
     tokio::time::sleep(LOOK / 2).await;
     thread::sleep(Duration::from_millis(1_500));
     let begin = Instant::now();

@@ -472,3 +472,26 @@ async fn masters_speak_tls_and_refuse_strangers() {
     until("a write", async || cluster.put(follower, "k", "w").await.ok()).await;
     cluster.stop().await;
 }
+
+/// Also those that a caller with other threads was the first to use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_live_on_the_threads_of_the_store() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let info = crate::types::MemberInfo {
+        peer_url: cluster.members[leader].peer_url.clone(),
+        ..Default::default()
+    };
+    let peers = crate::peer::Peers::new("test", None).unwrap();
+    let caller = runtime();
+    let asks = Arc::clone(&peers);
+    let asked = caller.spawn(async move {
+        let mut client = asks.get(1, &info).unwrap().urgent();
+        client.state(quorate_proto::peer::StateRequest {}).await.map(|_| info)
+    });
+    let info = asked.await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || drop(caller)).await.unwrap();
+    let mut client = peers.get(1, &info).unwrap().urgent();
+    client.state(quorate_proto::peer::StateRequest {}).await.unwrap();
+    cluster.stop().await;
+}

@@ -46,6 +46,7 @@ impl Duties {
             let state = &self.store.state;
             compactor.note(state.machine.revision(), Instant::now());
             let Some(term) = self.store.leadership.borrow().ready else { continue };
+            self.store.members.finish_change().await;
             self.store.members.promote_ready().await;
             self.lift_alarms_of_removed().await;
             let due = compactor.due(state.machine.revision(), state.machine.compact_revision());

@@ -165,3 +165,37 @@ async fn a_member_that_differs_from_the_others_is_found_by_the_leader() {
     is_corrupt(&cluster, victim).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_not_handed_to_a_member_with_wrong_data() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let others = (0..3).filter(|i| *i != leader);
+    // Of two that are equally far ahead the one with the greater id is taken.
+    let corrupt = others.max_by_key(|i| cluster.store(*i).id()).unwrap();
+    let id = cluster.store(corrupt).id();
+    let alarm = quorate_store::Alarm { member: id, kind: AlarmKind::Corrupt.into() };
+    let raised = cluster.on(leader, move |store| async move { store.set_alarm(alarm, true).await });
+    raised.await.unwrap();
+    until("it knows", async || {
+        cluster
+            .store(corrupt)
+            .state
+            .corrupt
+            .load(std::sync::atomic::Ordering::Relaxed)
+            .then_some(())
+    })
+    .await;
+    let to_it = cluster
+        .on(leader, move |store| async move { store.transfer_leadership(Some(id)).await })
+        .await;
+    assert!(matches!(to_it, Err(StoreError::Membership(_))), "{to_it:?}");
+    cluster.on(leader, |store| async move { store.hand_over().await }).await.unwrap();
+    let new = until("another leader", async || {
+        let (new, _) = cluster.leader().await;
+        (new != leader).then_some(new)
+    })
+    .await;
+    assert_ne!(new, corrupt);
+    cluster.stop().await;
+}

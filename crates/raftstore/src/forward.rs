@@ -11,7 +11,7 @@ use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use prost::Message as _;
 use quorate_proto::peer::forward_result::Outcome;
 use quorate_proto::{never_sent, peer as pb};
-use quorate_store::{Command, CommandResult};
+use quorate_store::{Command, CommandResult, check_known};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -237,7 +237,9 @@ fn decode_outcome(result: pb::ForwardResult) -> Result<Applied, Refusal> {
 /// A newer master may know operations that this one would lose: those must not enter the log.
 fn check(bytes: &Bytes) -> Result<(), Refusal> {
     match Command::decode(bytes.clone()) {
-        Ok(command) if command.encoded_len() == bytes.len() && command.kind.is_some() => Ok(()),
+        Ok(command) if command.encoded_len() == bytes.len() => {
+            check_known(&command).map_err(|error| Refusal::Invalid(error.to_string()))
+        }
         Ok(_) => Err(Refusal::Invalid("the leader does not know this command".into())),
         Err(error) => Err(Refusal::Invalid(error.to_string())),
     }

@@ -24,4 +24,13 @@ fn unknown_operations_are_refused_before_the_log() {
     prost::encoding::uint64::encode(900, &1, &mut newer);
     assert!(matches!(check(&newer.freeze()), Err(Refusal::Invalid(_))));
     assert!(matches!(check(&Bytes::new()), Err(Refusal::Invalid(_))));
+    // Of a newer enum only the number is there.
+    let mut read = quorate_store::RangeRequest { sort_order: 900, ..Default::default() };
+    read.range.key = "k".into();
+    let newer = TxnRequest {
+        success: vec![quorate_store::Op::Range(read).into()],
+        ..TxnRequest::default()
+    };
+    let newer = Command::from(newer).encode_to_vec().into();
+    assert!(matches!(check(&newer), Err(Refusal::Invalid(_))));
 }

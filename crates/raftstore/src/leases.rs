@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::peer as pb;
-use quorate_store::{Command, CommandKind, LeaseId, LeaseRevokeRequest, Lessor, NotLeading, Term};
+use quorate_store::{
+    Command, CommandKind, LeaseId, LeaseRevokeRequest, Lessor, NotLeading, Revocation, Term,
+};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -52,11 +54,14 @@ pub(crate) async fn expire(lessor: Arc<Lessor>, forwarded: Arc<Forwarded>, timeo
         async move {
             match forwarded.propose(command, Instant::now() + timeout).await {
                 // A refusal by `apply` means that the lease is gone, or that our term is.
-                Ok(_) => true,
-                Err(Refusal::NotLeader) => false,
+                Ok(_) => Revocation::Done,
+                Err(Refusal::NotLeader) => Revocation::NotProposed,
                 Err(error) => {
                     tracing::warn!(lease = id, ?error, "a lease has not ended yet");
-                    false
+                    match error {
+                        Refusal::Unknown(_) => Revocation::Unknown,
+                        _ => Revocation::NotProposed,
+                    }
                 }
             }
         }

@@ -9,7 +9,8 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _, RaftMetrics};
 use quorate_proto::peer as pb;
 use quorate_proto::peer::admin_request::Change;
-use quorate_store::{Member, MemberId, NewMember, StoreError};
+use quorate_store::{Alarm, AlarmKind, Member, MemberId, NewMember, StoreError};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::Instant;
 
 use crate::admission::ask;
@@ -154,6 +155,12 @@ pub(crate) struct Members {
     pub peers: Arc<Peers>,
     /// The writes under way, which a planned change of the leader waits for.
     pub forwarded: Arc<Forwarded>,
+    pub alarms: watch::Receiver<Vec<Alarm>>,
+    /// Has this master been told to end?
+    pub ends: watch::Receiver<bool>,
+    /// Whoever holds it changes the members: what a change is judged by stays true until it is
+    /// made, and nobody takes half of it for one that was abandoned.
+    pub changing: Arc<Mutex<()>>,
 }
 
 impl Members {
@@ -174,6 +181,11 @@ impl Members {
         if !self.raft.is_leader() {
             return Err(AdminError::NotLeader);
         }
+        // Who leads is no matter of members.
+        let _changing = match change {
+            Change::TransferLeader(_) => None,
+            _ => Some(self.begin().await?),
+        };
         match change {
             Change::Add(new) => self.add(member_info_from(new).1).await.map(Some),
             Change::Promote(id) => self.promote(id).await.map(|()| None),
@@ -182,6 +194,12 @@ impl Members {
                 self.transfer((to != 0).then_some(to)).await.map(|()| None)
             }
         }
+    }
+
+    /// The right to change the members until it is dropped.
+    async fn begin(&self) -> Result<MutexGuard<'_, ()>, AdminError> {
+        let begun = tokio::time::timeout(UNDER_WAY, self.changing.lock()).await;
+        begun.map_err(|_| AdminError::UnderWay)
     }
 
     fn metrics(&self) -> RaftMetrics<TypeConfig> {
@@ -273,7 +291,7 @@ impl Members {
         loop {
             let states = ask(&self.peers, self.id, &asked).await;
             let there = states.iter().filter(|state| state.admitted && !state.ends).count();
-            let answering = there + usize::from(ids.contains(&self.id));
+            let answering = there + usize::from(ids.contains(&self.id) && !*self.ends.borrow());
             // A connection may have to be made anew.
             if answering > ids.len() / 2 || Instant::now() >= deadline {
                 return answering;
@@ -287,6 +305,11 @@ impl Members {
         id == self.id || contact().is_some_and(|at| at.elapsed() <= REACHABLE)
     }
 
+    fn is_corrupt(&self, id: MemberId) -> bool {
+        let corrupt = Alarm { member: id, kind: AlarmKind::Corrupt.into() };
+        self.alarms.borrow().contains(&corrupt)
+    }
+
     /// Hands leadership to `to`, or to the member that is furthest ahead.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(), AdminError> {
         if to == Some(self.id) {
@@ -295,10 +318,15 @@ impl Members {
         let metrics = self.metrics();
         let voters: BTreeSet<_> = metrics.membership_config.membership().voter_ids().collect();
         let target = match to {
-            Some(to) if voters.contains(&to) => to,
-            Some(to) => return Err(AdminError::NotFound(to)),
+            Some(to) if !voters.contains(&to) => return Err(AdminError::NotFound(to)),
+            Some(to) if self.is_corrupt(to) => {
+                let reason = format!("the data of member {to} is wrong; rebuild it first");
+                return Err(AdminError::Membership(reason));
+            }
+            Some(to) => to,
             None => {
                 let others = voters.into_iter().filter(|id| *id != self.id);
+                let others = others.filter(|id| !self.is_corrupt(*id));
                 let best = others.filter(|id| self.reachable(&metrics, *id)).max_by_key(|id| {
                     metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten())
                 });
@@ -331,8 +359,28 @@ impl Members {
         tokio::time::timeout(HANDOVER, changed).await.map_err(late)
     }
 
+    /// Finishes a change of the voters that was begun by a leader that is gone, or for a caller
+    /// that has given up: until then a majority of the voters before is needed as well.
+    pub(crate) async fn finish_change(&self) {
+        let _changing = self.changing.lock().await;
+        let joint = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().get_joint_config().len() > 1
+        };
+        if !joint {
+            return;
+        }
+        let rest = ChangeMembers::AddVoterIds(BTreeSet::new());
+        match self.raft.change_membership(rest, false).await {
+            Ok(_) => tracing::info!("finished a change of the members that was abandoned"),
+            Err(error) => tracing::debug!(%error, "a change of the members is not finished yet"),
+        }
+    }
+
     /// Gives learners that wait for it their vote once they have caught up, one at a time.
     pub(crate) async fn promote_ready(&self) {
+        let _changing = self.changing.lock().await;
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<_> = membership.voter_ids().collect();

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver as _;
 use quorate_store::{
     Alarm, AlarmKind, LeaseId, MemberId, NewMember, Op, PutRequest, Store, StoreError, TxnRequest,
 };
@@ -354,5 +355,58 @@ async fn the_alarm_of_a_removed_member_is_lifted() {
         .await
         .unwrap();
     no_alarm(&cluster, leader).await;
+    cluster.stop().await;
+}
+
+/// The caller gives up, or the leader dies, when the first of its two steps is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_was_abandoned_half_way_is_finished() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let removed = cluster.store(cluster.follower().await).id();
+    let configurations = |i: usize| {
+        let metrics = cluster.store(i).raft_metrics();
+        metrics.membership_config.membership().get_joint_config().clone()
+    };
+    let change = cluster.on(leader, move |store| async move {
+        let joint = async {
+            let mut metrics = store.raft.server_metrics();
+            loop {
+                let now = metrics.borrow_and_update().membership_config.clone();
+                if now.membership().get_joint_config().len() > 1 {
+                    return;
+                }
+                metrics.changed().await.unwrap();
+            }
+        };
+        tokio::select! {
+            biased;
+            () = joint => true,
+            _ = store.raft.change_membership(
+                openraft::ChangeMembers::RemoveVoters([removed].into()), false,
+            ) => false,
+        }
+    });
+    assert!(change.await, "the change was not caught half way");
+    let voters = until("one set of voters", async || match configurations(leader).as_slice() {
+        [voters] => Some(voters.clone()),
+        _ => None,
+    })
+    .await;
+    assert!(!voters.contains(&removed), "{voters:?}");
+    cluster.put(leader, "k", "v").await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_told_to_end_is_not_counted_on() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let other = cluster.store(cluster.follower().await).id();
+    cluster.store(leader).announce_end();
+    let removed = cluster.on(leader, move |store| async move { store.member_remove(other).await });
+    let refused = removed.await;
+    assert!(matches!(refused, Err(StoreError::Membership(_))), "{refused:?}");
+    cluster.put(leader, "k", "v").await.unwrap();
     cluster.stop().await;
 }

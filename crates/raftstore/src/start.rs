@@ -69,8 +69,7 @@ impl RaftStore {
         let pristine = storage.log.is_pristine();
         let network = NetworkFactory { peers: Arc::clone(&peers), id };
         let state = storage.state;
-        let replicated = ReplicatedState(Arc::clone(&state));
-        let raft = Raft::new(id, config, network, storage.log, replicated)
+        let raft = Raft::new(id, config, network, storage.log, ReplicatedState(Arc::clone(&state)))
             .await
             .map_err(|error| RaftStoreError::Raft(error.to_string()))?;
         // Not the caller's token: an orderly end needs the tasks a little longer.
@@ -80,12 +79,16 @@ impl RaftStore {
         let leases = Leases { lessor: Arc::clone(state.machine.lessor()), reads: reads.clone() };
         let metrics = Arc::clone(&state.metrics);
         let forwarded = Arc::new(Forwarded::new(raft.clone(), options.max_in_flight, metrics));
+        let ends = watch::Sender::new(false);
         let members = Members {
             raft: raft.clone(),
             id,
             tls: options.tls.is_some(),
             peers: Arc::clone(&peers),
             forwarded: Arc::clone(&forwarded),
+            alarms: state.machine.alarms(),
+            ends: ends.subscribe(),
+            changing: Arc::default(),
         };
         let leadership = Leadership { term: 0, leader: None, ready: None };
         let forwarder = Forwarder::start(raft.clone(), Arc::clone(&state), tasks_cancel.clone());
@@ -107,7 +110,7 @@ impl RaftStore {
             min_lease_ttl: min_lease_ttl(options.election_timeout),
             instance: identity.instance,
             admitted: watch::Sender::new(!pristine),
-            ends: watch::Sender::new(false),
+            ends,
             joins: options.join,
             room: Room::default(),
             budget: options.size_budget,

@@ -225,3 +225,20 @@ async fn a_transaction_that_only_reads_is_fresh_and_enters_no_log() {
     assert_eq!(cluster.store(leader).state.next_index(), before + 21, "21 puts, and nothing else");
     cluster.stop().await;
 }
+
+/// It would stop every member, and at every start again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_nobody_could_decode_never_enters_the_log() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let deep = (0..50).fold(TxnRequest::put("k", "v"), |inner, _| TxnRequest {
+        success: vec![Op::Txn(inner).into()],
+        ..TxnRequest::default()
+    });
+    let refused = cluster.on(leader, move |store| async move { store.propose(deep.into()).await });
+    let refused = refused.await;
+    assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    cluster.put(leader, "k", "w").await.unwrap();
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
+use crate::command::{
+    Alarm, AlarmRequest, Command, CommandKind, CommandResult, LeaseRevokeRequest,
+};
 use crate::error::StoreError;
 use crate::types::{
-    Alarm, AlarmRequest, Command, CommandKind, CommandResult, HashKv, KeyRange, LeaseId,
-    LeaseRevokeRequest, MemberId, RangeRequest, RangeResponse, Revision, Term, TxnRequest,
+    HashKv, KeyRange, LeaseId, MemberId, RangeRequest, RangeResponse, Revision, Term, TxnRequest,
     TxnResponse,
 };
 use crate::watch::Watcher;

@@ -1,6 +1,7 @@
 //! What can go wrong between a caller and the store.
 
-use crate::types::{LeaseId, MemberId, Rejection, Revision, Term};
+use crate::command::Rejection;
+use crate::types::{LeaseId, MemberId, Revision, Term};
 
 /// Why a request to the store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::command::{CommandKind, LeaseGrantRequest};
 use crate::contract::{LeaseGranted, Store};
 use crate::error::StoreError;
-use crate::types::{CommandKind, LeaseGrantRequest, LeaseId, Term};
+use crate::types::{LeaseId, Term};
 
 /// Revocations that are proposed at the same time. They share appends and syncs, so a storm of
 /// expiring leases goes by in such groups and does not fill the queue of proposals.
@@ -96,8 +97,20 @@ struct Leases {
 struct Lease {
     ttl_seconds: i64,
     expires: Instant,
-    /// Its revocation is proposed: it cannot be renewed any more, unless that fails.
-    expiring: bool,
+    /// The term in which its revocation was proposed and may still be applied: while this master
+    /// leads in it the lease cannot be renewed. In a later one `apply` refuses that revocation.
+    expiring: Option<Term>,
+}
+
+/// What came of the proposal to revoke a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// It was applied, or refused by `apply`.
+    Done,
+    /// It was not proposed.
+    NotProposed,
+    /// It may be in the log, and be applied at any time.
+    Unknown,
 }
 
 impl Leases {
@@ -106,14 +119,13 @@ impl Leases {
         let Some(lease) = self.all.get_mut(&id) else { return };
         self.queue.remove(&(lease.expires, id));
         lease.expires = expires;
-        lease.expiring = false;
         if self.leading.is_some() {
             self.queue.insert((expires, id));
         }
     }
 
     fn insert(&mut self, id: LeaseId, ttl_seconds: i64, now: Instant) {
-        self.all.insert(id, Lease { ttl_seconds, expires: now, expiring: false });
+        self.all.insert(id, Lease { ttl_seconds, expires: now, expiring: None });
         self.schedule(id, now + seconds(ttl_seconds));
     }
 
@@ -126,8 +138,8 @@ impl Leases {
     fn extend_all(&mut self, now: Instant) {
         self.queue.clear();
         for (id, lease) in &mut self.all {
-            lease.expiring = false;
-            lease.expires = now + seconds(lease.ttl_seconds);
+            let ends = lease.expiring.is_some() && lease.expiring == self.leading;
+            lease.expires = now + if ends { RETRY } else { seconds(lease.ttl_seconds) };
             if self.leading.is_some() {
                 self.queue.insert((lease.expires, *id));
             }
@@ -143,7 +155,7 @@ impl Leases {
         {
             self.queue.pop_first();
             if let Some(lease) = self.all.get_mut(&id) {
-                lease.expiring = true;
+                lease.expiring = self.leading;
             }
             due.push(id);
         }
@@ -223,9 +235,9 @@ impl Lessor {
                 }
                 match leases.all.get(&id).copied() {
                     None => return Ok(0),
-                    Some(Lease { expiring: false, ttl_seconds, .. }) => {
-                        leases.schedule(id, Instant::now() + seconds(ttl_seconds));
-                        return Ok(ttl_seconds);
+                    Some(lease) if lease.expiring != leases.leading => {
+                        leases.schedule(id, Instant::now() + seconds(lease.ttl_seconds));
+                        return Ok(lease.ttl_seconds);
                     }
                     Some(_) => {}
                 }
@@ -249,8 +261,11 @@ impl Lessor {
     }
 
     /// Revokes leases as their time ends, as long as this master leads: `revoke` proposes the
-    /// revocation fenced with the term, and says whether it is done. Never returns.
-    pub async fn expire<F: Future<Output = bool>>(&self, revoke: impl Fn(LeaseId, Term) -> F) {
+    /// revocation fenced with the term, and says what came of it. Never returns.
+    pub async fn expire<F: Future<Output = Revocation>>(
+        &self,
+        revoke: impl Fn(LeaseId, Term) -> F,
+    ) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -276,19 +291,24 @@ impl Lessor {
             }
             let revoked = due.iter().map(|id| revoke(*id, term));
             let outcomes = join_all(revoked).await;
-            let failed: Vec<_> =
-                due.into_iter().zip(outcomes).filter(|(_, done)| !done).map(|(id, _)| id).collect();
+            let failed = due.into_iter().zip(outcomes);
+            let failed: Vec<_> = failed.filter(|(_, came)| *came != Revocation::Done).collect();
             self.retry_later(&failed, term);
         }
     }
 
     /// Tries again soon, unless another term has begun, which gave the leases their full time.
-    fn retry_later(&self, failed: &[LeaseId], term: Term) {
+    fn retry_later(&self, failed: &[(LeaseId, Revocation)], term: Term) {
         let mut leases = self.leases.lock();
         if failed.is_empty() || leases.leading != Some(term) {
             return;
         }
-        for id in failed {
+        for (id, came) in failed {
+            if *came == Revocation::NotProposed
+                && let Some(lease) = leases.all.get_mut(id)
+            {
+                lease.expiring = None;
+            }
             leases.schedule(*id, Instant::now() + RETRY);
         }
         drop(leases);

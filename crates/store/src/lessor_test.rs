@@ -17,7 +17,7 @@ fn lessor(term: Option<Term>) -> Arc<Lessor> {
 /// Runs the expiry; revocations that `apply` accepts are applied at once. Returns their log.
 fn run(
     lessor: &Arc<Lessor>,
-    apply: impl Fn(LeaseId, Term) -> bool + Send + Sync + 'static,
+    propose: impl Fn(LeaseId, Term) -> Revocation + Send + Sync + 'static,
 ) -> Arc<Mutex<Vec<(LeaseId, Term, Instant)>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
     let (lessor, proposed) = (Arc::clone(lessor), Arc::clone(&log));
@@ -25,11 +25,11 @@ fn run(
         lessor
             .expire(|id, term| {
                 proposed.lock().push((id, term, Instant::now()));
-                let done = apply(id, term);
-                if done {
+                let came = propose(id, term);
+                if came == Revocation::Done {
                     lessor.change(vec![LeaseChange::Revoked { id }]);
                 }
-                std::future::ready(done)
+                std::future::ready(came)
             })
             .await;
     });
@@ -44,7 +44,7 @@ async fn sleep(seconds: u64) {
 async fn a_lease_ends_when_its_time_is_over_and_not_before() {
     let lessor = lessor(Some(3));
     let begin = Instant::now();
-    let log = run(&lessor, |_, _| true);
+    let log = run(&lessor, |_, _| Revocation::Done);
     sleep(5).await;
     assert_eq!(lessor.renew(1).await, Ok(10));
     assert_eq!(lessor.remaining(1).unwrap().unwrap().1.as_secs(), 10);
@@ -60,7 +60,7 @@ async fn a_lease_ends_when_its_time_is_over_and_not_before() {
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_gives_every_lease_its_full_time() {
     let lessor = lessor(None);
-    let log = run(&lessor, |_, _| true);
+    let log = run(&lessor, |_, _| Revocation::Done);
     // A follower ends nothing, however long it takes.
     sleep(100).await;
     assert_eq!((lessor.renew(1).await, lessor.remaining(1)), (Err(NotLeading), Err(NotLeading)));
@@ -87,7 +87,7 @@ async fn a_lease_that_is_being_revoked_is_not_renewed() {
         // The revocation takes its time.
         ours.expire(|_, _| async {
             sleep(3).await;
-            true
+            Revocation::Done
         })
         .await;
     });
@@ -103,7 +103,7 @@ async fn a_lease_that_is_being_revoked_is_not_renewed() {
 #[tokio::test(start_paused = true)]
 async fn a_revocation_that_fails_is_tried_again_in_the_same_term_only() {
     let lessor = lessor(Some(1));
-    let log = run(&lessor, |_, _| false);
+    let log = run(&lessor, |_, _| Revocation::NotProposed);
     sleep(12).await;
     let tried = log.lock().len();
     assert!(tried > 1, "{tried}");
@@ -115,12 +115,38 @@ async fn a_revocation_that_fails_is_tried_again_in_the_same_term_only() {
     assert_eq!(log.lock().len(), 0);
 }
 
+/// Its revocation is in the log, perhaps: who is told that the lease is renewed must not lose it.
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_revocation_may_be_applied_is_not_renewed_in_that_term() {
+    let lessor = lessor(Some(1));
+    let log = run(&lessor, |_, _| Revocation::Unknown);
+    sleep(12).await;
+    let tried = log.lock().len();
+    assert!(tried > 1, "{tried}");
+    let renewal = |lessor: Arc<Lessor>| async move {
+        tokio::time::timeout(Duration::from_secs(60), lessor.renew(1)).await
+    };
+    assert!(renewal(Arc::clone(&lessor)).await.is_err(), "renewed in the same term");
+    lessor.lead(None);
+    lessor.lead(Some(1));
+    assert!(renewal(Arc::clone(&lessor)).await.is_err(), "renewed in the same term, led again");
+    // What the term before has proposed is refused now.
+    lessor.lead(Some(2));
+    assert_eq!(lessor.renew(1).await, Ok(10));
+    // And what was applied after all ends the wait.
+    sleep(12).await;
+    let waiting = tokio::spawn(renewal(Arc::clone(&lessor)));
+    sleep(1).await;
+    lessor.change(vec![LeaseChange::Revoked { id: 1 }]);
+    assert_eq!(waiting.await.unwrap(), Ok(Ok(0)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_leases_goes_by_in_groups() {
     let lessor = lessor(Some(1));
     let many = (10..5010).map(|id| LeaseChange::Granted { id, ttl_seconds: 2 }).collect();
     lessor.change(many);
-    let log = run(&lessor, |_, _| true);
+    let log = run(&lessor, |_, _| Revocation::Done);
     sleep(3).await;
     assert_eq!(log.lock().len(), 5000);
     assert_eq!(lessor.ids(), [1, 2]);

@@ -11,18 +11,18 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{mpsc, watch};
 
 use crate::backend::{Backend, BackendError, Batch, Direction, Space, View, Visit};
+use crate::command::{
+    Alarm, Command, CommandKind, CommandResult, CompactRequest, LeaseRevokeRequest,
+};
 use crate::contract::{
     Consistency, Leadership, LeaseGranted, LeaseInfo, Member, MemberStatus, NewMember, Role,
     Snapshot, Store, StoreStatus, WatchRequest,
 };
 use crate::error::StoreError;
-use crate::lessor::{NotLeading, grant_lease};
+use crate::lessor::{NotLeading, Revocation, grant_lease};
 use crate::machine::{Entry, StateMachine, check_command};
 use crate::metrics;
-use crate::types::{
-    Alarm, Command, CommandKind, CommandResult, CompactRequest, HashKv, LeaseId,
-    LeaseRevokeRequest, MemberId, RangeRequest, RangeResponse, Revision, Term,
-};
+use crate::types::{HashKv, LeaseId, MemberId, RangeRequest, RangeResponse, Revision, Term};
 use crate::watch::Watcher;
 
 type Spaces = [BTreeMap<Bytes, Bytes>; Space::COUNT];
@@ -195,8 +195,10 @@ impl MemoryStore {
                         let revoke = CommandKind::LeaseRevoke(LeaseRevokeRequest { id });
                         let command = Command { fence, ..revoke.into() };
                         match store.upgrade() {
-                            Some(store) => store.propose(command).await.is_ok(),
-                            None => true,
+                            Some(store) if store.propose(command).await.is_err() => {
+                                Revocation::NotProposed
+                            }
+                            _ => Revocation::Done,
                         }
                     }
                 });

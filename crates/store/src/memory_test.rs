@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::types::{CommandKind, CompactRequest, KeyRange, TxnRequest};
+use crate::command::{CommandKind, CompactRequest};
+use crate::types::{KeyRange, TxnRequest};
 
 #[tokio::test]
 async fn it_is_a_store() {

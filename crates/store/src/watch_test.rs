@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::backend::Direction;
+use crate::command::{Command, CommandKind, CompactRequest};
 use crate::machine::{Entry, StateMachine};
 use crate::memory::MemoryBackend;
-use crate::types::{
-    Command, CommandKind, CompactRequest, DeleteRangeRequest, EventType, Op, PutRequest, Term,
-    TxnRequest,
-};
+use crate::types::{DeleteRangeRequest, EventType, Op, PutRequest, Term, TxnRequest};
 use crate::{Backend, Batch, Space, View};
 
 type Machine = StateMachine<MemoryBackend>;

@@ -210,3 +210,19 @@ async fn a_failed_write_is_fatal_and_reported() {
     assert!(reason.contains("raft log"), "{reason}");
     assert!(log.save_vote(&Vote::new(9, 1)).await.is_err(), "nothing is written any more");
 }
+
+/// What is committed is noted before all of it is on disk; a crash in between must not leave a log
+/// that openraft cannot replay.
+#[tokio::test]
+async fn no_more_is_committed_after_a_restart_than_the_log_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, writer) = open(dir.path());
+    append(&mut log, (0..5).map(|i| entry(1, i))).await;
+    log.save_committed(Some(log_id(1, 9))).await.unwrap();
+    log.save_vote(&Vote::new(3, 2)).await.unwrap();
+    drop(log);
+    writer.join();
+
+    let (mut log, _writer) = open(dir.path());
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 4)));
+}

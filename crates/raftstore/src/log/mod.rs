@@ -157,7 +157,10 @@ fn load(db: &DB) -> io::Result<Tail> {
         }
         _ => None,
     };
-    Ok(Tail::new(TAIL_BYTES, vote, committed, purged, last.max(purged)))
+    let last = last.max(purged);
+    // It is noted when it is known, which may be before the entries up to it are written: of those
+    // that are, it then says that all are committed.
+    Ok(Tail::new(TAIL_BYTES, vote, committed.min(last), purged, last))
 }
 
 impl LogReader {

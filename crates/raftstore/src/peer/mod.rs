@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use quorate_proto::Tls;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_store::MemberId;
+use tokio::runtime::Handle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -105,6 +106,8 @@ impl Peer {
 pub(crate) struct Peers {
     identify: Identify,
     tls: Option<Tls>,
+    /// Where the connections live, whoever is the first to use them.
+    runtime: Handle,
     peers: Mutex<HashMap<MemberId, Arc<Peer>>>,
     /// The term of a leader whose process is gone; 0 for none.
     gone_term: AtomicU64,
@@ -122,6 +125,7 @@ impl Peers {
         gone != 0 && term == gone + 1
     }
 
+    /// Within the runtime that is to carry the connections.
     pub(crate) fn new(cluster_id: &str, tls: Option<Tls>) -> Result<Arc<Self>, RaftStoreError> {
         let cluster = MetadataValue::try_from(cluster_id).map_err(|_| {
             RaftStoreError::Options(format!("cluster id {cluster_id:?} has unusual characters"))
@@ -130,6 +134,7 @@ impl Peers {
         Ok(Arc::new(Self {
             identify,
             tls,
+            runtime: Handle::current(),
             peers: Mutex::new(HashMap::new()),
             gone_term: AtomicU64::new(0),
         }))
@@ -191,6 +196,7 @@ impl Peers {
                 .tls_config(tls.client())
                 .map_err(|error| Status::invalid_argument(format!("TLS for {url:?}: {error}")))?;
         }
+        let _carrier = self.runtime.enter();
         Ok(Peer {
             id,
             url: url.to_owned(),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -203,6 +204,9 @@ impl Peer for Handlers {
         request: Request<pb::TransferRequest>,
     ) -> Result<Response<pb::TransferReply>, Status> {
         self.admitted()?;
+        if self.state.corrupt.load(Relaxed) {
+            return Err(Status::failed_precondition("this member's data is wrong"));
+        }
         use openraft::raft::{TransferLeaderError as E, TransferLeaderRequest};
         let request = request.into_inner();
         let from = codec::vote_from(request.from)?;

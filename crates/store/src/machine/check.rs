@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use crate::backend::BackendError;
+use crate::command::{AlarmKind, Command, CommandKind, LeaseGrantRequest, Rejection};
 use crate::error::StoreError;
 use crate::types::{
-    AlarmKind, Command, CommandKind, CompareResult, DeleteRangeRequest, KeyRange,
-    LeaseGrantRequest, Op, PutRequest, RangeRequest, Rejection, RequestOp, SortOrder, SortTarget,
-    TxnRequest,
+    CompareResult, DeleteRangeRequest, KeyRange, Op, PutRequest, RangeRequest, RequestOp,
+    SortOrder, SortTarget, TxnRequest,
 };
-use crate::{MAX_BATCH, MAX_COMMAND_BYTES, MAX_LEASE_TTL, MAX_TXN_OPS};
+use crate::{MAX_BATCH, MAX_COMMAND_BYTES, MAX_LEASE_TTL, MAX_TXN_DEPTH, MAX_TXN_OPS};
 
 /// Would every replica carry this command out, as far as one can say without the state? To be
 /// asked before a command is proposed: in the log, an operation that this version does not know
@@ -24,8 +24,32 @@ pub fn check_command(command: &Command) -> Result<(), StoreError> {
     if size > MAX_COMMAND_BYTES {
         return Err(StoreError::TooLarge { what: "command", size, limit: MAX_COMMAND_BYTES });
     }
-    known(command).map_err(|error| StoreError::Invalid(error.to_string()))?;
+    check_known(command)?;
+    if let Some(CommandKind::Txn(txn)) = &command.kind
+        && depth(txn) > MAX_TXN_DEPTH
+    {
+        let reason = format!("transactions are nested more than {MAX_TXN_DEPTH} deep");
+        return Err(StoreError::Invalid(reason));
+    }
     Ok(check(command)?)
+}
+
+/// Does this version know everything that the command asks for? To be asked before one that
+/// another master has checked is proposed.
+///
+/// # Errors
+/// [`StoreError::Invalid`].
+pub fn check_known(command: &Command) -> Result<(), StoreError> {
+    known(command).map_err(|error| StoreError::Invalid(error.to_string()))
+}
+
+/// How many transactions are inside one another.
+fn depth(txn: &TxnRequest) -> usize {
+    let inner = txn.success.iter().chain(&txn.failure).map(|op| match &op.op {
+        Some(Op::Txn(nested)) => depth(nested),
+        _ => 0,
+    });
+    1 + inner.max().unwrap_or(0)
 }
 
 /// Is it a transaction that changes nothing, whichever way it goes? Such a one need not enter

@@ -6,9 +6,8 @@ use prost::Message;
 use super::overlay::Overlay;
 use super::range::ReadPoint;
 use crate::backend::{BackendError, Space, View};
-use crate::types::{
-    Alarm, AlarmKind, AlarmRequest, EventType, KeyValue, LeaseId, MemberId, Revision, Term,
-};
+use crate::command::{Alarm, AlarmKind, AlarmRequest};
+use crate::types::{EventType, KeyValue, LeaseId, MemberId, Revision, Term};
 
 /// Four counters of eight bytes before the value.
 const HEADER: usize = 32;

@@ -13,7 +13,8 @@ use super::codec::{Change, Counters, Moment, index_key};
 use super::overlay::{Overlay, try_scan};
 use super::range::change_before;
 use crate::backend::{BackendError, Direction, Space, View};
-use crate::types::{EventType, Rejection, Revision};
+use crate::command::Rejection;
+use crate::types::{EventType, Revision};
 
 /// Changes that one log entry's step looks at. More than an ordinary entry adds, so that the
 /// walk arrives; few enough that no entry is slow.

@@ -9,7 +9,8 @@ use super::Refusal;
 use super::codec::corrupt;
 use super::overlay::{Overlay, try_scan};
 use crate::backend::{BackendError, Direction, Space, View};
-use crate::types::{MemberId, RegisterRequest, Rejection};
+use crate::command::{RegisterRequest, Rejection};
+use crate::types::MemberId;
 
 const PREFIX: &[u8] = b"machine/instance/";
 /// The first key after all that begin with [`PREFIX`].

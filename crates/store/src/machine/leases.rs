@@ -11,7 +11,8 @@ use super::Refusal;
 use super::codec::corrupt;
 use super::overlay::{Overlay, try_scan};
 use crate::backend::{BackendError, Direction, Space, View};
-use crate::types::{LeaseGrantRequest, LeaseId, Rejection};
+use crate::command::{LeaseGrantRequest, Rejection};
+use crate::types::LeaseId;
 
 /// Before a lease's own record.
 const LEASE: u8 = b'l';

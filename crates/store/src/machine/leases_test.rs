@@ -3,6 +3,7 @@
 
 use super::semantics_test::Rig;
 use crate::backend::Space;
+use crate::command::*;
 use crate::contract::WatchRequest;
 use crate::types::*;
 

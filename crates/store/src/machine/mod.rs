@@ -17,23 +17,24 @@ mod txn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::backend::{Backend, BackendError, Batch, View, Write};
+use crate::command::{Alarm, Command, CommandKind, CommandResult, LeaseGrantRequest, Rejection};
 use crate::error::StoreError;
 use crate::image::write_image;
 use crate::lessor::{LeaseChange, Lessor};
 use crate::types::{
-    Alarm, Command, CommandKind, CommandResult, Event, HashKv, LeaseGrantRequest, LeaseId,
-    MemberId, OpResult, RangeRequest, RangeResponse, Rejection, Revision, Term, TxnRequest,
-    TxnResponse,
+    Event, HashKv, LeaseId, MemberId, OpResult, RangeRequest, RangeResponse, Revision, Term,
+    TxnRequest, TxnResponse,
 };
 use crate::watch::WatchHub;
 
-pub use check::{check_command, needs_space, reads_only};
+pub use check::{check_command, check_known, needs_space, reads_only};
 use codec::Counters;
 use history::{BackendHistory, Published};
 use overlay::Overlay;
@@ -61,6 +62,8 @@ pub struct StateMachine<B: Backend> {
     contents: Mutex<Contents>,
     /// The counters as committed; locked while a group is applied.
     counters: Mutex<Counters>,
+    /// Of the counters: nobody who asks for it waits for a group that is being applied.
+    compacting: AtomicBool,
 }
 
 /// Why an operation did not happen.
@@ -111,6 +114,7 @@ impl<B: Backend> StateMachine<B> {
             alarms: watch::Sender::default(),
             contents: Mutex::default(),
             counters: Mutex::default(),
+            compacting: AtomicBool::default(),
         };
         machine.reload()?;
         Ok(machine)
@@ -150,6 +154,7 @@ impl<B: Backend> StateMachine<B> {
         self.contents.lock().push(after.revision, contents);
         self.lessor.change(leases);
         self.publish_alarms(&after.alarms);
+        self.compacting.store(after.compacting, SeqCst);
         *counters = after;
         self.hub.publish_group(events);
         Ok(results)
@@ -191,7 +196,7 @@ impl<B: Backend> StateMachine<B> {
 
     /// Is there anything left to remove that is compacted?
     pub fn compacting(&self) -> bool {
-        self.counters.lock().compacting
+        self.compacting.load(SeqCst)
     }
 
     /// The leases, and on the leader the time they have left.
@@ -265,6 +270,7 @@ impl<B: Backend> StateMachine<B> {
             self.lessor.reset(leases::all(&view)?);
             Ok(counters.read_point())
         })?;
+        self.compacting.store(counters.compacting, SeqCst);
         self.contents.lock().reset(counters.revision, counters.content);
         self.publish_alarms(&counters.alarms);
         self.hub.reset(counters.revision);

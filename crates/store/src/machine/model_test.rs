@@ -12,6 +12,7 @@ use proptest::sample::select;
 
 use super::semantics_test::compact;
 use super::{Entry, StateMachine, check_command};
+use crate::command::*;
 use crate::contract::WatchRequest;
 use crate::error::StoreError;
 use crate::memory::MemoryBackend;

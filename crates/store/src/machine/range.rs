@@ -13,9 +13,9 @@ use super::codec::{
 };
 use super::overlay::try_scan;
 use crate::backend::{BackendError, Direction, Space, View};
+use crate::command::Rejection;
 use crate::types::{
-    EventType, KeyRange, KeyValue, RangeRequest, RangeResponse, Rejection, Revision, SortOrder,
-    SortTarget,
+    EventType, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, SortOrder, SortTarget,
 };
 
 /// The revisions of the state that is read.

@@ -7,7 +7,7 @@ use super::codec::{Counters, corrupt};
 use super::overlay::Overlay;
 use crate::REQUEST_IDS_KEPT;
 use crate::backend::{BackendError, Space, View};
-use crate::types::CommandResult;
+use crate::command::CommandResult;
 
 /// The result of the command that came first with this id, if it is still remembered.
 pub(super) fn recall(view: &impl View, id: &[u8]) -> Result<Option<CommandResult>, BackendError> {

@@ -7,10 +7,11 @@ use bytes::Bytes;
 
 use super::{Entry, StateMachine, check_command};
 use crate::backend::{Backend, BackendError, Batch, Space};
+use crate::command::*;
 use crate::error::StoreError;
 use crate::memory::{MemoryBackend, MemoryView};
 use crate::types::*;
-use crate::{MAX_COMMAND_BYTES, MAX_TXN_OPS, REQUEST_IDS_KEPT};
+use crate::{MAX_COMMAND_BYTES, MAX_TXN_DEPTH, MAX_TXN_OPS, REQUEST_IDS_KEPT};
 
 pub(super) struct Rig {
     pub machine: StateMachine<MemoryBackend>,
@@ -497,4 +498,39 @@ fn a_watcher_of_large_values_gets_bearable_batches() {
         events += watcher.try_next().unwrap().unwrap().events.len();
     }
     assert_eq!(events, 24);
+}
+
+/// A put inside so many transactions.
+fn nested(levels: usize) -> TxnRequest {
+    (1..levels).fold(TxnRequest::put("k", "v"), |inner, _| TxnRequest {
+        success: vec![Op::Txn(inner).into()],
+        ..TxnRequest::default()
+    })
+}
+
+#[test]
+fn what_not_everyone_could_decode_is_refused_before_the_log() {
+    let deepest = Command::from(nested(MAX_TXN_DEPTH));
+    assert_eq!(check_command(&deepest), Ok(()));
+    let batch = BatchRequest { txns: vec![nested(MAX_TXN_DEPTH)] };
+    for command in [deepest, CommandKind::Batch(batch).into()] {
+        let bytes = prost::Message::encode_to_vec(&command);
+        assert_eq!(<Command as prost::Message>::decode(&*bytes), Ok(command));
+    }
+    let deeper = check_command(&nested(MAX_TXN_DEPTH + 1).into());
+    assert!(matches!(deeper, Err(StoreError::Invalid(_))), "{deeper:?}");
+}
+
+/// An entry may take long to apply, and those who keep the cluster alive ask meanwhile.
+#[test]
+fn whether_it_compacts_is_known_while_a_group_is_applied() {
+    let rig = Rig::new();
+    let _applying = rig.machine.counters.lock();
+    std::thread::scope(|scope| {
+        let (told, answer) = std::sync::mpsc::channel();
+        let machine = &rig.machine;
+        scope.spawn(move || told.send(machine.compacting()));
+        let patience = std::time::Duration::from_secs(20);
+        assert_eq!(answer.recv_timeout(patience), Ok(false), "it waits for the group");
+    });
 }

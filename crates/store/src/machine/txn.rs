@@ -14,10 +14,11 @@ use super::leases;
 use super::overlay::{Overlay, try_scan};
 use super::range::{ReadPoint, range};
 use crate::backend::{BackendError, Direction, Space, View};
+use crate::command::Rejection;
 use crate::types::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Event,
     EventType, KeyRange, KeyValue, LeaseId, Op, OpResult, PutRequest, PutResponse, RangeRequest,
-    Rejection, RequestOp, Revision, TxnRequest, TxnResponse,
+    RequestOp, Revision, TxnRequest, TxnResponse,
 };
 
 /// What a transaction did.
