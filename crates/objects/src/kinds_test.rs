@@ -253,6 +253,20 @@ fn what_updates_may_change() {
     let tolerant = with(pod(), "/spec/tolerations", json!([{"key": "a", "operator": "Exists"}]));
     assert_eq!(wrong_update(tolerant.clone(), pod()), Vec::<String>::new());
     assert_eq!(wrong_update(pod(), tolerant).len(), 1);
+    let init = |name: &str, image: &str| {
+        with(pod(), "/spec/initContainers", json!([{"name": name, "image": image}]))
+    };
+    assert_eq!(wrong_update(init("i", "i:2"), init("i", "i:1")), Vec::<String>::new());
+    assert_eq!(wrong_update(init("j", "i:1"), init("i", "i:1")).len(), 1);
+    assert_eq!(wrong_update(pod(), init("i", "i:1")).len(), 1);
+    let gated = |names: &[&str]| {
+        let gates: Value = names.iter().map(|name| json!({"name": name})).collect();
+        with(pod(), "/spec/schedulingGates", gates)
+    };
+    assert_eq!(wrong_update(gated(&["b"]), gated(&["a", "b"])), Vec::<String>::new());
+    assert_eq!(wrong_update(pod(), gated(&["a", "b"])), Vec::<String>::new());
+    assert_eq!(wrong_update(gated(&["a", "b"]), gated(&["b"])).len(), 1);
+    assert_eq!(wrong_update(gated(&["a"]), pod()).len(), 1);
     let mut other = with(deployment(), "/spec/selector/matchLabels/app", json!("other"));
     other["spec"]["template"]["metadata"]["labels"]["app"] = json!("other");
     let errors = wrong_update(other, deployment());
@@ -263,6 +277,46 @@ fn what_updates_may_change() {
         wrong_update(new, old),
         ["spec.clusterIPs[0]: Invalid value: \"10.208.0.10\": may not change once set"]
     );
+}
+
+/// Init containers run one after the other, sidecars beside all that starts after them.
+#[test]
+fn what_pods_ask_for() {
+    let asks = |init: &[(i64, bool)], overhead: &str| {
+        let container = |(cpu, sidecar): &(i64, bool)| {
+            json!({"name": "i", "resources": {"requests": {"cpu": cpu.to_string()}},
+                "restartPolicy": sidecar.then_some("Always")})
+        };
+        let init: Value = init.iter().map(container).collect();
+        let main = json!([{"name": "c", "resources": {"limits": {"cpu": "2"}}}]);
+        let spec = json!({"initContainers": init, "containers": main,
+            "overhead": {"cpu": overhead}});
+        let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+        crate::pod::requests(&pod).cpu_millis
+    };
+    assert_eq!(asks(&[], "0"), 2000);
+    assert_eq!(asks(&[(1, false), (1, false)], "250m"), 2250);
+    assert_eq!(asks(&[(3, false)], "0"), 3000);
+    assert_eq!(asks(&[(1, true)], "0"), 3000);
+    assert_eq!(asks(&[(4, false), (1, true), (1, false)], "0"), 4000);
+    assert_eq!(asks(&[(1, true), (4, false), (1, true)], "0"), 5000);
+}
+
+/// Whoever gives up a lease leaves it without a holder.
+#[test]
+fn leases_may_have_no_holder() {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"holderIdentity": "", "leaseDurationSeconds": 1},
+    });
+    assert_eq!(wrong(lease.clone()), Vec::<String>::new());
+    let by = |strategy: &str| wrong(with(lease.clone(), "/spec/strategy", json!(strategy)));
+    for strategy in ["OldestEmulationVersion", "example.com/Newest"] {
+        assert_eq!(by(strategy), Vec::<String>::new());
+    }
+    assert!(by("Newest")[0].starts_with("spec.strategy: Unsupported value: \"Newest\""));
+    assert!(by("/Newest")[0].starts_with("spec.strategy: Invalid value: \"/Newest\""));
 }
 
 #[test]

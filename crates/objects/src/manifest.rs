@@ -1,5 +1,9 @@
 //! Manifests: several objects in one text, YAML or JSON.
 
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::Invalid;
@@ -175,14 +179,14 @@ fn split(text: &str) -> Vec<(usize, String)> {
 
 /// The value of one document; the error has the offset of the line.
 fn source_value(source: &str) -> Result<Value, (usize, String)> {
-    let value: Result<UniqueKeys, _> = if source.trim_start().starts_with('{') {
+    let value = if source.trim_start().starts_with('{') {
         // JSON is YAML too, but its own parser says better what is wrong.
-        serde_json::from_str(source).map_err(|e| (e.line(), e.to_string()))
+        parse_json(source.as_bytes()).map_err(|e| (e.line(), e.to_string()))
     } else {
-        serde_yaml_ng::from_str(source)
+        parse_yaml(source.as_bytes())
             .map_err(|e| (e.location().map_or(1, |at| at.line()), e.to_string()))
     };
-    value.map(|unique| unique.0).map_err(|(line, message)| (line.saturating_sub(1), message))
+    value.map_err(|(line, message)| (line.saturating_sub(1), message))
 }
 
 /// One JSON value, in which no object has the same field twice.
@@ -190,87 +194,131 @@ fn source_value(source: &str) -> Result<Value, (usize, String)> {
 /// # Errors
 /// When it is no JSON, or a field is given twice.
 pub fn parse_json(text: &[u8]) -> Result<Value, serde_json::Error> {
-    serde_json::from_slice::<UniqueKeys>(text).map(|unique| unique.0)
+    let budget = Budget::of(text);
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Unique(&budget).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// One YAML value, in which no map has the same key twice.
 ///
 /// # Errors
-/// When it is no YAML, is several documents, or a key is given twice.
+/// When it is no YAML, is several documents, a key is given twice, or its aliases make much more
+/// of it than was written.
 pub fn parse_yaml(text: &[u8]) -> Result<Value, serde_yaml_ng::Error> {
-    serde_yaml_ng::from_slice::<UniqueKeys>(text).map(|unique| unique.0)
+    let budget = Budget::of(text);
+    Unique(&budget).deserialize(serde_yaml_ng::Deserializer::from_slice(text))
 }
 
-/// A value in which no map has the same key twice.
-struct UniqueKeys(Value);
+/// What may still be made of a text. Each alias of YAML is a copy of what it names, so that a
+/// small text can stand for more than any memory holds.
+struct Budget {
+    limit: usize,
+    left: Cell<usize>,
+}
 
-impl<'de> serde::Deserialize<'de> for UniqueKeys {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor)
+impl Budget {
+    /// What one value costs besides its text.
+    const VALUE: usize = 4;
+    /// More, for each byte, than any text costs without aliases: at worst `a,` in a map, a key of
+    /// one byte and its null, costs 9 for 2 bytes.
+    const TIMES: usize = 5;
+    /// Small texts may use their aliases as they like.
+    const FLOOR: usize = 1 << 20;
+
+    fn of(text: &[u8]) -> Self {
+        let limit = text.len().saturating_mul(Self::TIMES).max(Self::FLOOR);
+        Self { limit, left: Cell::new(limit) }
+    }
+
+    fn spend<E: de::Error>(&self, cost: usize) -> Result<(), E> {
+        let Some(left) = self.left.get().checked_sub(cost) else {
+            let limit = self.limit;
+            return Err(E::custom(format_args!("aliases expand to more than {limit} bytes")));
+        };
+        self.left.set(left);
+        Ok(())
+    }
+
+    fn value<E: de::Error>(&self, value: impl Into<Value>) -> Result<Value, E> {
+        self.spend::<E>(Self::VALUE)?;
+        Ok(value.into())
     }
 }
 
-struct UniqueVisitor;
+/// Makes a value in which no map has the same key twice, within a budget.
+#[derive(Clone, Copy)]
+struct Unique<'b>(&'b Budget);
 
-impl<'de> serde::de::Visitor<'de> for UniqueVisitor {
-    type Value = UniqueKeys;
+impl<'de> DeserializeSeed<'de> for Unique<'_> {
+    type Value = Value;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(Value::Null))
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        self.0.value(Value::Null)
     }
 
-    fn visit_none<E>(self) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(Value::Null))
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        self.0.value(Value::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(value.into()))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        self.0.value(value)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(value.into()))
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        self.0.value(value)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(value.into()))
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        self.0.value(value)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(value.into()))
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        self.0.value(value)
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<UniqueKeys, E> {
-        Ok(UniqueKeys(value.into()))
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        self.0.spend::<E>(value.len())?;
+        self.0.value(value)
     }
 
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<UniqueKeys, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        self.0.spend::<A::Error>(Budget::VALUE)?;
         let mut items = Vec::new();
-        while let Some(UniqueKeys(item)) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
-        Ok(UniqueKeys(Value::Array(items)))
+        Ok(Value::Array(items))
     }
 
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        self.0.spend::<A::Error>(Budget::VALUE)?;
         let mut object = serde_json::Map::new();
-        while let Some(UniqueKeys(key)) = map.next_key()? {
+        while let Some(key) = map.next_key_seed(self)? {
             // YAML allows keys that are no strings, such as 8080 or true.
             let key = match key {
                 Value::String(key) => key,
                 other => other.to_string(),
             };
             if object.contains_key(&key) {
-                let text = format!("key \"{key}\" already set in map");
-                return Err(serde::de::Error::custom(text));
+                return Err(de::Error::custom(format_args!("key \"{key}\" already set in map")));
             }
-            let UniqueKeys(value) = map.next_value()?;
-            object.insert(key, value);
+            object.insert(key, map.next_value_seed(self)?);
         }
-        Ok(UniqueKeys(Value::Object(object)))
+        Ok(Value::Object(object))
     }
 }
 

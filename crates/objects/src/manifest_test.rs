@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use serde_json::json;
+
 use super::*;
 
 const GOOD: &str = "\
@@ -62,4 +64,37 @@ fn broken_text() {
     assert!(text.starts_with("document 1 (line"), "{text}");
     assert!(problems("just words")[0].contains("apiVersion: Required value"));
     assert!(parse("").unwrap().is_empty());
+}
+
+/// An alias is a copy, and copies of copies are more than any memory holds.
+#[test]
+fn aliases_do_not_make_much_of_little() {
+    let long = "x".repeat(20_000);
+    let wide = format!("a: &a {long}\nb: [{}]\n", vec!["*a"; 20_000].join(","));
+    let keys = format!("a: &a {long}\nb: [{}]\n", vec!["{*a : 1}"; 20_000].join(","));
+    let mut deep = format!("a0: &a0 {}\n", "x".repeat(1000));
+    for level in 1..10 {
+        let below = vec![format!("*a{}", level - 1); 9].join(",");
+        deep += &format!("a{level}: &a{level} {{k: [{below}]}}\n");
+    }
+    for text in [wide, keys, deep] {
+        let error = parse_yaml(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("aliases expand to more than 1048576 bytes"), "{error}");
+        assert!(problems(&text)[0].contains("aliases expand"), "also in a manifest");
+    }
+    let ordinary = "a: &a {image: web, ports: [80]}\nb: *a\nc: [*a, *a]\n";
+    let a = json!({"image": "web", "ports": [80]});
+    let found = parse_yaml(ordinary.as_bytes()).unwrap();
+    assert_eq!(found, json!({"a": a, "b": a, "c": [a, a]}));
+}
+
+/// The texts of which the most is made without aliases.
+#[test]
+fn what_is_written_out_is_never_too_much() {
+    let letters: Vec<String> = ('a'..='z').map(|letter| letter.to_string()).collect();
+    let maps = vec![format!("{{{}}}", letters.join(",")); 10_000];
+    let yaml = format!("[{}]", maps.join(","));
+    assert_eq!(parse_yaml(yaml.as_bytes()).unwrap().as_array().unwrap().len(), 10_000);
+    let json = format!("[{}]", vec!["1"; 500_000].join(","));
+    assert_eq!(parse_json(json.as_bytes()).unwrap().as_array().unwrap().len(), 500_000);
 }

@@ -148,25 +148,34 @@ fn requested(container: &Container, resource: &str, convert: fn(&Quantity) -> i6
     requests.or(limits).map_or(0, convert)
 }
 
-/// What the pod asks of one resource: the sum over its containers, or its largest init container
-/// when that is more, plus the overhead.
-fn total(spec: &PodSpec, resource: &str, convert: fn(&Quantity) -> i64) -> i64 {
-    let (mut running, mut peak) = (0_i64, 0_i64);
+/// The most that a pod takes at once of something, of which `needs` says what a container takes:
+/// the sum over its containers, or its largest init container when that is more.
+#[must_use]
+pub fn peak<T: Copy + Default + Ord>(
+    spec: &PodSpec,
+    needs: impl Fn(&Container) -> T,
+    plus: fn(T, T) -> T,
+) -> T {
+    let (mut running, mut peak) = (T::default(), T::default());
     for container in spec.init_containers.iter().flatten() {
-        let needs = requested(container, resource, convert);
-        // A sidecar (restartPolicy Always) stays beside everything that starts after it.
+        let beside = plus(running, needs(container));
+        peak = peak.max(beside);
+        // A sidecar stays beside everything that starts after it.
         if container.restart_policy.as_deref() == Some("Always") {
-            running = running.saturating_add(needs);
-            peak = peak.max(running);
-        } else {
-            peak = peak.max(running.saturating_add(needs));
+            running = beside;
         }
     }
     for container in &spec.containers {
-        running = running.saturating_add(requested(container, resource, convert));
+        running = plus(running, needs(container));
     }
+    peak.max(running)
+}
+
+/// What the pod asks of one resource, with its overhead.
+fn total(spec: &PodSpec, resource: &str, convert: fn(&Quantity) -> i64) -> i64 {
+    let needs = |container: &Container| requested(container, resource, convert);
     let overhead = spec.overhead.as_ref().and_then(|all| all.get(resource)).map_or(0, convert);
-    peak.max(running).saturating_add(overhead)
+    peak(spec, needs, i64::saturating_add).saturating_add(overhead)
 }
 
 /// What the pod asks of its node, but for [`extended_requests`].

@@ -202,6 +202,37 @@ async fn quotas_count_what_pods_request() {
     assert_eq!(serde_json::to_value(counted.used).unwrap(), used);
 }
 
+/// A sidecar runs beside the containers, and what surrounds a pod takes something as well.
+#[tokio::test]
+async fn quotas_count_sidecars_and_overhead() {
+    let f = fixture().await;
+    f.create(quota(json!({"requests.cpu": "2", "limits.memory": "1Gi"}))).await.unwrap();
+    let resources = json!({"requests": {"cpu": "1"}, "limits": {"memory": "128Mi"}});
+    let with_init = |name: &str, policy: Option<&str>| {
+        let mut pod = pod_of(name, resources.clone());
+        let mut init = json!({"name": "i", "image": "i:1", "resources": resources});
+        init["restartPolicy"] = json!(policy);
+        pod["spec"]["initContainers"] = json!([init]);
+        pod
+    };
+    let used = async || f.get(&kinds::RESOURCE_QUOTA, "few").await["status"]["used"].clone();
+    f.create(with_init("first", Some("Always"))).await.unwrap();
+    assert_eq!(used().await, json!({"requests.cpu": "2", "limits.memory": "256Mi"}));
+    let second = f.create(with_init("second", None)).await.unwrap_err().to_string();
+    let wanted = "requested: requests.cpu=1, used: requests.cpu=2, limited: requests.cpu=2";
+    assert!(second.contains(wanted), "{second}");
+    let mut large = with_init("large", None);
+    large["metadata"]["namespace"] = json!("other");
+    large["spec"]["overhead"] = json!({"cpu": "250m", "memory": "64Mi", "example.com/x": "1"});
+    let object = Object::from_value(&kinds::POD, large, 1).unwrap();
+    let usage = quota::usage(&object);
+    let of = |name: &str| usage.get(name).map(ToString::to_string);
+    assert_eq!(of("requests.cpu").as_deref(), Some("1250m"));
+    assert_eq!(of("limits.memory"), Some((192 * 1024 * 1024).to_string()));
+    assert_eq!(of("requests.example.com/x").as_deref(), Some("1"));
+    assert_eq!(of("limits.cpu"), None);
+}
+
 #[tokio::test]
 async fn a_change_that_uses_more_than_a_quota_has_is_refused() {
     let f = fixture().await;
@@ -295,4 +326,54 @@ async fn priorities_and_service_accounts() {
         "metadata": {"name": "robot", "namespace": "default"}});
     f.create(account).await.unwrap();
     f.create(pod).await.unwrap();
+}
+
+/// Only a class makes a pod important, whoever writes it and however.
+#[tokio::test]
+async fn priorities_come_from_classes_only() {
+    let f = fixture().await;
+    let class = |name: &str, value: i32, default: bool| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value, "globalDefault": default,
+            "preemptionPolicy": "Never"})
+    };
+    let pod = |name: &str, class: Option<&str>, priority: Option<i32>, policy: Option<&str>| {
+        let mut pod = pod_of(name, json!({}));
+        pod["spec"]["priorityClassName"] = json!(class);
+        pod["spec"]["priority"] = json!(priority);
+        pod["spec"]["preemptionPolicy"] = json!(policy);
+        pod
+    };
+    f.create(class("low", 10, false)).await.unwrap();
+    let by_user = WriteOptions { field_manager: Some("me".into()), ..WriteOptions::default() };
+    for options in [WriteOptions::default(), by_user] {
+        let create = async |value: Value| f.registry.create(value, &options).await;
+        let alone = create(pod("a", None, Some(1_000_000), None)).await.unwrap_err();
+        assert_eq!(alone.code(), Code::Forbidden);
+        let text = "pods \"a\" is forbidden: the integer value of priority (1000000) must not be \
+                    provided in pod spec; priority admission controller computed 0 from the given \
+                    PriorityClass name";
+        assert_eq!(alone.to_string(), text);
+        let other = create(pod("a", Some("low"), Some(11), None)).await.unwrap_err().to_string();
+        assert!(other.contains("(11)") && other.contains("computed 10"), "{other}");
+        let eager = pod("a", Some("low"), Some(10), Some("PreemptLowerPriority"));
+        let eager = create(eager).await.unwrap_err().to_string();
+        let text = "the string value of PreemptionPolicy (PreemptLowerPriority) must not be";
+        assert!(eager.contains(text) && eager.contains("computed Never"), "{eager}");
+    }
+    let spec = |object: Arc<Object>| object.value()["spec"].clone();
+    let plain = spec(f.create(pod("plain", None, None, None)).await.unwrap());
+    assert_eq!(plain["priority"], 0);
+    assert_eq!(plain["preemptionPolicy"], "PreemptLowerPriority");
+    // What is right may be said.
+    f.create(pod("zero", None, Some(0), Some("PreemptLowerPriority"))).await.unwrap();
+    let low = spec(f.create(pod("low", Some("low"), Some(10), None)).await.unwrap());
+    assert_eq!(low["preemptionPolicy"], "Never");
+    let critical = pod("critical", Some("system-node-critical"), Some(2_000_001_000), None);
+    f.create(critical).await.unwrap();
+    f.create(class("usual", 5, true)).await.unwrap();
+    let usual = spec(f.create(pod("usual", None, Some(5), None)).await.unwrap());
+    assert_eq!(usual["priorityClassName"], "usual");
+    let text = f.create(pod("b", None, Some(0), None)).await.unwrap_err().to_string();
+    assert!(text.contains("computed 5"), "{text}");
 }

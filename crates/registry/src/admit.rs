@@ -25,6 +25,9 @@ pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 const SYSTEM_CLASSES: [(&str, i32); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
+/// The preemption policy of classes that name none.
+const PREEMPTS: &str = "PreemptLowerPriority";
+
 impl Registry {
     /// What does not depend on a pod's defaults is filled in before them, so that one look at the
     /// pod completes and checks it. Says whether that was done.
@@ -38,7 +41,8 @@ impl Registry {
         // What is of a wrong type is to be told of, not filled in.
         let sound = spec.is_object()
             && value["metadata"]["namespace"].is_string()
-            && ["serviceAccountName", "serviceAccount", "priorityClassName"]
+            && (spec["priority"].is_null() || spec["priority"].is_i64())
+            && ["serviceAccountName", "serviceAccount", "priorityClassName", "preemptionPolicy"]
                 .into_iter()
                 .all(|field| is_text(&spec[field]));
         if *kind != kinds::POD || !sound {
@@ -119,17 +123,16 @@ impl Registry {
         ))
     }
 
+    /// A pod's class says how important it is, and nothing else does: else everybody could have
+    /// the pods of all others preempted.
     fn priority(&self, value: &mut Value) -> Result<(), RegistryError> {
         let classes = || self.inner.cache.list(&kinds::PRIORITY_CLASS, None);
         let typed = |object: &crate::Object| object.typed::<PriorityClass>().ok();
         let name = value["spec"]["priorityClassName"].as_str().filter(|name| !name.is_empty());
         let system = SYSTEM_CLASSES.iter().find(|(class, _)| name == Some(class));
-        if let Some((_, priority)) = system {
-            value["spec"]["priority"] = (*priority).into();
-            return Ok(());
-        }
-        let class = match name {
-            Some(name) => {
+        let class = match (system, name) {
+            (Some(_), _) => None,
+            (None, Some(name)) => {
                 let found = self.inner.cache.get(&kinds::PRIORITY_CLASS, "", name);
                 let Some(class) = found.and_then(|object| typed(&object)) else {
                     let text = format!("no PriorityClass with name {name} was found");
@@ -137,21 +140,22 @@ impl Registry {
                 };
                 Some(class)
             }
-            None => classes()
+            (None, None) => classes()
                 .iter()
                 .filter_map(|object| typed(object))
                 .filter(|class| class.global_default == Some(true))
                 // Of two defaults the lower counts, as in Kubernetes.
                 .min_by_key(|class| class.value),
         };
-        let Some(class) = class else { return Ok(()) };
-        let spec = &mut value["spec"];
-        spec["priorityClassName"] = class.metadata.name.clone().into();
-        spec["priority"] = class.value.unwrap_or_default().into();
-        if let Some(policy) = &class.preemption_policy {
-            spec["preemptionPolicy"] = policy.clone().into();
+        let mut priority = system.map_or(0, |(_, priority)| *priority);
+        let mut policy = PREEMPTS;
+        if let Some(class) = &class {
+            value["spec"]["priorityClassName"] = class.metadata.name.clone().into();
+            priority = class.value.unwrap_or_default();
+            policy = class.preemption_policy.as_deref().unwrap_or(PREEMPTS);
         }
-        Ok(())
+        computed(value, "priority", "integer value of priority", priority.into())?;
+        computed(value, "preemptionPolicy", "string value of PreemptionPolicy", policy.into())
     }
 
     /// A claim that names no class (`""` is a name) gets the default one, when there is one.
@@ -214,6 +218,28 @@ fn forbidden(kind: &Kind, value: &Value, message: &str) -> RegistryError {
     let metadata = &value["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();
     RegistryError::Forbidden(format!("{} \"{name}\" is forbidden: {message}", kind.resource()))
+}
+
+/// Sets a field of a pod that is computed; who gives it must give the same. `what`: it, in
+/// Kubernetes' words.
+fn computed(
+    value: &mut Value,
+    field: &str,
+    what: &str,
+    computed: Value,
+) -> Result<(), RegistryError> {
+    let given = &value["spec"][field];
+    if !given.is_null() && *given != computed {
+        let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let (given, computed) = (shown(given), shown(&computed));
+        let text = format!(
+            "the {what} ({given}) must not be provided in pod spec; priority admission \
+             controller computed {computed} from the given PriorityClass name"
+        );
+        return Err(forbidden(&kinds::POD, value, &text));
+    }
+    value["spec"][field] = computed;
+    Ok(())
 }
 
 fn refuse(kind: &Kind, value: &Value, errors: &[String]) -> Result<(), RegistryError> {

@@ -11,8 +11,8 @@ use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{DeleteOptions, Subresource, Write, WriteOptions};
 use crate::part::{Edited, Part};
+use crate::precondition::uid_mismatch;
 use crate::registry::Registry;
-use crate::write::uid_mismatch;
 
 /// Writes in flight at once. The store groups concurrent commands into one append.
 const CONCURRENCY: usize = 128;
@@ -64,7 +64,7 @@ impl Registry {
     ) -> Result<Arc<Object>, RegistryError> {
         self.edit(key, Subresource::Status, options, &mut |old| {
             check_uid(key, old, uid)?;
-            Ok(Some(Edited::Part(Part::read(key, status)?)))
+            Ok(Some(Edited::Part(Part::read(key, status, old)?)))
         })
         .await
     }

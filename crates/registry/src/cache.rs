@@ -311,7 +311,8 @@ impl Cache {
         self.revision.send_replace(revision);
     }
 
-    /// Replaces everything by the list at `revision`; watchers see the differences.
+    /// Replaces everything by the list at `revision`; watchers see the differences. What was
+    /// deleted and made anew under its name is another object, and they see both.
     pub(crate) fn reset(&self, revision: u64, list: BTreeMap<ObjectKey, Arc<Object>>) {
         let mut state = self.state.write();
         let gone: Vec<_> =
@@ -320,9 +321,14 @@ impl Cache {
             state.apply_one(&key, revision, None, self.capacity);
         }
         for (key, object) in list {
-            if state.view.get(key.kind, &key.namespace, &key.name) != Some(&object) {
-                state.apply_one(&key, revision, Some(object), self.capacity);
+            match state.view.get(key.kind, &key.namespace, &key.name) {
+                Some(old) if *old == object => continue,
+                Some(old) if old.uid() != object.uid() => {
+                    state.apply_one(&key, revision, None, self.capacity);
+                }
+                _ => {}
             }
+            state.apply_one(&key, revision, Some(object), self.capacity);
         }
         state.view.revision = revision;
         drop(state);
@@ -470,3 +476,7 @@ impl State {
         ring.changes.push_back(Change { seq: self.seq, revision, old, new });
     }
 }
+
+#[cfg(test)]
+#[path = "cache_test.rs"]
+mod tests;

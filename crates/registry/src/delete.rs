@@ -12,10 +12,11 @@ use crate::commit::{Loaded, Outcome, Plan, decode_kv, encode};
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{DeleteOptions, Propagation, Subresource, WriteOptions};
+use crate::precondition::uid_mismatch;
 use crate::prepare::metadata_mut;
 use crate::registry::Registry;
 use crate::system::SYSTEM_NAMESPACES;
-use crate::write::{busy, uid_mismatch};
+use crate::write::busy;
 
 const ATTEMPTS: usize = 32;
 /// What keeps a namespace until its content is gone.

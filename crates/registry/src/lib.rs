@@ -19,6 +19,7 @@ mod object;
 mod options;
 mod part;
 mod patch;
+mod precondition;
 mod prepare;
 mod proposer;
 pub mod quota;

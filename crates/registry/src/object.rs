@@ -213,6 +213,12 @@ impl Object {
         Some(Some(text.freeze()))
     }
 
+    /// The text of the status, when it is where it is expected.
+    pub(crate) fn status_text(&self) -> Option<&[u8]> {
+        let (from, to) = self.places.status?;
+        self.json.get(from..to)
+    }
+
     /// The same object after its kind has changed: the definition of a custom kind was.
     pub(crate) fn as_kind(&self, kind: &'static Kind) -> Result<Self, RegistryError> {
         Self::from_value(kind, self.value(), self.revision)
@@ -314,7 +320,10 @@ impl Object {
         match path {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
-            _ => self.fields.iter().find(|(p, _)| *p == path).map(|(_, v)| v.as_str()),
+            _ => {
+                let found = self.fields.iter().find(|(p, _)| *p == path).map(|(_, v)| v.as_str());
+                found.or_else(|| stored::unset(self.kind, path))
+            }
         }
     }
 

@@ -184,7 +184,8 @@ pub enum Write {
     Update(Value),
     /// Replaces an object's status.
     UpdateStatus(Value),
-    /// Replaces the status of the pod with this uid.
+    /// Replaces the status of the pod with this uid, but for the conditions that are not its
+    /// agent's.
     PodStatus {
         /// The pod's namespace.
         namespace: String,

@@ -1,13 +1,20 @@
 //! Changes of a pod's status and node: by far the most frequent writes. The new text takes the
 //! place of the old one, and the rest of the object is neither decoded nor encoded.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use quorate_objects::{FieldError, Invalid, kinds};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::RegistryError;
-use crate::object::ObjectKey;
+use crate::object::{Object, ObjectKey};
+
+/// The conditions that a pod's agent sets. Others belong to others: readiness gates, disruptions.
+const OF_AGENTS: [&str; 5] =
+    ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
 /// What of a pod is to change.
 pub(crate) struct Part {
@@ -24,12 +31,19 @@ impl Part {
         Ok(Self { status: text.into(), node })
     }
 
-    /// Of a status that somebody has sent.
-    pub fn read(key: &ObjectKey, status: &[u8]) -> Result<Self, RegistryError> {
-        let status: PodStatus = serde_json::from_slice(status).map_err(|error| {
+    /// Of a status that the agent of `old` has sent. It knows of its own conditions only: those
+    /// of others stay.
+    pub fn read(key: &ObjectKey, status: &[u8], old: &Object) -> Result<Self, RegistryError> {
+        let mut status: PodStatus = serde_json::from_slice(status).map_err(|error| {
             let error = FieldError::invalid("status", "", error.to_string());
             RegistryError::from(Invalid::new(key.kind, &key.name, vec![error]))
         })?;
+        for condition in others(old)? {
+            let conditions = status.conditions.get_or_insert_default();
+            if conditions.iter().all(|given| given.type_ != condition.type_) {
+                conditions.push(condition);
+            }
+        }
         Self::new(&status, None)
     }
 
@@ -45,6 +59,34 @@ impl Part {
         }
         value
     }
+}
+
+/// The types of a status' conditions.
+#[derive(Deserialize)]
+struct Conditions<'a> {
+    #[serde(borrow, default)]
+    conditions: Vec<Condition<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Condition<'a> {
+    #[serde(borrow, rename = "type")]
+    name: Cow<'a, str>,
+}
+
+/// The conditions of a pod that its agent has not set. Most pods have none: for that a look at the
+/// text of the status is enough.
+fn others(old: &Object) -> Result<Vec<PodCondition>, RegistryError> {
+    if let Some(text) = old.status_text()
+        && let Ok(status) = serde_json::from_slice::<Conditions<'_>>(text)
+        && status.conditions.iter().all(|one| OF_AGENTS.contains(&&*one.name))
+    {
+        return Ok(Vec::new());
+    }
+    let old = old.typed::<Pod>()?;
+    let conditions = old.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let others = conditions.filter(|one| !OF_AGENTS.contains(&one.type_.as_str()));
+    Ok(others.cloned().collect())
 }
 
 /// What an edit makes of an object.

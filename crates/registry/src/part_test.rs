@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
+use quorate_objects::pod;
 
 use super::*;
-use crate::object::Object;
+use crate::registry_test::fixture;
+use crate::{DeleteOptions, Write, WriteOptions};
 
 fn object(value: Value) -> Object {
     Object::from_value(&kinds::POD, value, 7).unwrap()
@@ -64,6 +65,59 @@ fn what_is_not_as_usual_goes_the_long_way() {
     ] {
         assert!(!known(text), "{}", String::from_utf8_lossy(text));
     }
+}
+
+/// The conditions of a pod.
+fn shown(object: &Object) -> String {
+    let pod = object.typed::<Pod>().unwrap();
+    let conditions = pod.status.as_ref().unwrap().conditions.clone().unwrap();
+    let shown: Vec<_> =
+        conditions.iter().map(|one| format!("{}={}", one.type_, one.status)).collect();
+    shown.join(" ")
+}
+
+/// What readiness gates and disruptions have said of a pod is not the agent's to take back.
+#[tokio::test]
+async fn an_agents_status_leaves_the_conditions_of_others() {
+    let f = fixture().await;
+    let options = WriteOptions::default();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i:1"}]}});
+    let made = f.registry.create(pod, &options).await.unwrap();
+    f.registry
+        .modify_status::<Pod>(&kinds::POD, "default", "p", &options, |pod| {
+            pod::set_condition(pod, "PodScheduled", "True", None, None);
+            pod::set_condition(pod, "example.com/gate", "True", None, None)
+        })
+        .await
+        .unwrap();
+    let report = async |conditions: Value| {
+        let status = json!({"phase": "Running", "conditions": conditions});
+        let write = Write::PodStatus {
+            namespace: "default".into(),
+            name: "p".into(),
+            uid: made.uid().into(),
+            status: status.to_string().into(),
+        };
+        f.registry.write_batch(vec![write], None).await.remove(0).unwrap()
+    };
+    let ready = |status: &str| json!([{"type": "Ready", "status": status}]);
+    let first = report(ready("True")).await;
+    assert_eq!(shown(&first), "Ready=True example.com/gate=True");
+    assert_eq!(report(ready("True")).await.revision, first.revision, "nothing is written");
+    let second = report(ready("False")).await;
+    assert_eq!(shown(&second), "Ready=False example.com/gate=True");
+    let own = json!([{"type": "example.com/gate", "status": "False"}]);
+    let third = report(own).await;
+    assert_eq!(shown(&third), "example.com/gate=False");
+    // Of a pod that is being deleted the whole is written.
+    let deletion = DeleteOptions::default();
+    let marked = f.registry.delete(&kinds::POD, "default", "p", &deletion).await.unwrap();
+    assert!(!marked.gone);
+    let last = report(ready("False")).await;
+    assert!(last.is_deleting());
+    assert_eq!(shown(&last), "Ready=False example.com/gate=False");
 }
 
 proptest! {

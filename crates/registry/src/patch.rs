@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{PatchKind, Subresource, WriteOptions};
+use crate::precondition::{self, MODIFIED};
 use crate::registry::Registry;
 
 /// Operations of one JSON patch, as in Kubernetes.
@@ -21,7 +22,7 @@ const MAX_DEPTH: usize = 100;
 
 impl Registry {
     /// Patches an object. `body` is JSON: an object, or for [`PatchKind::Json`] a list.
-    /// A metadata.resourceVersion in a merge patch is a precondition.
+    /// A metadata.resourceVersion that it sets is a precondition.
     ///
     /// # Errors
     /// [`RegistryError::BadRequest`] when the body is no such patch, [`RegistryError::Invalid`]
@@ -40,11 +41,13 @@ impl Registry {
         let key = ObjectKey::new(kind, namespace, name);
         let body: Value = serde_json::from_slice(body)
             .map_err(|error| RegistryError::BadRequest(format!("the patch is no JSON: {error}")))?;
-        let given = body["metadata"]["resourceVersion"].as_str();
-        let given = given.and_then(|revision| revision.parse().ok());
-        let options = WriteOptions { revision: options.revision.or(given), ..options.clone() };
-        self.edit(&key, subresource, &options, &mut |old| {
+        self.edit(&key, subresource, options, &mut |old| {
             let patched = apply(&key, patch_kind, &body, old.value())?;
+            precondition::same_uid(&key, &patched, old)?;
+            // What the patch has not set is the object's own.
+            if precondition::revision(&key, &patched)?.is_some_and(|given| given != old.revision) {
+                return Err(key.conflict(MODIFIED));
+            }
             Ok(Some(decode_with(patched, kind, options.field_validation)?.into()))
         })
         .await

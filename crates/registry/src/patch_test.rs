@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::registry_test::fixture;
-use crate::{ApplyOptions, Consistency};
+use crate::{ApplyOptions, Code, Consistency};
 
 /// What patches are made of: fields that are there, directives, and others.
 const WORDS: &[&str] = &[
@@ -234,4 +234,54 @@ fn long_lists_are_merged_quickly() {
     assert_eq!(merged["spec"]["containers"].as_array().unwrap().len(), 30_000);
     // Item by item it takes minutes.
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+/// A patch may say which object it is of, and at which revision, as every kind of patch can.
+#[tokio::test]
+async fn patches_are_of_the_object_that_is_meant() {
+    let f = fixture().await;
+    let options = WriteOptions::default();
+    let map = |value: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"key": value},
+            "metadata": {"name": "a", "namespace": "default"}})
+    };
+    let old = f.registry.create(map("1"), &options).await.unwrap();
+    let changed = f.registry.update(map("2"), &options).await.unwrap();
+    assert!(changed.revision > old.revision);
+    let patch = async |kind: PatchKind, body: Value| {
+        let (body, of, main) = (body.to_string(), &kinds::CONFIG_MAP, Subresource::Main);
+        f.registry.patch(of, "default", "a", kind, body.as_bytes(), main, &options).await
+    };
+    let fields = |field: &str, value: Value| {
+        let merge = json!({"metadata": {field: value}, "data": {"new": "x"}});
+        let path = format!("/metadata/{field}");
+        let operations = json!([{"op": "add", "path": path, "value": value}]);
+        [
+            (PatchKind::Merge, merge.clone()),
+            (PatchKind::Strategic, merge),
+            (PatchKind::Json, operations),
+        ]
+    };
+    for (kind, body) in fields("uid", json!("other")) {
+        let error = patch(kind, body).await.unwrap_err();
+        let text = "metadata.uid: Invalid value: \"other\": field is immutable";
+        assert_eq!(error.fields()[0].to_string(), text, "{kind:?}");
+    }
+    for (kind, body) in fields("resourceVersion", json!(old.revision.to_string())) {
+        assert!(patch(kind, body).await.unwrap_err().is_conflict(), "{kind:?}");
+    }
+    for (kind, body) in fields("resourceVersion", json!("old")) {
+        assert_eq!(patch(kind, body).await.unwrap_err().code(), Code::Invalid, "{kind:?}");
+    }
+    for (kind, body) in fields("uid", json!(old.uid())) {
+        patch(kind, body).await.unwrap();
+    }
+    for (kind, body) in fields("uid", Value::Null) {
+        assert_eq!(patch(kind, body).await.unwrap().uid(), old.uid(), "{kind:?}");
+    }
+    let of = Consistency::Linearizable;
+    let now = f.registry.get(&kinds::CONFIG_MAP, "default", "a", of).await.unwrap().revision;
+    let body = json!({"metadata": {"resourceVersion": now.to_string()}, "data": {"key": "3"}});
+    assert!(patch(PatchKind::Merge, body.clone()).await.unwrap().revision > now);
+    assert!(patch(PatchKind::Merge, body).await.unwrap_err().is_conflict());
 }

@@ -15,6 +15,10 @@ pub(crate) fn prepare_create(kind: &Kind, value: &mut Value) -> Option<String> {
         object.remove("status");
     }
     let meta = metadata_mut(value);
+    if !kind.namespaced {
+        // Charts give one to all of their objects.
+        meta.remove("namespace");
+    }
     for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
     {
         meta.remove(field);

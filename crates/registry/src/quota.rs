@@ -4,7 +4,7 @@
 //! `status.used`, which compares the quota's revision. So concurrent creations on different
 //! masters never exceed it together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
@@ -24,6 +24,8 @@ use crate::registry::Registry;
 
 type Amounts = BTreeMap<String, Quantity>;
 type Quantities = BTreeMap<String, ApiQuantity>;
+/// The requests or the limits.
+type Pick = fn(&ResourceRequirements) -> Option<&Quantities>;
 
 /// Kinds that quotas know by their bare name; all others only as `count/…`.
 const NAMED: [&str; 7] = [
@@ -181,34 +183,47 @@ pub fn usage(object: &Object) -> Amounts {
 
 fn pod_usage(object: &Pod, used: &mut Amounts) {
     let Some(spec) = &object.spec else { return };
-    for (name, amount) in totals(spec, |resources| resources.requests.as_ref()) {
+    let overhead = || spec.overhead.iter().flatten();
+    let mut requests = totals(spec, |resources| resources.requests.as_ref());
+    for (name, quantity) in overhead() {
+        let sum = requests.entry(name.clone()).or_default();
+        *sum = sum.plus(parsed(quantity));
+    }
+    for (name, amount) in requests {
         // "cpu" is an old name of "requests.cpu".
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
             used.insert(name.clone(), amount);
         }
         used.insert(format!("requests.{name}"), amount);
     }
-    for (name, amount) in totals(spec, |resources| resources.limits.as_ref()) {
+    let mut limits = totals(spec, |resources| resources.limits.as_ref());
+    for (name, quantity) in overhead() {
+        // What is not limited is not limited by this either.
+        if let Some(sum) = limits.get_mut(name).filter(|sum| **sum > Quantity::default()) {
+            *sum = sum.plus(parsed(quantity));
+        }
+    }
+    for (name, amount) in limits {
         used.insert(format!("limits.{name}"), amount);
     }
 }
 
-/// The sum over the containers, or the largest init container when that is more.
-fn totals(spec: &PodSpec, pick: impl Fn(&ResourceRequirements) -> Option<&Quantities>) -> Amounts {
-    let of = |container: &Container| -> Amounts {
-        let list = container.resources.as_ref().and_then(&pick).into_iter().flatten();
-        list.map(|(name, quantity)| (name.clone(), parsed(quantity))).collect()
+/// What the containers take together at most of what they name.
+fn totals(spec: &PodSpec, pick: Pick) -> Amounts {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let lists = containers.filter_map(|container| list(container, pick));
+    let names: BTreeSet<&String> = lists.flat_map(BTreeMap::keys).collect();
+    let total = |name: &String| {
+        let amount = |container: &Container| {
+            list(container, pick).and_then(|list| list.get(name)).map(parsed).unwrap_or_default()
+        };
+        (name.clone(), pod::peak(spec, amount, Quantity::plus))
     };
-    let mut total = Amounts::new();
-    for (name, amount) in spec.containers.iter().flat_map(of) {
-        let sum = total.entry(name).or_default();
-        *sum = sum.plus(amount);
-    }
-    for (name, amount) in spec.init_containers.iter().flatten().flat_map(of) {
-        let most = total.entry(name).or_default();
-        *most = amount.max(*most);
-    }
-    total
+    names.into_iter().map(total).collect()
+}
+
+fn list(container: &Container, pick: Pick) -> Option<&Quantities> {
+    container.resources.as_ref().and_then(pick)
 }
 
 fn service_usage(service: &Service, used: &mut Amounts) {
@@ -390,14 +405,13 @@ fn unspecified(object: &Pod, hard: &Quantities) -> Vec<String> {
         if !matches!(name, "cpu" | "memory") {
             continue;
         }
+        let pick: Pick = if from_limits {
+            |resources| resources.limits.as_ref()
+        } else {
+            |resources| resources.requests.as_ref()
+        };
         let lacks = |container: &&Container| {
-            let resources = container.resources.as_ref();
-            let list = if from_limits {
-                resources.and_then(|resources| resources.limits.as_ref())
-            } else {
-                resources.and_then(|resources| resources.requests.as_ref())
-            };
-            list.is_none_or(|list| !list.contains_key(name))
+            list(container, pick).is_none_or(|list| !list.contains_key(name))
         };
         let containers = object.spec.iter().flat_map(|spec| &spec.containers);
         let names: Vec<&str> =

@@ -299,6 +299,22 @@ async fn patches() {
     assert_eq!(bad.await.unwrap_err().code(), Code::BadRequest);
 }
 
+/// Charts give a namespace to all that they make.
+#[tokio::test]
+async fn a_namespace_in_an_object_without_one_is_dropped() {
+    let f = fixture().await;
+    let class = |value: i32| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": value,
+               "metadata": {"name": "high", "namespace": "web", "labels": {"a": "b"}}})
+    };
+    let made = f.create(class(5)).await.unwrap();
+    assert_eq!(made.meta.namespace, None);
+    let mut changed = class(5);
+    changed["metadata"]["labels"]["a"] = json!("c");
+    let changed = f.update(changed).await.unwrap();
+    assert_eq!((changed.meta.namespace.as_ref(), changed.labels()["a"].as_str()), (None, "c"));
+}
+
 #[tokio::test]
 async fn pods_get_their_grace() {
     let f = fixture().await;

@@ -67,7 +67,7 @@ impl<'a> Visitor<'a> for Top<'a> {
         let mut places = Places::default();
         let (mut status, mut odd) = (None, false);
         let mut fields = Fields::new();
-        let wanted = self.kind.selectable.iter().map(|path| (*path, place(path)));
+        let wanted = self.kind.selectable.iter().map(|path| (*path, place(self.kind, path)));
         let wanted: Vec<_> = wanted.collect();
         while let Some(Key(key)) = map.next_key()? {
             if let Some(begin) = status.take() {
@@ -119,9 +119,25 @@ fn behind(text: &[u8], key: &str, following: &[u8]) -> Option<usize> {
 }
 
 /// Where a selector's field is.
-fn place(path: &'static str) -> &'static str {
-    // kubectl's name for the component that reported an event.
-    if path == "source" { "source.component" } else { path }
+fn place(kind: &Kind, path: &'static str) -> &'static str {
+    match path {
+        _ if kind.is_custom() => path,
+        // kubectl's name for the component that reported an event.
+        "source" => "source.component",
+        // Selectors' name for how many pods of a job have succeeded.
+        "status.successful" => "status.succeeded",
+        _ => path,
+    }
+}
+
+/// What a field is to selectors when it is not set, and that is not the empty text.
+pub(crate) fn unset(kind: &Kind, path: &str) -> Option<&'static str> {
+    let value = match path {
+        "spec.unschedulable" => "false",
+        "status.replicas" | "status.successful" => "0",
+        _ => return None,
+    };
+    (kind.selectable.contains(&path) && !kind.is_custom()).then_some(value)
 }
 
 /// The paths that go on below `key`, without it.

@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use quorate_objects::kinds;
+use quorate_objects::{FieldSelector, kinds};
 use serde_json::json;
 
 use super::*;
+use crate::Object;
 
 fn fields(kind: &'static Kind, value: &Value) -> Fields {
     look(kind, value.to_string().as_bytes()).unwrap().unwrap().fields
@@ -59,4 +60,33 @@ fn fields_are_found_where_selectors_say_whatever_is_around_them() {
             text("source", "agent"),
         ]
     );
+}
+
+/// Numbers and truth values that are not set are 0 and false to selectors, and never empty.
+#[test]
+fn what_is_not_set_can_be_selected() {
+    let matches = |kind: &'static Kind, rest: Value, selector: &str| {
+        let mut value = rest;
+        value["metadata"] = json!({"name": "a"});
+        let object = Object::from_value(kind, value, 1).unwrap();
+        object.matches_fields(&FieldSelector::parse(selector).unwrap())
+    };
+    let done = json!({"status": {"succeeded": 1}});
+    for (kind, value, selector, other) in [
+        (
+            &kinds::NODE,
+            json!({"spec": {}}),
+            "spec.unschedulable=false",
+            "spec.unschedulable!=false",
+        ),
+        (&kinds::NODE, json!({}), "spec.unschedulable!=true", "spec.unschedulable=true"),
+        (&kinds::JOB, done.clone(), "status.successful=1", "status.successful!=1"),
+        (&kinds::JOB, done, "status.successful!=0", "status.successful=0"),
+        (&kinds::JOB, json!({}), "status.successful=0", "status.successful=1"),
+        (&kinds::REPLICA_SET, json!({}), "status.replicas=0", "status.replicas!=0"),
+        (&kinds::POD, json!({}), "spec.nodeName=", "spec.nodeName!="),
+    ] {
+        assert!(matches(kind, value.clone(), selector), "{kind} {value} {selector}");
+        assert!(!matches(kind, value.clone(), other), "{kind} {value} {other}");
+    }
 }

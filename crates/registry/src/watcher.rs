@@ -172,8 +172,8 @@ impl ObjectWatcher {
     fn event(&self, change: &Change) -> Option<ObjectEvent> {
         let old = change.old.as_ref().filter(|object| self.matches(object));
         let new = change.new.as_ref().filter(|object| self.matches(object));
-        // An object of the same name with another uid is another object, but one transaction
-        // never replaces one by the other; a relist may, and then Modified is what is told.
+        // They are one object: neither a transaction nor a relist replaces one by another of its
+        // name in one change.
         let (kind, object) = match (old, new) {
             (None, None) => return None,
             (None, Some(new)) => (EventKind::Added, Arc::clone(new)),

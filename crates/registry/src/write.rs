@@ -13,13 +13,12 @@ use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{Subresource, WriteOptions};
 use crate::part::Edited;
+use crate::precondition::{self, MODIFIED, uid_mismatch};
 use crate::prepare::{metadata_mut, prepare_create, prepare_update};
 use crate::registry::Registry;
 
 /// Attempts of one request against concurrent writers.
 const ATTEMPTS: usize = 32;
-const MODIFIED: &str =
-    "the object has been modified; please apply your changes to the latest version and try again";
 const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// What a change makes of an object; `None` means "leave it".
@@ -246,21 +245,11 @@ impl Registry {
             let error = FieldError::required("metadata.name", "");
             return Err(Invalid::new(kind, "", vec![error]).into());
         }
-        let given = match text("resourceVersion") {
-            "" => None,
-            revision => Some(revision.parse().map_err(|_| {
-                let error =
-                    FieldError::invalid("metadata.resourceVersion", revision, "must be a number");
-                RegistryError::from(Invalid::new(kind, &key.name, vec![error]))
-            })?),
-        };
-        let uid = text("uid").to_owned();
+        let given = precondition::revision(&key, &value)?;
         let options = WriteOptions { revision: options.revision.or(given), ..options.clone() };
-        self.edit(&key, subresource, &options, &mut |old| {
-            if !uid.is_empty() && uid != old.uid() {
-                return Err(key.conflict(uid_mismatch(&uid, old.uid())));
-            }
-            Ok(Some(value.clone().into()))
+        self.edit(&key, subresource, &options, &mut |old| match precondition::uid(&value) {
+            Some(uid) if uid != old.uid() => Err(key.conflict(uid_mismatch(uid, old.uid()))),
+            _ => Ok(Some(value.clone().into())),
         })
         .await
     }
@@ -492,10 +481,6 @@ fn terminating(key: &ObjectKey) -> RegistryError {
 
 fn already_exists(key: &ObjectKey) -> RegistryError {
     RegistryError::AlreadyExists { resource: key.kind.resource(), name: key.name.clone() }
-}
-
-pub(crate) fn uid_mismatch(wanted: &str, found: &str) -> String {
-    format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}")
 }
 
 pub(crate) fn busy() -> RegistryError {

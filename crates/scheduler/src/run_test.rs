@@ -136,7 +136,7 @@ async fn an_important_pod_gets_the_room_of_another_and_both_are_told_why() {
     create_pod(&registry, "low", "1").await;
     until(&registry, "the first is bound", || is_bound(&registry, "low")).await;
     let mut high = pod("high", "1", "1Mi");
-    high["spec"]["priority"] = json!(1_000);
+    high["spec"]["priorityClassName"] = json!("system-cluster-critical");
     create(&registry, high).await;
     let leaving = || pod_of(&registry, "low").is_none_or(|pod| pod::is_deleting(&pod));
     until(&registry, "it is asked to leave", leaving).await;

@@ -5,7 +5,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::error::Errors;
 use crate::kind::{Column, Kind, Ops, Typed};
-use crate::time;
+use crate::{names, time};
 
 /// Lease.
 pub static KIND: Kind = Kind {
@@ -38,11 +38,13 @@ impl Typed for Lease {
             errors.invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0");
         }
         errors.non_negative("spec.leaseTransitions", spec.lease_transitions.map(i64::from));
-        if spec.holder_identity.as_deref() == Some("") {
-            errors.invalid("spec.holderIdentity", "", "must not be empty");
-        }
+        // An empty holder is how one releases it.
         if let Some(strategy) = spec.strategy.as_deref() {
-            errors.one_of("spec.strategy", Some(strategy), &["OldestEmulationVersion"]);
+            if !strategy.contains('/') {
+                errors.one_of("spec.strategy", Some(strategy), &["OldestEmulationVersion"]);
+            } else if let Err(message) = names::label_key(strategy) {
+                errors.invalid("spec.strategy", strategy, message);
+            }
         } else if spec.preferred_holder.as_deref().is_some_and(|holder| !holder.is_empty()) {
             let text = "must be empty when strategy is not set";
             errors.push(crate::FieldError::forbidden("spec.preferredHolder", text));

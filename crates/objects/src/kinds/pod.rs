@@ -1,7 +1,7 @@
 //! Pod.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::error::{Errors, FieldError};
@@ -60,25 +60,24 @@ impl Typed for Pod {
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let (Some(new), Some(old)) = (&self.spec, &old.spec) else { return };
         let mut allowed = old.clone();
-        if new.containers.len() == old.containers.len() {
-            for (allowed, new) in allowed.containers.iter_mut().zip(&new.containers) {
-                allowed.image.clone_from(&new.image);
-            }
+        allow_images(&mut allowed.containers, &new.containers);
+        if let (Some(allowed), Some(new)) = (&mut allowed.init_containers, &new.init_containers) {
+            allow_images(allowed, new);
         }
-        let additions = |new: &PodSpec| {
-            let kept = new.tolerations.as_deref().unwrap_or_default();
-            old.tolerations.iter().flatten().all(|toleration| kept.contains(toleration))
-        };
-        if additions(new) {
+        if all_in(&old.tolerations, &new.tolerations) {
             allowed.tolerations.clone_from(&new.tolerations);
+        }
+        if all_in(&new.scheduling_gates, &old.scheduling_gates) {
+            allowed.scheduling_gates.clone_from(&new.scheduling_gates);
         }
         allowed.active_deadline_seconds = new.active_deadline_seconds;
         if *new != allowed {
             errors.push(FieldError::forbidden(
                 "spec",
                 "pod updates may not change fields other than `spec.containers[*].image`, \
-                 `spec.activeDeadlineSeconds` or `spec.tolerations` (only additions to existing \
-                 tolerations)",
+                 `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, \
+                 `spec.schedulingGates` (only removals) or `spec.tolerations` (only additions to \
+                 existing tolerations)",
             ));
         }
     }
@@ -102,6 +101,21 @@ impl Typed for Pod {
             none(),
         ]
     }
+}
+
+/// Lets images, and nothing else of containers, be as they are in `new`.
+fn allow_images(allowed: &mut [Container], new: &[Container]) {
+    if new.len() == allowed.len() {
+        for (allowed, new) in allowed.iter_mut().zip(new) {
+            allowed.image.clone_from(&new.image);
+        }
+    }
+}
+
+/// Is all of `some` in `others`?
+fn all_in<T: PartialEq>(some: &Option<Vec<T>>, others: &Option<Vec<T>>) -> bool {
+    let others = others.as_deref().unwrap_or_default();
+    some.iter().flatten().all(|one| others.contains(one))
 }
 
 /// Kubernetes' classes: Guaranteed when every container has limits of processor and memory that

@@ -435,6 +435,48 @@ mod on_a_registry {
         assert_eq!(fields[0]["manager"], "edit");
     }
 
+    #[tokio::test]
+    async fn a_configuration_is_of_the_object_that_is_meant() {
+        let f = fixture().await;
+        let apply = async |field: &str, value: &str| {
+            let (kind, part) = (&kinds::CONFIG_MAP, Subresource::Main);
+            let mut config = map(json!({"a": value}));
+            config["metadata"][field] = json!(value);
+            f.registry.apply(kind, "default", "m", &config, part, &by("one", false)).await
+        };
+        let error = apply("uid", "gone").await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Operation cannot be fulfilled on configmaps \"m\": uid mismatch: the provided object \
+             specified uid gone, and no existing object was found"
+        );
+        assert!(error.is_conflict());
+        let made = apply("uid", "").await.unwrap();
+        assert!(made.created);
+        let error = apply("uid", "gone").await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.fields()[0].path.as_str()),
+            (Code::Invalid, "metadata.uid")
+        );
+        assert!(!apply("uid", made.object.uid()).await.unwrap().created);
+        let old = made.object.revision.to_string();
+        assert!(apply("resourceVersion", &old).await.unwrap_err().is_conflict());
+        assert_eq!(apply("resourceVersion", "old").await.unwrap_err().code(), Code::Invalid);
+    }
+
+    #[tokio::test]
+    async fn a_namespace_in_an_object_without_one_is_dropped() {
+        let f = fixture().await;
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": "high", "namespace": "web"}, "value": 5});
+        for created in [true, false] {
+            let (kind, part, options) =
+                (&kinds::PRIORITY_CLASS, Subresource::Main, by("one", false));
+            let done = f.registry.apply(kind, "", "high", &class, part, &options).await.unwrap();
+            assert_eq!((done.created, done.object.meta.namespace.as_ref()), (created, None));
+        }
+    }
+
     /// Partial configurations are typed and checked, and what the server fills in is nobody's.
     #[tokio::test]
     async fn partial_objects_are_merged_before_they_are_judged() {

@@ -23,6 +23,7 @@ use crate::commit::now_text;
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
 use crate::options::{Subresource, WriteOptions};
+use crate::precondition;
 use crate::registry::Registry;
 
 pub use managed::ConflictCause;
@@ -119,8 +120,7 @@ impl Registry {
         let applied = check(&key, applied, options)?;
         // Names what is wrong in the user's own words; the merged object is checked again below.
         decode_with(applied.clone(), kind, options.write.field_validation)?;
-        let given = applied["metadata"]["resourceVersion"].as_str();
-        let given = given.and_then(|revision| revision.parse().ok());
+        let given = precondition::revision(&key, &applied)?;
         let write = WriteOptions {
             revision: options.write.revision.or(given),
             field_manager: None,
@@ -128,6 +128,7 @@ impl Registry {
         };
         loop {
             let mut change = |live: &Object| {
+                precondition::same_uid(&key, &applied, live)?;
                 let merged = merged(&key, &live.value(), &applied, subresource, options)?;
                 Ok(Some(merged.into()))
             };
@@ -138,6 +139,12 @@ impl Registry {
             if write.revision.is_some() {
                 let text = "cannot apply to a given resourceVersion: the object does not exist";
                 return Err(key.conflict(text));
+            }
+            if let Some(uid) = precondition::uid(&applied) {
+                return Err(key.conflict(format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing \
+                     object was found"
+                )));
             }
             let new = merged(&key, &Value::Null, &applied, subresource, options)?;
             match self.create(new, &write).await {
@@ -163,6 +170,9 @@ fn check(key: &ObjectKey, applied: &Value, options: &ApplyOptions) -> Result<Val
     let meta = crate::prepare::metadata_mut(&mut applied);
     if meta.get("managedFields").is_some_and(|fields| !fields.is_null()) {
         return bad("metadata.managedFields must be nil".into());
+    }
+    if !key.kind.namespaced {
+        meta.remove("namespace");
     }
     for (field, want) in [("name", &key.name), ("namespace", &key.namespace)] {
         match meta.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
