@@ -32,6 +32,12 @@ const STREAMS: &[&str] = &[
     "/quorate.v1.Nodes/PortForward",
 ];
 
+/// Is it a method of gRPC, `/package.Service/Method`? Of other paths that are served none has a dot
+/// in its first part.
+fn is_method(path: &str) -> bool {
+    path.split('/').nth(1).is_some_and(|service| service.contains('.'))
+}
+
 fn is_stream(path: &str) -> bool {
     STREAMS.contains(&path) || etcd::STREAMS.contains(&path)
 }
@@ -91,6 +97,7 @@ impl Drop for Ticket {
 
 /// What a request is, as far as the gate is concerned.
 struct Shape {
+    /// By its path as well: what its header says opens no other.
     grpc: bool,
     /// Does it stay open as long as the client likes?
     stream: bool,
@@ -102,7 +109,8 @@ impl Shape {
     fn of(request: &Request<Body>) -> Self {
         let path = request.uri().path();
         let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let grpc =
+            is_method(path) && kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
         let stream = if grpc { is_stream(path) } else { rest::is_stream(request.uri()) };
         Self { grpc, stream, public: !grpc && rest::is_public(path) }
     }
@@ -301,3 +309,7 @@ impl http_body::Body for Held {
         self.body.is_end_stream()
     }
 }
+
+#[cfg(test)]
+#[path = "gate_test.rs"]
+mod tests;

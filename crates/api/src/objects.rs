@@ -13,7 +13,7 @@ use quorate_registry::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use crate::auth::{Attributes, Auth, User};
+use crate::auth::{Attributes, Auth, User, judged_in};
 use crate::convert::{
     consistency, field_validation, fields, json, kind, labels, object, some, some_revision,
 };
@@ -92,12 +92,14 @@ impl Objects for ObjectsService {
         let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let value = json(&r.json, "the object")?;
-        self.require_write(caller.as_deref(), "create", &value, "")?;
-        let options = WriteOptions {
-            admission: self.admission(caller.as_ref()),
-            ..write_options(r.dry_run, r.field_validation(), 0)
+        let kind = self.require_write(caller.as_deref(), "create", &value, "")?;
+        let write = async {
+            let options = WriteOptions {
+                admission: self.admission(caller.as_ref(), kind).await?,
+                ..write_options(r.dry_run, r.field_validation(), 0)
+            };
+            self.registry.create(value, &options).await.map_err(registry_status)
         };
-        let write = async { self.registry.create(value, &options).await.map_err(registry_status) };
         let created = within(&metadata, Effect::Write, write).await?;
         Ok(Response::new(object(&created)))
     }
@@ -109,13 +111,13 @@ impl Objects for ObjectsService {
         let caller = caller(&request);
         let (metadata, _, r) = request.into_parts();
         let value = json(&r.json, "the object")?;
-        self.require_write(caller.as_deref(), "update", &value, &r.subresource)?;
-        let options = WriteOptions {
-            admission: self.admission(caller.as_ref()),
-            ..write_options(r.dry_run, r.field_validation(), 0)
-        };
+        let kind = self.require_write(caller.as_deref(), "update", &value, &r.subresource)?;
         let part = subresource(&r.subresource)?;
         let write = async {
+            let options = WriteOptions {
+                admission: self.admission(caller.as_ref(), kind).await?,
+                ..write_options(r.dry_run, r.field_validation(), 0)
+            };
             let updated = if part == Subresource::Status {
                 self.registry.update_status(value, &options).await
             } else {
@@ -137,13 +139,15 @@ impl Objects for ObjectsService {
         self.require(caller.as_deref(), kind, target)?;
         let how = patch_kind(r.r#type())?;
         let part = subresource(&r.subresource)?;
-        let options = WriteOptions {
-            admission: self.admission(caller.as_ref()),
-            ..write_options(r.dry_run, v1::FieldValidation::Strict, r.revision)
-        };
         let registry = &self.registry;
-        let write = registry.patch(kind, &r.namespace, &r.name, how, &r.patch, part, &options);
-        let write = async { write.await.map_err(registry_status) };
+        let write = async {
+            let options = WriteOptions {
+                admission: self.admission(caller.as_ref(), kind).await?,
+                ..write_options(r.dry_run, v1::FieldValidation::Strict, r.revision)
+            };
+            let write = registry.patch(kind, &r.namespace, &r.name, how, &r.patch, part, &options);
+            write.await.map_err(registry_status)
+        };
         Ok(Response::new(object(&*within(&metadata, Effect::Write, write).await?)))
     }
 
@@ -189,26 +193,28 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Option<Arc<User>> {
 impl ObjectsService {
     /// May the caller do this? `target`: verb, namespace, name, subresource.
     fn require(&self, caller: Option<&User>, kind: &Kind, target: [&str; 4]) -> Result<(), Status> {
-        let [verb, namespace, name, subresource] = target.map(str::to_owned);
+        let [verb, namespace, name, subresource] = target;
+        let namespace = if kind.namespaced { namespace } else { "" };
         let wanted = Attributes {
-            verb,
+            verb: verb.to_owned(),
             group: kind.group.to_owned(),
             resource: kind.plural.to_owned(),
-            subresource,
-            namespace: if kind.namespaced { namespace } else { String::new() },
-            name,
+            subresource: subresource.to_owned(),
+            namespace: judged_in(kind.group, kind.plural, namespace, name).to_owned(),
+            name: name.to_owned(),
             path: String::new(),
         };
         require(&self.auth, caller, &wanted)
     }
 
+    /// The same for a write of this object, whose kind is returned.
     fn require_write(
         &self,
         caller: Option<&User>,
         verb: &str,
         value: &serde_json::Value,
         subresource: &str,
-    ) -> Result<(), Status> {
+    ) -> Result<&'static Kind, Status> {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let wanted =
             v1::KindRef { api_version: text(&value["apiVersion"]), kind: text(&value["kind"]) };
@@ -216,11 +222,17 @@ impl ObjectsService {
         let metadata = &value["metadata"];
         let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
         let name = if verb == "create" { "" } else { name.as_str() };
-        self.require(caller, kind, [verb, &namespace, name, subresource])
+        self.require(caller, kind, [verb, &namespace, name, subresource])?;
+        Ok(kind)
     }
 
-    fn admission(&self, caller: Option<&Arc<User>>) -> Option<Admission> {
-        caller.and_then(|caller| self.auth.admission(caller))
+    async fn admission(
+        &self,
+        caller: Option<&Arc<User>>,
+        kind: &Kind,
+    ) -> Result<Option<Admission>, Status> {
+        let Some(caller) = caller else { return Ok(None) };
+        self.auth.admission(caller, kind).await.map_err(registry_status)
     }
 }
 

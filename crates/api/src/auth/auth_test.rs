@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
+use quorate_proto::v1;
+use quorate_proto::v1::objects_server::Objects as _;
 use quorate_registry::{Consistency, DeleteOptions, Registry, RegistryOptions, WriteOptions};
 use quorate_store::MemoryStore;
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
+use crate::objects::ObjectsService;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
@@ -40,7 +43,7 @@ impl Fixture {
     /// Waits until the cache, which decides, has seen every write.
     async fn caught_up(&self) {
         let everything = quorate_registry::ListOptions::default();
-        let kind = &quorate_objects::kinds::NAMESPACE;
+        let kind = &kinds::NAMESPACE;
         self.registry.list(kind, None, &everything, Consistency::Linearizable).await.unwrap();
     }
 
@@ -61,6 +64,13 @@ impl Fixture {
             binding["metadata"]["namespace"] = namespace.into();
         }
         self.create(binding).await;
+    }
+
+    /// As a request of this user writes roles and bindings.
+    async fn options(&self, user: &Arc<User>) -> WriteOptions {
+        let kind = &kinds::ROLE_BINDING;
+        let admission = self.auth.admission(user, kind).await.unwrap();
+        WriteOptions { admission, ..WriteOptions::default() }
     }
 
     /// `get pods default/web`, `create deployments.apps default`, `list nodes`, `get /metrics`
@@ -206,7 +216,7 @@ async fn nobody_gives_what_they_do_not_have() {
     let f = fixture().await;
     f.bind("admin", Some("default"), jane()).await;
     let jane_ = Arc::new(user("jane", &[]));
-    let options = WriteOptions { admission: f.auth.admission(&jane_), ..WriteOptions::default() };
+    let options = f.options(&jane_).await;
     let role = |name: &str, resource: &str| {
         json!({
             "apiVersion": RBAC, "kind": "Role",
@@ -229,7 +239,68 @@ async fn nobody_gives_what_they_do_not_have() {
     };
     f.registry.create(binding("view"), &options).await.unwrap();
     assert!(f.registry.create(binding("cluster-admin"), &options).await.is_err());
-    assert!(f.auth.admission(&Arc::new(user("root", &["system:masters"]))).is_none());
+    let root = Arc::new(user("root", &["system:masters"]));
+    assert!(f.options(&root).await.admission.is_none());
+}
+
+/// Whoever made it later would give it away.
+#[tokio::test]
+async fn nobody_binds_a_role_that_is_not_there() {
+    let f = fixture().await;
+    f.bind("admin", Some("default"), jane()).await;
+    let jane_ = Arc::new(user("jane", &[]));
+    let options = f.options(&jane_).await;
+    let binding = |kind: &str| {
+        json!({
+            "apiVersion": RBAC, "kind": "RoleBinding",
+            "metadata": {"generateName": "b-", "namespace": "default"},
+            "roleRef": {"kind": kind, "name": "later"},
+            "subjects": [{"kind": "User", "name": "joe"}],
+        })
+    };
+    for (kind, resource) in [("ClusterRole", "clusterroles"), ("Role", "roles")] {
+        let error = f.registry.create(binding(kind), &options).await.unwrap_err();
+        assert!(error.is_not_found(), "{error:?}");
+        let text = format!("{resource}.rbac.authorization.k8s.io \"later\" not found");
+        assert_eq!(error.to_string(), text);
+    }
+    f.create(json!({
+        "apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": "binder"},
+        "rules": [{
+            "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"],
+            "resourceNames": ["later"], "verbs": ["bind"],
+        }],
+    }))
+    .await;
+    f.bind("binder", Some("default"), jane()).await;
+    f.registry.create(binding("ClusterRole"), &options).await.unwrap();
+    assert!(f.registry.create(binding("Role"), &options).await.is_err());
+}
+
+#[tokio::test]
+async fn a_role_in_a_namespace_shows_the_namespace() {
+    let f = fixture().await;
+    f.bind("view", Some("default"), jane()).await;
+    let service = ObjectsService {
+        registry: f.registry.clone(),
+        auth: Arc::clone(&f.auth),
+        cancel: CancellationToken::new(),
+    };
+    let by_jane = |namespace: &str, name: &str| {
+        let kind = Some(v1::KindRef { api_version: "v1".into(), kind: "Namespace".into() });
+        let (namespace, name) = (namespace.into(), name.into());
+        let request = v1::GetRequest { kind, namespace, name, ..Default::default() };
+        let mut request = tonic::Request::new(request);
+        request.extensions_mut().insert(Arc::new(user("jane", &[])));
+        request
+    };
+    let found = service.get(by_jane("", "default")).await.unwrap().into_inner();
+    assert_eq!((found.namespace.as_str(), found.name.as_str()), ("", "default"));
+    for namespace in ["", "default"] {
+        let refused = service.get(by_jane(namespace, "kube-system")).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused:?}");
+    }
+    assert!(!f.may(&user("jane", &[]), "list namespaces"));
 }
 
 #[tokio::test]
@@ -314,7 +385,7 @@ async fn tokens_of_service_accounts() {
     assert!(text.contains("different serviceaccount name"), "{text}");
     // It ends with its pod.
     let now = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
-    f.registry.delete(&quorate_objects::kinds::POD, "default", "web", &now).await.unwrap();
+    f.registry.delete(&kinds::POD, "default", "web", &now).await.unwrap();
     f.caught_up().await;
     assert!(f.auth.tokens.authenticate(&issued.token).is_err());
     let gone = f.auth.tokens.issue(&Wanted { account: "nobody".into(), ..wanted }, None).await;

@@ -1,5 +1,6 @@
 //! Nobody gives away what they do not have: whoever writes a role must hold all that is in it, or
-//! may `escalate`; whoever writes a binding must hold the role's rules, or may `bind` it.
+//! may `escalate`; whoever writes a binding must hold the role's rules, or may `bind` it. The rules
+//! of a role that is not there yet are not known, so that takes `bind`.
 
 use std::sync::Arc;
 
@@ -10,16 +11,12 @@ use serde_json::Value;
 
 use super::{Attributes, Auth, User, rbac};
 
-/// Checks an object that is about to be written.
+/// Checks an object of RBAC's group that is about to be written.
 ///
 /// # Errors
-/// [`RegistryError::Forbidden`]
+/// [`RegistryError::Forbidden`]; [`RegistryError::NotFound`] for the role of a binding.
 pub(crate) fn check(auth: &Arc<Auth>, user: &User, new: &Value) -> Result<(), RegistryError> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let in_group = text(&new["apiVersion"]).split('/').next() == Some(GROUP);
-    if !in_group {
-        return Ok(());
-    }
     let kind = text(&new["kind"]);
     let namespace = text(&new["metadata"]["namespace"]);
     let name = text(&new["metadata"]["name"]);
@@ -35,7 +32,8 @@ pub(crate) fn check(auth: &Arc<Auth>, user: &User, new: &Value) -> Result<(), Re
                 ..PolicyRule::default()
             });
             let rules: Vec<_> = rules.into_iter().chain(everything).collect();
-            ("escalate", if kind == "Role" { "roles" } else { "clusterroles" }, name.clone(), rules)
+            let resource = if kind == "Role" { "roles" } else { "clusterroles" };
+            ("escalate", resource, name.clone(), Some(rules))
         }
         "RoleBinding" | "ClusterRoleBinding" => {
             let role: RoleRef = parse(&new["roleRef"])?;
@@ -57,6 +55,10 @@ pub(crate) fn check(auth: &Arc<Auth>, user: &User, new: &Value) -> Result<(), Re
     if auth.authorize(user, &wanted).allowed {
         return Ok(());
     }
+    let rules = rules.ok_or_else(|| RegistryError::NotFound {
+        resource: wanted.resource_and_group(),
+        name: wanted.name,
+    })?;
     let own = auth.registry.cache().read(|view| rbac::rules_of(view, user, &namespace));
     let missing: Vec<&PolicyRule> = rules.iter().filter(|rule| !rbac::covers(&own, rule)).collect();
     if missing.is_empty() {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Everything is answered from the registry's cache, so that no request waits for it and a master
-//! without a quorum still knows its users. Without TLS (loopback only) everybody is an admin.
+//! without a quorum still knows its users; only who writes roles and bindings waits until it is up to
+//! date. Without TLS (loopback only) everybody is an admin.
 
 mod escalation;
 mod grpc;
@@ -23,8 +24,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use quorate_objects::{Kind, kinds};
 use quorate_proto::Subject;
-use quorate_registry::Registry;
+use quorate_registry::{Admission, Consistency, Registry, RegistryError};
 
 use crate::connections::Peer;
 
@@ -124,6 +126,18 @@ impl Attributes {
     }
 }
 
+/// The namespace in which a request for an object is judged. A namespace is in itself, as in
+/// Kubernetes: whoever has a role there may see it.
+pub(crate) fn judged_in<'a>(
+    group: &str,
+    resource: &str,
+    namespace: &'a str,
+    name: &'a str,
+) -> &'a str {
+    let itself = group.is_empty() && resource == kinds::NAMESPACE.plural;
+    if itself { name } else { namespace }
+}
+
 /// May they?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
@@ -215,16 +229,22 @@ impl Auth {
     }
 
     /// What a write of roles and bindings by this user has to pass: nobody gives what they do not
-    /// have.
-    pub(crate) fn admission(
+    /// have. Other kinds pass.
+    ///
+    /// # Errors
+    /// When the cache cannot be brought up to date.
+    pub(crate) async fn admission(
         self: &Arc<Self>,
         user: &Arc<User>,
-    ) -> Option<quorate_registry::Admission> {
-        if user.is_in(MASTERS) {
-            return None;
+        kind: &Kind,
+    ) -> Result<Option<Admission>, RegistryError> {
+        if user.is_in(MASTERS) || kind.group != quorate_objects::rbac::GROUP {
+            return Ok(None);
         }
+        // Another master may have written a binding's role a moment ago.
+        self.registry.freshen(Consistency::Linearizable).await?;
         let (auth, user) = (Arc::clone(self), Arc::clone(user));
-        Some(quorate_registry::Admission::new(move |new| escalation::check(&auth, &user, new)))
+        Ok(Some(Admission::new(move |new| escalation::check(&auth, &user, new))))
     }
 }
 

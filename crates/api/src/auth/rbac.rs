@@ -86,16 +86,26 @@ fn visit(view: &View, user: &User, namespace: &str, take: Take<'_>) -> ControlFl
     ControlFlow::Continue(())
 }
 
-/// The rules of the role that a binding names; a role that is not there gives nothing.
-pub(crate) fn rules_of_role(view: &View, role: &RoleRef, namespace: &str) -> Vec<PolicyRule> {
+/// The rules of the role that a binding names; `None` when it is not there.
+pub(crate) fn rules_of_role(
+    view: &View,
+    role: &RoleRef,
+    namespace: &str,
+) -> Option<Vec<PolicyRule>> {
+    let (kind, place) = match role.kind.as_str() {
+        "Role" => (&kinds::ROLE, namespace),
+        _ => (&kinds::CLUSTER_ROLE, ""),
+    };
+    view.get(kind, place, &role.name)?;
     let mut rules = Vec::new();
     let _ = visit_role(view, role, namespace, &mut |rule| {
         rules.push(rule.clone());
         ControlFlow::Continue(())
     });
-    rules
+    Some(rules)
 }
 
+/// A role that is not there gives nothing.
 fn visit_role(
     view: &View,
     role: &RoleRef,

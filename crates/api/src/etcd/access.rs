@@ -126,6 +126,14 @@ impl Guard {
         }
     }
 
+    /// May the caller read this key?
+    pub(crate) fn read_key(&self, key: &Bytes) -> Result<(), Status> {
+        if key.as_ref() < FIRST_KEY {
+            return Err(permission_denied());
+        }
+        self.read(KeyRange::single(key.clone())).map(drop)
+    }
+
     /// The part of a range that the caller may delete.
     pub(crate) fn delete(&self, range: KeyRange) -> Result<KeyRange, Status> {
         let range = reachable(range);

@@ -68,6 +68,8 @@ fn reserved_keys_are_out_of_reach_of_everybody() {
     let admin = guard(Standing::Admin);
     assert!(admin.write(b"\0").is_err());
     assert!(admin.write(b"\0quorate/auth/users/root").is_err());
+    assert!(admin.read_key(&"\0quorate/auth".into()).is_err());
+    admin.read_key(&"a".into()).unwrap();
     let reads = [
         KeyRange::all(),
         KeyRange::single(&b"\0quorate"[..]),

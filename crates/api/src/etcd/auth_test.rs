@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use quorate_proto::etcd::authpb::{Permission, UserAddOptions, permission::Type};
 use quorate_proto::etcd::etcdserverpb as pb;
 use quorate_proto::etcd::etcdserverpb::auth_server::Auth as _;
 use quorate_proto::etcd::etcdserverpb::kv_server::Kv as _;
 use quorate_proto::etcd::etcdserverpb::lease_server::Lease as _;
 use quorate_proto::etcd::etcdserverpb::maintenance_server::Maintenance as _;
+use quorate_proto::etcd::v3electionpb::LeaderRequest;
+use quorate_proto::etcd::v3electionpb::election_server::Election as _;
 use quorate_registry::{Registry, RegistryOptions};
 use quorate_store::MemoryStore;
 use tokio_util::sync::CancellationToken;
@@ -152,6 +155,30 @@ async fn permissions_hold_for_every_kind_of_access() {
     let hash = etcd.hash(by(&alice, pb::HashRequest {})).await;
     refused(hash, denied, "permission denied");
     refused(put(&etcd, &root, "/registry/a").await, denied, "permission denied");
+}
+
+/// Users are below a name that an election could have.
+#[tokio::test]
+async fn elections_show_nothing_that_is_reserved() {
+    let etcd = etcd().await;
+    let (root, _) = enabled(&etcd).await;
+    let of = |name: &'static str| by(&root, LeaderRequest { name: name.into() });
+    let mut reserved = Vec::new();
+    for name in ["\0quorate/etcd", "\0quorate", "\0"] {
+        let status = etcd.leader(of(name)).await.unwrap_err();
+        assert_eq!(status.message(), "election: no leader", "{name:?}");
+        reserved.push(etcd.observe(of(name)).await.unwrap().into_inner());
+    }
+    let mut other = etcd.observe(of("e")).await.unwrap().into_inner();
+    etcd.role_add(by(&root, pb::AuthRoleAddRequest { name: "new".into() })).await.unwrap();
+    put(&etcd, &root, "e/1").await.unwrap();
+    let seen = soon(other.next()).await.unwrap().unwrap().kv.unwrap();
+    assert_eq!(seen.key, "e/1", "observers have seen what there was");
+    etcd.cancel.cancel();
+    for mut silent in reserved {
+        let status = soon(silent.next()).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "the end is the first that is heard");
+    }
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ pub(crate) fn put_request(r: pb::PutRequest, guard: &Guard) -> Result<PutRequest
     }
     guard.write(&r.key)?;
     if r.prev_kv {
-        guard.read(KeyRange::single(r.key.clone()))?;
+        guard.read_key(&r.key)?;
     }
     Ok(PutRequest {
         key: r.key,
@@ -97,9 +97,9 @@ pub(crate) fn delete_request(
     r: pb::DeleteRangeRequest,
     guard: &Guard,
 ) -> Result<DeleteRangeRequest, Status> {
-    let range = guard.delete(key_range(r.key, r.range_end)?)?;
+    let mut range = guard.delete(key_range(r.key, r.range_end)?)?;
     if r.prev_kv {
-        guard.read(range.clone())?;
+        range = guard.read(range)?;
     }
     Ok(DeleteRangeRequest { range, prev_kv: r.prev_kv })
 }

@@ -69,9 +69,8 @@ impl Election for Etcd {
     ) -> Result<Response<pb::LeaderResponse>, Status> {
         let guard = self.guard(&request)?;
         let (metadata, _, r) = request.into_parts();
-        let prefix = prefix(&r.name);
-        guard.read(KeyRange::prefix(prefix.clone()))?;
-        let found = self.within(&metadata, self.head(&prefix)).await?;
+        let allowed = guard.read(KeyRange::prefix(prefix(&r.name)))?;
+        let found = self.within(&metadata, self.head(allowed)).await?;
         let leader = found.kvs.into_iter().next();
         let leader = leader.ok_or_else(|| Status::unknown("election: no leader"))?;
         Ok(Response::new(self.leader_response(leader, found.revision)))
@@ -82,10 +81,9 @@ impl Election for Etcd {
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Leaders>, Status> {
         let guard = self.guard(&request)?;
-        let prefix = prefix(&request.into_inner().name);
-        guard.read(KeyRange::prefix(prefix.clone()))?;
+        let allowed = guard.read(KeyRange::prefix(prefix(&request.into_inner().name)))?;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let observer = Observer { etcd: self.clone(), prefix, out: sender };
+        let observer = Observer { etcd: self.clone(), allowed, out: sender };
         // Task "etcd observe": ends with the stream; its failure is the stream's.
         tokio::spawn(observer.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -147,7 +145,8 @@ fn no_leader_key() -> Status {
 /// Tells each leader from the present one on, and each of its values.
 struct Observer {
     etcd: Etcd,
-    prefix: Bytes,
+    /// The part of the queue that the caller may read.
+    allowed: KeyRange,
     out: mpsc::Sender<Result<pb::LeaderResponse, Status>>,
 }
 
@@ -181,12 +180,12 @@ impl Observer {
 
     /// One leader, until its key is deleted, or the news that there is one now.
     async fn observe_one(&self) -> Result<(), Stop> {
-        let found = self.etcd.head(&self.prefix).await.map_err(Stop::Failed)?;
+        let found = self.etcd.head(self.allowed.clone()).await.map_err(Stop::Failed)?;
         let from = found.revision + 1;
         let leader = found.kvs.into_iter().next();
         let range = match &leader {
             Some(leader) => KeyRange::single(leader.key.clone()),
-            None => KeyRange::prefix(self.prefix.clone()),
+            None => self.allowed.clone(),
         };
         let led = leader.is_some();
         if let Some(leader) = leader {

@@ -102,7 +102,7 @@ impl Lease for Etcd {
             }));
         };
         for key in &lease.keys {
-            guard.read(quorate_store::KeyRange::single(key.clone()))?;
+            guard.read_key(key)?;
         }
         Ok(Response::new(pb::LeaseTimeToLiveResponse {
             header,

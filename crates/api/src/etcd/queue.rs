@@ -142,13 +142,13 @@ impl Etcd {
         }
     }
 
-    /// The one whose turn it is.
-    pub(crate) async fn head(&self, prefix: &Bytes) -> Result<RangeResponse, Status> {
+    /// The one whose turn it is, in the part of a queue that the caller may read.
+    pub(crate) async fn head(&self, allowed: KeyRange) -> Result<RangeResponse, Status> {
         self.read(RangeRequest {
             sort_order: SortOrder::Ascend.into(),
             sort_target: SortTarget::Create.into(),
             limit: 1,
-            ..RangeRequest::new(KeyRange::prefix(prefix.clone()))
+            ..RangeRequest::new(allowed)
         })
         .await
     }

@@ -54,8 +54,10 @@ impl<'a> StatusWriter<'a> {
     }
 
     async fn write(&self, batch: v1::StatusBatch, term: Term) -> v1::StatusAck {
-        if !batch.node_status_json.is_empty() {
-            self.write_node(&batch.node_status_json, term).await;
+        // Only after a refusal the agent tells the node's status again. What is in the way of this
+        // write is in the way of the others.
+        if !self.write_node(&batch.node_status_json, term).await {
+            return refuse(&batch);
         }
         // Of a pod that goes at once nobody would read the status.
         let (going, staying): (Vec<_>, Vec<_>) = batch
@@ -155,18 +157,29 @@ impl<'a> StatusWriter<'a> {
         failed.map(|(pod, _)| pod.uid.clone()).collect()
     }
 
-    async fn write_node(&self, json: &[u8], term: Term) {
+    /// Says whether there is nothing more to do for the node's status.
+    async fn write_node(&self, json: &[u8], term: Term) -> bool {
+        if json.is_empty() {
+            return true;
+        }
         let name = &self.session.node;
         let status: NodeStatus = match serde_json::from_slice(json) {
             Ok(status) => status,
             Err(error) => {
                 tracing::error!(%error, "the node's status is no NodeStatus");
-                return;
+                return true;
             }
         };
-        // The agent sends it again with its next change; losing one is no harm.
-        if let Err(error) = write_status(&self.shared.registry, name, &status, term).await {
-            tracing::warn!(%error, "cannot write the node's status");
+        match write_status(&self.shared.registry, name, &status, term).await {
+            Ok(()) | Err(RegistryError::NotFound { .. }) => true,
+            Err(RegistryError::Invalid(invalid)) => {
+                tracing::error!(%invalid, "the node's status was refused");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot write the node's status");
+                false
+            }
         }
     }
 }
@@ -213,3 +226,7 @@ fn settled(pod: &v1::PodStatus, result: &Result<Arc<Object>, RegistryError>) -> 
         }
     }
 }
+
+#[cfg(test)]
+#[path = "status_test.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use quorate_objects::kinds::kinds;
+use quorate_objects::{Kind, kinds};
 use serde_json::{Value, json};
 
 use super::accept::{Accept, MediaType};
@@ -15,12 +15,19 @@ use super::render::respond;
 use super::versions::Version;
 use crate::auth::Review;
 
-/// What can be done with every kind.
+/// What can be done with nearly every kind.
 const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// With namespaces: nobody means to delete all of them, so they go one by one.
+const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
 const CONNECT: &[&str] = &["create", "get"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
+
+/// What can be done with a kind.
+pub(super) fn verbs(kind: &Kind) -> &'static [&'static str] {
+    if *kind == kinds::NAMESPACE { NAMESPACE_VERBS } else { VERBS }
+}
 
 /// A resource or a subresource.
 #[derive(Clone, Debug)]
@@ -112,7 +119,7 @@ pub(super) fn served() -> Vec<Served> {
             singular: kind.singular,
             short_names: kind.short_names,
             categories: kind.categories,
-            ..Served::part(place, kind.namespaced, "", own, VERBS)
+            ..Served::part(place, kind.namespaced, "", own, verbs(kind))
         });
         if kind.has_status {
             all.push(Served::part(place, kind.namespaced, "status", own, CHANGE));
@@ -145,7 +152,7 @@ fn other_versions() -> impl Iterator<Item = Served> {
             singular: kind.singular,
             short_names: kind.short_names,
             categories: kind.categories,
-            ..Served::part(place, kind.namespaced, "", own, VERBS)
+            ..Served::part(place, kind.namespaced, "", own, verbs(kind))
         }];
         if kind.has_status {
             all.push(Served::part(place, kind.namespaced, "status", own, CHANGE));

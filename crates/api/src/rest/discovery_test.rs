@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn every_kind_is_discovered_in_both_forms() {
     let all = served();
-    for kind in quorate_objects::kinds::builtin() {
+    for kind in kinds::builtin() {
         let one = all.iter().find(|one| one.resource == kind.plural && one.group == kind.group);
         assert_eq!(one.unwrap().singular, kind.singular);
         let aggregate = aggregate_resources(&all, kind.group, kind.version);
@@ -14,6 +14,18 @@ fn every_kind_is_discovered_in_both_forms() {
     let parts: Vec<_> = pods["subresources"].as_array().unwrap().iter().collect();
     assert!(parts.iter().any(|part| part["subresource"] == "status"));
     assert!(parts.iter().any(|part| part["responseKind"]["kind"] == "Eviction"));
+}
+
+#[test]
+fn namespaces_are_deleted_one_by_one() {
+    let all = served();
+    let of = |resource: &str| {
+        let one = all.iter().find(|one| one.resource == resource && one.subresource.is_empty());
+        one.unwrap().verbs
+    };
+    assert!(of("namespaces").contains(&"delete"));
+    assert!(!of("namespaces").contains(&"deletecollection"));
+    assert!(of("nodes").contains(&"deletecollection"));
 }
 
 #[test]

@@ -211,7 +211,7 @@ impl Rest {
             return Err(Failure::no_resource());
         }
         let reads = matches!(request.verb, "get" | "list" | "watch");
-        let connects = kind == &kinds::POD && pods::connects(&request);
+        let connects = request.connects();
         let headers = parts.headers.clone();
         let call = Call { rest: self, request, kind, version: other, query, headers, user };
         if measures {
@@ -253,7 +253,7 @@ impl Call {
 
     async fn write(&self, body: &Bytes) -> Result<Response> {
         let (verb, subresource) = (self.request.verb, self.request.subresource.as_str());
-        if self.kind.namespaced && self.request.namespace.is_empty() && verb != "deletecollection" {
+        if self.kind.namespaced && self.request.namespace.is_empty() {
             // Only reads span namespaces.
             return Err(Failure::method_not_allowed());
         }
@@ -274,7 +274,11 @@ impl Call {
             ("update", _) => self.update(body, part).await,
             ("patch", _) => self.patch(body, part).await,
             ("delete", Subresource::Main) => self.delete(body).await,
-            ("deletecollection", Subresource::Main) => self.delete_collection(body).await,
+            ("deletecollection", Subresource::Main)
+                if discovery::verbs(self.kind).contains(&verb) =>
+            {
+                self.delete_collection(body).await
+            }
             _ => Err(Failure::method_not_allowed()),
         }
     }

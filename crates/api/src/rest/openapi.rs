@@ -12,7 +12,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::accept::{Accept, MediaType};
-use super::discovery::versions;
+use super::discovery::{verbs, versions};
 use super::failure::{Failure, Result};
 use super::render::respond;
 use super::versions::Version;
@@ -130,12 +130,14 @@ fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, version: &str, schema:
     let plural = kind.plural;
     let (place, scope) =
         if kind.namespaced { ("/namespaces/{namespace}", vec!["namespace"]) } else { ("", vec![]) };
-    let collection = json!({
+    let mut collection = json!({
         "get": operation("list", gvk, schema, false),
         "post": operation("post", gvk, schema, true),
-        "delete": operation("deletecollection", gvk, schema, false),
         "parameters": path_parameters(&scope),
     });
+    if verbs(kind).contains(&"deletecollection") {
+        collection["delete"] = operation("deletecollection", gvk, schema, false);
+    }
     let mut named = scope.clone();
     named.push("name");
     let object = json!({

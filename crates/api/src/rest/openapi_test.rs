@@ -16,6 +16,15 @@ fn every_patch_takes_field_validation() {
 }
 
 #[test]
+fn namespaces_are_deleted_one_by_one() {
+    let paths = document("", "v1").unwrap()["paths"].take();
+    assert!(paths["/api/v1/namespaces"]["post"].is_object());
+    assert!(paths["/api/v1/namespaces"]["delete"].is_null());
+    assert!(paths["/api/v1/namespaces/{name}"]["delete"].is_object());
+    assert!(paths["/api/v1/nodes"]["delete"].is_object());
+}
+
+#[test]
 fn the_index_names_every_document() {
     let index = index();
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();

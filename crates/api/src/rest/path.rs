@@ -2,11 +2,11 @@
 
 use axum::http::{Method, Uri};
 use percent_encoding::percent_decode_str;
-use quorate_objects::FieldSelector;
+use quorate_objects::{FieldSelector, kinds};
 
 use super::failure::{Failure, Result};
 use super::query::Query;
-use crate::auth::Attributes;
+use crate::auth::{Attributes, judged_in};
 
 /// A request for a resource, in the words in which it is authorised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,22 +29,33 @@ pub(crate) struct ResourceRequest {
 
 impl ResourceRequest {
     /// What is asked for, for the authoriser. Who lists or watches one object by its name asks for
-    /// that object, as in Kubernetes: rules with resource names then apply.
+    /// that object, as in Kubernetes: rules with resource names then apply. Who connects with a pod
+    /// creates something, however that is asked for.
     pub fn attributes(&self, query: &Query) -> Attributes {
         let collection = self.name.is_empty() && matches!(self.verb, "list" | "watch");
         let fields = query.get("fieldSelector").filter(|_| collection);
         let selector = fields.and_then(|fields| FieldSelector::parse(fields).ok());
         let selected = selector.as_ref().and_then(|selector| selector.required("metadata.name"));
         let name = selected.unwrap_or(&self.name);
+        let verb = if self.connects() { "create" } else { self.verb };
+        let place = judged_in(&self.group, &self.resource, &self.namespace, &self.name);
         Attributes {
-            verb: self.verb.to_owned(),
+            verb: verb.to_owned(),
             group: self.group.clone(),
             resource: self.resource.clone(),
             subresource: self.subresource.clone(),
-            namespace: self.namespace.clone(),
+            namespace: place.to_owned(),
             name: name.to_owned(),
             path: String::new(),
         }
+    }
+
+    /// Does it turn into a connection with a pod? Clients ask by GET or POST.
+    pub fn connects(&self) -> bool {
+        self.group.is_empty()
+            && self.resource == kinds::POD.plural
+            && matches!(self.subresource.as_str(), "exec" | "attach" | "portforward")
+            && matches!(self.verb, "get" | "create")
     }
 }
 

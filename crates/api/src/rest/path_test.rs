@@ -58,6 +58,38 @@ fn paths_are_taken_apart() {
     assert_eq!(parse(Method::GET, "/apis/apps/v1"), Target::Resources("apps".into(), "v1".into()));
 }
 
+fn asked(method: Method, path: &str) -> Attributes {
+    let uri: Uri = path.parse().unwrap();
+    let query = Query::of(&uri);
+    let Target::Resource(request) = parse(method, path) else { panic!("{path}") };
+    request.attributes(&query)
+}
+
+#[test]
+fn a_namespace_is_judged_in_itself() {
+    for (method, path, namespace) in [
+        (Method::GET, "/api/v1/namespaces/a", "a"),
+        (Method::PUT, "/api/v1/namespaces/a/finalize", "a"),
+        (Method::GET, "/api/v1/namespaces", ""),
+        (Method::GET, "/api/v1/namespaces?fieldSelector=metadata.name%3Da", ""),
+        (Method::GET, "/api/v1/namespaces/a/pods/b", "a"),
+        (Method::GET, "/api/v1/nodes/a", ""),
+    ] {
+        assert_eq!(asked(method, path).namespace, namespace, "{path}");
+    }
+}
+
+#[test]
+fn connections_with_pods_are_created_however_they_are_asked_for() {
+    let pod = "/api/v1/namespaces/a/pods/b";
+    for part in ["exec?command=ls", "attach", "portforward"] {
+        for method in [Method::GET, Method::POST] {
+            assert_eq!(asked(method, &format!("{pod}/{part}")).verb, "create", "{part}");
+        }
+    }
+    assert_eq!(asked(Method::GET, &format!("{pod}/log")).verb, "get");
+}
+
 #[test]
 fn other_paths_are_left_alone() {
     let uri: Uri = "/apiserver".parse().unwrap();

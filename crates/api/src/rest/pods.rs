@@ -4,24 +4,19 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
-use quorate_objects::kinds;
-use quorate_registry::{Subresource, Write};
+use k8s_openapi::api::core::v1::Pod;
+use quorate_objects::{kinds, pod};
+use quorate_registry::{Object, RegistryError, Subresource, Write};
 use serde_json::json;
 
 use super::Call;
 use super::body::{decode, media_type};
 use super::delete::parse_options;
 use super::failure::{Failure, Result};
-use super::path::ResourceRequest;
 use super::query::Validation;
 use super::render::respond;
 
-/// Does the request turn into a connection with the pod? Clients ask by GET or POST.
-pub(super) fn connects(request: &ResourceRequest) -> bool {
-    let subresource = request.subresource.as_str();
-    matches!(subresource, "exec" | "attach" | "portforward")
-        && matches!(request.verb, "get" | "create")
-}
+const CREATE_OPTIONS: &str = "CreateOptions.meta.k8s.io";
 
 impl Call {
     pub(super) async fn connect(&self, parts: &mut Parts) -> Result<Response> {
@@ -64,6 +59,10 @@ impl Call {
             return Err(Failure::invalid("Binding", &self.request.name, error));
         }
         let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
+        if self.query.dry_run(CREATE_OPTIONS)? {
+            bindable(&*self.load().await?, uid, node)?;
+            return self.done(StatusCode::CREATED);
+        }
         let write = Write::Bind {
             namespace: self.request.namespace.clone(),
             name: self.request.name.clone(),
@@ -79,7 +78,8 @@ impl Call {
 
     async fn evict(&self, body: &Bytes) -> Result<Response> {
         let eviction = decode(media_type(&self.headers), body, Validation::Ignore)?;
-        let options = parse_options(&eviction["deleteOptions"])?;
+        let mut options = parse_options(&eviction["deleteOptions"])?;
+        options.dry_run |= self.query.dry_run(CREATE_OPTIONS)?;
         let (namespace, name) = (&self.request.namespace, &self.request.name);
         self.rest.registry.evict(namespace, name, &options).await?;
         self.done(StatusCode::CREATED)
@@ -92,4 +92,23 @@ impl Call {
         });
         respond(self.renderer()?.accept, code, status.to_string().into_bytes())
     }
+}
+
+/// Would the registry bind the pod to this node? That is all that a dry run does.
+fn bindable(object: &Object, uid: &str, node: &str) -> Result<()> {
+    let pod = object.typed::<Pod>()?;
+    let message = match pod::node_name(&pod) {
+        _ if !uid.is_empty() && uid != object.uid() => format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            object.uid()
+        ),
+        Some(at) if at == node => return Ok(()),
+        Some(at) => format!("pod is already assigned to node \"{at}\""),
+        None if object.is_deleting() => {
+            "pod is being deleted, cannot be assigned to a node".to_owned()
+        }
+        None => return Ok(()),
+    };
+    let (resource, name) = (object.kind.resource(), object.name().to_owned());
+    Err(RegistryError::Conflict { resource, name, message }.into())
 }

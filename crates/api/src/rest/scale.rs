@@ -5,7 +5,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use quorate_objects::{FieldError, ScalePaths, Selector};
-use quorate_registry::{Object, PatchKind, Subresource, WriteOptions, apply_patch};
+use quorate_registry::{Object, PatchKind, Subresource, apply_patch};
 use serde_json::{Value, json};
 
 use super::Call;
@@ -65,10 +65,7 @@ impl Call {
         if revision.as_str().is_some_and(|text| !text.is_empty()) {
             patch["metadata"] = json!({"resourceVersion": revision});
         }
-        let options = WriteOptions {
-            dry_run: self.query.dry_run("UpdateOptions.meta.k8s.io")?,
-            ..WriteOptions::default()
-        };
+        let options = self.write_options("UpdateOptions.meta.k8s.io").await?;
         let (namespace, name) = (object.namespace(), object.name());
         let (body, part) = (patch.to_string(), Subresource::Main);
         let registry = &self.rest.registry;

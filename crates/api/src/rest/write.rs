@@ -20,6 +20,8 @@ use super::versions::Version;
 
 /// The media type of configurations that are applied.
 const APPLY: &str = "application/apply-patch+yaml";
+/// Attempts of one patch against concurrent writers.
+const ATTEMPTS: usize = 32;
 /// Warnings that fit into an answer's headers.
 const MAX_WARNINGS: usize = 32;
 
@@ -31,7 +33,7 @@ impl Call {
         let mut value = self.object(body)?;
         self.place(&mut value)?;
         let warnings = self.warnings(&value)?;
-        let options = self.write_options("CreateOptions.meta.k8s.io")?;
+        let options = self.write_options("CreateOptions.meta.k8s.io").await?;
         let created = self.rest.registry.create(value, &options).await?;
         self.written(StatusCode::CREATED, &created, &warnings)
     }
@@ -41,7 +43,7 @@ impl Call {
         self.place(&mut value)?;
         self.check_name(&mut value)?;
         let warnings = self.warnings(&value)?;
-        let options = self.write_options("UpdateOptions.meta.k8s.io")?;
+        let options = self.write_options("UpdateOptions.meta.k8s.io").await?;
         let updated = self.rest.registry.replace(value, part, &options).await?;
         self.written(StatusCode::OK, &updated, &warnings)
     }
@@ -51,7 +53,7 @@ impl Call {
             return self.apply(body, part).await;
         }
         let how = self.patch_kind(body)?;
-        let options = self.write_options("PatchOptions.meta.k8s.io")?;
+        let options = self.write_options("PatchOptions.meta.k8s.io").await?;
         if let Some(version) = &self.version {
             let patched = self.patch_version(version, body, how, part, &options).await?;
             return self.written(StatusCode::OK, &patched, &[]);
@@ -61,7 +63,8 @@ impl Call {
         self.written(StatusCode::OK, &*patch.await?, &[])
     }
 
-    /// A patch of what the client sees: an object in another version than the stored one.
+    /// A patch of what the client sees: an object in another version than the stored one. Again on
+    /// a conflict with another writer, unless the patch names the revision that it is of.
     async fn patch_version(
         &self,
         version: &Version,
@@ -72,15 +75,24 @@ impl Call {
     ) -> Result<Arc<Object>> {
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Failure::bad_request(format!("the patch is no JSON: {error}")))?;
-        let old = self.load().await?;
-        let mut value = old.value();
-        version.serve(&mut value);
-        let mut value = apply_patch(&old.key(), how, &patch, value)?;
-        version.store(&mut value);
-        // What was changed meanwhile is a conflict: the patch was of this revision.
-        value["metadata"]["resourceVersion"] = old.revision.to_string().into();
         let registry = &self.rest.registry;
-        Ok(registry.replace(value, part, options).await?)
+        let mut old = self.load().await?;
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            let value = patched(version, &old, how, &patch)?;
+            match registry.replace(value, part, options).await {
+                Err(error) if error.is_conflict() && left > 0 => {
+                    let newer = self.load().await?;
+                    if newer.revision == old.revision {
+                        // No other writer: it is the patch that does not fit.
+                        return Err(error.into());
+                    }
+                    old = newer;
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// Server-side apply.
@@ -95,7 +107,7 @@ impl Call {
         let options = ApplyOptions {
             manager: self.query.get("fieldManager").unwrap_or_default().to_owned(),
             force: self.query.flag("force")?,
-            write: self.write_options("PatchOptions.meta.k8s.io")?,
+            write: self.write_options("PatchOptions.meta.k8s.io").await?,
         };
         let (namespace, name) = (&self.request.namespace, &self.request.name);
         let registry = &self.rest.registry;
@@ -146,12 +158,15 @@ impl Call {
         Ok(value)
     }
 
-    /// The object is in the namespace of the path.
+    /// The object is in the namespace of the path; of a kind without, in none, whatever it says.
     fn place(&self, value: &mut Value) -> Result<()> {
         if !value["metadata"].is_object() {
             value["metadata"] = Value::Object(serde_json::Map::new());
         }
         if !self.kind.namespaced {
+            if let Some(metadata) = value["metadata"].as_object_mut() {
+                metadata.remove("namespace");
+            }
             return Ok(());
         }
         let namespace = self.request.namespace.as_str();
@@ -208,12 +223,12 @@ impl Call {
         Ok(manager.to_owned())
     }
 
-    pub(super) fn write_options(&self, kind: &str) -> Result<WriteOptions> {
+    pub(super) async fn write_options(&self, kind: &str) -> Result<WriteOptions> {
         Ok(WriteOptions {
             dry_run: self.query.dry_run(kind)?,
             field_validation: self.query.validation()?.of_registry(),
             field_manager: Some(self.field_manager()?),
-            admission: self.rest.auth.admission(&self.user),
+            admission: self.rest.auth.admission(&self.user, self.kind).await?,
             ..WriteOptions::default()
         })
     }
@@ -229,6 +244,20 @@ impl Call {
         }
         Ok(response)
     }
+}
+
+/// A patch of an object as clients of this version see it, applied. What it makes is of the
+/// revision that was patched, or of the one that the patch names.
+fn patched(version: &Version, old: &Object, how: PatchKind, patch: &Value) -> Result<Value> {
+    let mut value = old.value();
+    version.serve(&mut value);
+    let mut value = apply_patch(&old.key(), how, patch, value)?;
+    version.store(&mut value);
+    let revision = &mut value["metadata"]["resourceVersion"];
+    if revision.is_null() || revision.as_str() == Some("") {
+        *revision = old.revision.to_string().into();
+    }
+    Ok(value)
 }
 
 /// Fills in apiVersion and kind; what is given must be right.

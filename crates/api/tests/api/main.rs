@@ -8,3 +8,4 @@ mod nodes;
 mod noise;
 mod objects;
 mod rest;
+mod writes;

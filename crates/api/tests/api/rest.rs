@@ -348,6 +348,21 @@ async fn pods_are_bound_and_collections_deleted() {
 }
 
 #[tokio::test]
+async fn nothing_is_deleted_over_all_namespaces_nor_are_all_of_them() {
+    let master = Master::start().await;
+    let http = Http::new(&master);
+    master.registry.create(pod("p", None), &WriteOptions::default()).await.unwrap();
+    for path in ["/api/v1/namespaces", "/api/v1/pods", "/apis/apps/v1/deployments"] {
+        let (code, status) = http.send(http.request(Method::DELETE, path, &[], "")).await;
+        assert_eq!(code, StatusCode::METHOD_NOT_ALLOWED, "{path}: {status}");
+    }
+    for path in ["/api/v1/namespaces/default", "/api/v1/namespaces/default/pods/p"] {
+        let (code, object) = http.get(path).await;
+        assert_eq!((code, object["metadata"].get("deletionTimestamp")), (StatusCode::OK, None));
+    }
+}
+
+#[tokio::test]
 async fn containers_for_debugging_are_only_added() {
     let master = Master::start().await;
     let http = Http::new(&master);
