@@ -201,6 +201,13 @@ impl Context {
         });
     }
 
+    /// [`Context::event`] about an object of any kind.
+    pub fn event_about(&self, object: &Object, kind: EventType, reason: &str, message: &str) {
+        let (component, fence) = (self.component, Some(self.term));
+        let record = EventRecord::about(object, kind, reason, message, component, fence);
+        self.registry.events().record(record);
+    }
+
     fn options(&self) -> WriteOptions {
         WriteOptions::fenced(self.term)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_registry::ObjectEvent;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -94,12 +94,14 @@ pub(crate) async fn work(
 }
 
 /// Makes a full pass at once and then again and again, until cancelled. `turns`: of all
-/// controllers, those that do so at the same time.
+/// controllers, those that do so at the same time. `missed` changes when events were missed, which
+/// only a full pass makes up for.
 pub(crate) async fn full_passes(
     controller: Arc<dyn Controller>,
     queue: Arc<WorkQueue>,
     interval: Duration,
     turns: Arc<Semaphore>,
+    mut missed: watch::Receiver<()>,
     cancel: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(interval);
@@ -108,6 +110,8 @@ pub(crate) async fn full_passes(
         tokio::select! {
             () = cancel.cancelled() => return,
             _ = ticks.tick() => {}
+            // One that comes during a pass is seen after it.
+            Ok(()) = missed.changed() => {}
         }
         let turn = tokio::select! {
             () = cancel.cancelled() => return,

@@ -51,9 +51,12 @@ pub fn options() -> LeaderOptions {
 impl Cluster {
     /// With nodes `n1`, `n2`, … that run pods.
     pub async fn new(nodes: usize) -> Self {
+        Self::with_options(nodes, RegistryOptions::default()).await
+    }
+
+    pub async fn with_options(nodes: usize, options: RegistryOptions) -> Self {
         let store = MemoryStore::new();
         let cancel = CancellationToken::new();
-        let options = RegistryOptions::default();
         let shared: quorate_store::SharedStore = Arc::clone(&store) as _;
         let registry = Registry::start(shared, options, cancel.clone());
         registry.wait_synced(PATIENCE).await.unwrap();

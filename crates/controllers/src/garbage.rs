@@ -2,11 +2,12 @@
 //! with which an owner waits for its dependents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use quorate_objects::{Kind, kinds, kinds::kinds as all_kinds};
-use quorate_registry::{EventKind, Object, ObjectEvent, Propagation};
+use quorate_registry::{EventKind, EventType, Object, ObjectEvent, Propagation};
 use serde_json::Value;
 
 use crate::context::{Context, key_of};
@@ -25,7 +26,7 @@ pub struct GarbageCollector {
 /// What an owner reference points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// It exists, or is of a kind that is not served here (and then nobody can tell).
+    /// It exists, or nobody can tell: see [`place_of`].
     Alive,
     /// It exists and waits for its dependents to go.
     Waiting,
@@ -41,12 +42,11 @@ impl GarbageCollector {
     }
 
     /// Looks the owner up, by uid: a later object of the same name is another one.
-    fn owner(&self, namespace: &str, reference: &OwnerReference) -> Owner {
-        let Some(kind) = Kind::by_gvk(&reference.api_version, &reference.kind) else {
+    fn owner(&self, object: &Object, reference: &OwnerReference) -> Owner {
+        let Some(Key { kind, namespace, name }) = place_of(object, reference) else {
             return Owner::Alive;
         };
-        let namespace = if kind.namespaced { namespace } else { "" };
-        let found = self.context.registry().cache().get(kind, namespace, &reference.name);
+        let found = self.context.registry().cache().get(kind, &namespace, &name);
         match found.filter(|owner| owner.uid() == reference.uid) {
             None => Owner::Gone,
             Some(owner) if is_deleting(&owner) && has_finalizer(&owner, FOREGROUND) => {
@@ -60,22 +60,24 @@ impl GarbageCollector {
         self.context.registry().cache().by_owner(object.uid())
     }
 
-    /// Deletes a dependent, or takes the references to owners that are gone out of it.
-    async fn as_dependent(&self, object: &Arc<Object>) -> Result<(), ControllerError> {
+    /// Deletes a dependent, or, when another owner lives, takes the references to owners that are
+    /// gone or wait for it out of it. Says whether it has taken any out.
+    async fn as_dependent(&self, object: &Arc<Object>) -> Result<bool, ControllerError> {
         let references = object.meta.owner_references.as_deref().unwrap_or_default();
         if references.is_empty() || is_deleting(object) {
-            return Ok(());
+            return Ok(false);
         }
-        let states: Vec<Owner> =
-            references.iter().map(|r| self.owner(object.namespace(), r)).collect();
+        self.tell_misplaced(object, references);
+        let states: Vec<Owner> = references.iter().map(|r| self.owner(object, r)).collect();
         if states.contains(&Owner::Alive) {
-            let gone = |uid: &str| {
-                references.iter().zip(&states).any(|(r, s)| r.uid == uid && *s == Owner::Gone)
+            let lost = |uid: &str| {
+                references.iter().zip(&states).any(|(r, s)| r.uid == uid && *s != Owner::Alive)
             };
-            if states.contains(&Owner::Gone) {
-                self.drop_references(object, gone).await?;
+            let any = states.iter().any(|state| *state != Owner::Alive);
+            if any {
+                self.drop_references(object, lost).await?;
             }
-            return Ok(());
+            return Ok(any);
         }
         let waiting = states.contains(&Owner::Waiting);
         let has_dependents = !self.dependents(object).is_empty();
@@ -85,36 +87,57 @@ impl GarbageCollector {
             Propagation::Background
         };
         tracing::info!(?object, "deleted: its owner is gone");
-        self.context.delete(object.kind, &object.meta, None, propagation).await
+        self.context.delete(object.kind, &object.meta, None, propagation).await?;
+        Ok(false)
+    }
+
+    /// Kubernetes says so in the same words.
+    fn tell_misplaced(&self, object: &Object, references: &[OwnerReference]) {
+        for one in references.iter().filter(|one| is_misplaced(object, one)) {
+            let OwnerReference { api_version, kind, name, uid, .. } = one;
+            let message = format!(
+                "ownerRef [{api_version}/{kind}, namespace: , name: {name}, uid: {uid}] does not \
+                 exist in namespace \"\""
+            );
+            let (event_type, reason) = (EventType::Warning, "OwnerRefInvalidNamespace");
+            self.context.event_about(object, event_type, reason, &message);
+        }
     }
 
     /// Carries out the finalizers of an owner that is being deleted.
-    async fn as_owner(&self, object: &Arc<Object>) -> Result<(), ControllerError> {
+    async fn as_owner(&self, object: &Arc<Object>) -> Result<Requeue, ControllerError> {
         if !is_deleting(object) {
-            return Ok(());
+            return Ok(Requeue::Done);
         }
         if has_finalizer(object, ORPHAN) {
             for dependent in self.dependents(object) {
                 self.drop_references(&dependent, |uid| uid == object.uid()).await?;
             }
-            return self.remove_finalizer(object, ORPHAN).await;
+            self.remove_finalizer(object, ORPHAN).await?;
+            return Ok(Requeue::Done);
         }
         if !has_finalizer(object, FOREGROUND) {
-            return Ok(());
+            return Ok(Requeue::Done);
         }
+        let place = Some(key_of(object));
         let blocks = |dependent: &Arc<Object>| {
             let references = dependent.meta.owner_references.iter().flatten();
-            let mut ours = references.filter(|r| r.uid == object.uid());
+            // A reference that leads elsewhere, or nowhere, would keep it waiting for ever.
+            let mut ours =
+                references.filter(|r| r.uid == object.uid() && place_of(dependent, r) == place);
             ours.any(|r| r.block_owner_deletion == Some(true))
         };
         let dependents = self.dependents(object);
         if dependents.iter().any(blocks) {
+            let mut let_go = false;
             for dependent in &dependents {
-                self.as_dependent(dependent).await?;
+                let_go |= self.as_dependent(dependent).await?;
             }
-            return Ok(());
+            // Of those that stay no event tells this owner.
+            return Ok(if let_go { Requeue::After(Duration::ZERO) } else { Requeue::Done });
         }
-        self.remove_finalizer(object, FOREGROUND).await
+        self.remove_finalizer(object, FOREGROUND).await?;
+        Ok(Requeue::Done)
     }
 
     async fn drop_references(
@@ -149,6 +172,25 @@ fn has_finalizer(object: &Object, name: &str) -> bool {
     object.meta.finalizers.iter().flatten().any(|finalizer| finalizer == name)
 }
 
+/// The kind that is meant: owners may be named in any version of theirs.
+fn kind_of(reference: &OwnerReference) -> Option<&'static Kind> {
+    let (group, _) = reference.api_version.rsplit_once('/').unwrap_or_default();
+    kinds::find(|kind| kind.kind == reference.kind && kind.group == group)
+}
+
+/// Does an object without a namespace name an owner that has one? Nobody can tell which it is.
+fn is_misplaced(object: &Object, reference: &OwnerReference) -> bool {
+    kind_of(reference).is_some_and(|kind| kind.namespaced && object.namespace().is_empty())
+}
+
+/// Where an owner is to be found; `None`: nobody can tell, because its kind is not served here or
+/// the object is misplaced.
+fn place_of(object: &Object, reference: &OwnerReference) -> Option<Key> {
+    let kind = kind_of(reference).filter(|_| !is_misplaced(object, reference))?;
+    let namespace = if kind.namespaced { object.namespace() } else { "" };
+    Some(Key { kind, namespace: namespace.to_owned(), name: reference.name.clone() })
+}
+
 /// Is there something to do for an object now or later?
 fn concerns(object: &Object) -> bool {
     let owned = object.meta.owner_references.as_ref().is_some_and(|refs| !refs.is_empty());
@@ -174,12 +216,7 @@ impl Controller for GarbageCollector {
             keys.extend(self.dependents(object).iter().map(|dependent| key_of(dependent)));
             // Owners that wait for this one.
             let references = object.meta.owner_references.iter().flatten();
-            keys.extend(references.filter_map(|reference| {
-                let kind = Kind::by_gvk(&reference.api_version, &reference.kind)?;
-                let namespace = if kind.namespaced { object.namespace() } else { "" };
-                let name = reference.name.clone();
-                Some(Key { kind, namespace: namespace.to_owned(), name })
-            }));
+            keys.extend(references.filter_map(|reference| place_of(object, reference)));
         } else if concerns(object) {
             keys.push(key_of(object));
         }
@@ -196,8 +233,8 @@ impl Controller for GarbageCollector {
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
         let found = self.context.registry().cache().get(key.kind, &key.namespace, &key.name);
         let Some(object) = found else { return Ok(Requeue::Done) };
-        self.as_owner(&object).await?;
+        let requeue = self.as_owner(&object).await?;
         self.as_dependent(&object).await?;
-        Ok(Requeue::Done)
+        Ok(requeue)
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use quorate_objects::{Selector, kinds, pod};
-use quorate_registry::{DeleteOptions, EventKind, ObjectEvent, ObjectWatcher, Write};
+use quorate_registry::{DeleteOptions, EventKind, ObjectEvent, ObjectWatcher, Propagation, Write};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -38,6 +38,8 @@ enum Change {
     Image(&'static str),
     /// Deletes some pod.
     Kill,
+    /// Deletes the scenario's object.
+    Delete(Propagation),
     AddNode(&'static str),
 }
 
@@ -212,6 +214,10 @@ impl Simulation {
                         self.cluster.registry.delete(&kinds::POD, "default", name, &options).await;
                 }
             }
+            Change::Delete(propagation) => {
+                let options = DeleteOptions { propagation, ..DeleteOptions::default() };
+                self.cluster.delete(scenario.kind, "web", options).await;
+            }
             Change::AddNode(name) => self.add_node(name).await,
         }
     }
@@ -361,6 +367,40 @@ fn stateful_sets() {
     });
 }
 
+/// Claims go with pods that are scaled away, and pods that come back never get one that goes.
+#[test]
+fn stateful_sets_that_drop_claims() {
+    let mut web = fake::stateful_set("web", 3, "a");
+    web["spec"]["persistentVolumeClaimRetentionPolicy"] =
+        json!({"whenDeleted": "Delete", "whenScaled": "Delete"});
+    run(&Scenario {
+        name: "stateful sets that drop claims",
+        kind: &kinds::STATEFUL_SET,
+        changes: vec![
+            Change::Create(web),
+            Change::Kill,
+            Change::Set("/spec/replicas", json!(1)),
+            Change::Set("/spec/replicas", json!(3)),
+            Change::Kill,
+            Change::Set("/spec/replicas", json!(2)),
+            Change::Set("/spec/replicas", json!(3)),
+        ],
+        always: |_| {},
+        done: |cluster, _| {
+            let set = cluster.get(&kinds::STATEFUL_SET, "web").unwrap();
+            let stays = |claim: &Value| {
+                let owners = claim["metadata"]["ownerReferences"].as_array();
+                let owners =
+                    owners.map(|all| all.iter().map(|one| &one["uid"]).collect::<Vec<_>>());
+                owners == Some(vec![&set["metadata"]["uid"]])
+                    && claim["metadata"]["deletionTimestamp"].is_null()
+            };
+            let claims = cluster.list(&kinds::PERSISTENT_VOLUME_CLAIM);
+            cluster.ready() == 3 && claims.len() == 3 && claims.iter().all(stays)
+        },
+    });
+}
+
 #[test]
 fn daemon_sets() {
     run(&Scenario {
@@ -455,6 +495,34 @@ fn indexed_jobs() {
                 && job_status(cluster, "completedIndexes") == json!("0-4")
                 && job_status(cluster, "succeeded") == json!(5)
                 && cluster.active().is_empty()
+        },
+    });
+}
+
+/// A Job that leaves its pods behind: whoever takes it out of them first, they are let go.
+#[test]
+fn orphans_of_jobs() {
+    let spec = json!({"completions": 6, "parallelism": 3, "backoffLimit": 50});
+    run(&Scenario {
+        name: "orphans of jobs",
+        kind: &kinds::JOB,
+        changes: vec![
+            Change::Create(fake::job("web", "exits:0", &spec)),
+            Change::Kill,
+            Change::Delete(Propagation::Orphan),
+            Change::Kill,
+        ],
+        always: |pods| {
+            let count = active(pods).count();
+            assert!(count <= 3, "{count} pods at work, never more than 3");
+        },
+        done: |cluster, _| {
+            let free = |pod: &Value| {
+                let finalizers = pod["metadata"]["finalizers"].as_array();
+                finalizers.is_none_or(Vec::is_empty)
+                    && pod["metadata"]["deletionTimestamp"].is_null()
+            };
+            cluster.get(&kinds::JOB, "web").is_none() && cluster.list(&kinds::POD).iter().all(free)
         },
     });
 }

@@ -115,7 +115,8 @@ impl Leader {
                 return Ok(());
             }
             let mut tasks = Tasks::default();
-            start_controllers(&mut tasks, &registry, term, &options, &inner);
+            let controllers = controllers(&registry, term, &options);
+            start_controllers(&mut tasks, &registry, controllers, &options, &inner);
             start_rest(&mut tasks, &registry, term, standby, &inner);
             let after = begin.elapsed().as_millis();
             tracing::info!(term, after_ms = after, "leader work started");
@@ -200,13 +201,12 @@ async fn prepare(registry: &Registry, term: Term, cancel: &CancellationToken) ->
     }
 }
 
-pub(crate) fn controllers(
-    registry: &Registry,
-    term: Term,
-    options: &LeaderOptions,
-) -> Vec<(Arc<dyn Controller>, Arc<Context>)> {
+/// Controllers, each with what it reads and writes with.
+type Controllers = Vec<(Arc<dyn Controller>, Arc<Context>)>;
+
+pub(crate) fn controllers(registry: &Registry, term: Term, options: &LeaderOptions) -> Controllers {
     let context = |component| Arc::new(Context::new(registry.clone(), term, component));
-    let mut all: Vec<(Arc<dyn Controller>, Arc<Context>)> = Vec::new();
+    let mut all = Controllers::new();
     let mut add = |component, make: &dyn Fn(Arc<Context>) -> Arc<dyn Controller>| {
         let context = context(component);
         all.push((make(Arc::clone(&context)), context));
@@ -252,14 +252,17 @@ pub(crate) fn controllers(
 fn start_controllers(
     tasks: &mut Tasks,
     registry: &Registry,
-    term: Term,
+    controllers: Controllers,
     options: &LeaderOptions,
     cancel: &CancellationToken,
 ) {
+    // Before the first pass looks at anything: what happens from here on is an event.
+    let from = registry.cache().revision();
+    let missed = watch::Sender::new(());
     let mut routes = Vec::new();
     // One after the other: together they would keep the processors from everybody else.
     let turns = Arc::new(Semaphore::new(1));
-    for (controller, context) in controllers(registry, term, options) {
+    for (controller, context) in controllers {
         let queue = Arc::new(WorkQueue::default());
         routes.push((Arc::clone(&controller), Arc::clone(&queue)));
         for number in 0..controller.workers().unwrap_or(options.workers) {
@@ -269,10 +272,12 @@ fn start_controllers(
         }
         let interval = controller.interval().unwrap_or(options.full_pass);
         let name = format!("controller {} full passes", controller.name());
-        let (turns, cancel) = (Arc::clone(&turns), cancel.clone());
-        tasks.spawn(name, controller::full_passes(controller, queue, interval, turns, cancel));
+        let (turns, missed, cancel) = (Arc::clone(&turns), missed.subscribe(), cancel.clone());
+        let passes = controller::full_passes(controller, queue, interval, turns, missed, cancel);
+        tasks.spawn(name, passes);
     }
-    tasks.spawn("event dispatcher".to_owned(), dispatch(registry.clone(), routes, cancel.clone()));
+    let events = dispatch(registry.clone(), from, routes, missed, cancel.clone());
+    tasks.spawn("event dispatcher".to_owned(), events);
 }
 
 fn start_rest(
@@ -306,15 +311,19 @@ fn start_rest(
 
 type Routes = Vec<(Arc<dyn Controller>, Arc<WorkQueue>)>;
 
-/// Hands every event to the queues of the controllers that want it.
-async fn dispatch(registry: Registry, routes: Routes, cancel: CancellationToken) {
+/// Hands every event after the revision `from` to the queues of the controllers that want it.
+/// `missed` hears when some were missed.
+async fn dispatch(
+    registry: Registry,
+    mut from: u64,
+    routes: Routes,
+    missed: watch::Sender<()>,
+    cancel: CancellationToken,
+) {
     loop {
-        // Full passes cover what was before.
-        let from = registry.cache().revision();
-        let follow = follow(&registry, &routes, from);
         let error = tokio::select! {
             () = cancel.cancelled() => return,
-            error = follow => error,
+            error = follow(&registry, &routes, from) => error,
         };
         tracing::warn!(
             "the leader's watch was interrupted, every controller looks at all: {error}"
@@ -323,11 +332,9 @@ async fn dispatch(registry: Registry, routes: Routes, cancel: CancellationToken)
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(RETRY) => {}
         }
-        for (controller, queue) in &routes {
-            for key in controller.all() {
-                queue.add(key);
-            }
-        }
+        // First from where to go on, then the passes: they cover what was before.
+        from = registry.cache().revision();
+        missed.send_replace(());
     }
 }
 
@@ -399,6 +406,9 @@ pub async fn lead(
     }
 }
 
+#[cfg(test)]
+#[path = "dispatch_test.rs"]
+mod dispatch_tests;
 #[cfg(test)]
 #[path = "leader_test.rs"]
 mod tests;

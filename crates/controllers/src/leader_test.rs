@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use quorate_objects::{kinds, pod};
-use quorate_registry::{DeleteOptions, Propagation};
+use quorate_registry::{DeleteOptions, Object, Propagation};
 use quorate_store::Store as _;
 use serde_json::json;
 
@@ -19,9 +19,7 @@ fn start(cluster: &Cluster) -> Leader {
 /// find only one of them.
 async fn start_ready(cluster: &Cluster) -> Leader {
     let leader = start(cluster);
-    let ready = |n: &Arc<quorate_registry::Object>| {
-        n.value()["status"]["conditions"][0]["status"] == json!("True")
-    };
+    let ready = |n: &Arc<Object>| n.value()["status"]["conditions"][0]["status"] == json!("True");
     let all = |c: &Cluster| c.registry.cache().list(&kinds::NODE, None).iter().all(ready);
     cluster.until("all nodes are ready", all).await;
     leader
@@ -198,6 +196,107 @@ async fn dependents_go_with_their_owner_or_stay() {
             })
             .await;
     }
+    leader.stop().await.unwrap();
+}
+
+/// A ConfigMap with these owners: apiVersion, the object itself, blockOwnerDeletion.
+async fn owned(cluster: &Cluster, name: &str, owners: &[(&str, &Object, bool)]) -> Arc<Object> {
+    let reference = |(version, owner, blocks): &(&str, &Object, bool)| {
+        json!({"apiVersion": version, "kind": owner.kind.kind, "name": owner.name(),
+            "uid": owner.uid(), "blockOwnerDeletion": blocks})
+    };
+    let references: Vec<_> = owners.iter().map(reference).collect();
+    let meta = json!({"name": name, "namespace": "default", "ownerReferences": references});
+    cluster.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dependent_with_another_owner_keeps_nobody_waiting() {
+    let cluster = Cluster::new(0).await;
+    let leader = start(&cluster);
+    let (a, b) = (owned(&cluster, "a", &[]).await, owned(&cluster, "b", &[]).await);
+    owned(&cluster, "c", &[("v1", &a, true), ("v1", &b, true)]).await;
+    let options =
+        DeleteOptions { propagation: Propagation::Foreground, ..DeleteOptions::default() };
+    cluster.delete(&kinds::CONFIG_MAP, "a", options).await;
+    let gone = |c: &Cluster, name: &str| c.get(&kinds::CONFIG_MAP, name).is_none();
+    cluster.until("its owner is gone", |c| gone(c, "a")).await;
+    let left = cluster.get(&kinds::CONFIG_MAP, "c").unwrap()["metadata"]["ownerReferences"].clone();
+    let left: Vec<_> = left.as_array().unwrap().iter().map(|one| &one["uid"]).collect();
+    assert_eq!(left, [b.uid()]);
+    cluster.delete(&kinds::CONFIG_MAP, "b", DeleteOptions::default()).await;
+    cluster.until("with its last owner it goes", |c| gone(c, "c")).await;
+    leader.stop().await.unwrap();
+}
+
+/// Whose owner it is nobody can tell: it stays, its users hear of it, and nobody waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_without_a_namespace_has_no_owner_in_one() {
+    let cluster = Cluster::new(0).await;
+    let leader = start(&cluster);
+    let owner = owned(&cluster, "owner", &[]).await;
+    let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner",
+        "uid": owner.uid(), "blockOwnerDeletion": true});
+    cluster
+        .create(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "wide", "ownerReferences": [reference]}, "rules": [],
+        }))
+        .await;
+    let told = |c: &Cluster| {
+        let mut events = c.list(&kinds::EVENT).into_iter();
+        events.any(|event| {
+            let about = &event["involvedObject"];
+            about["name"] == "wide" && event["reason"] == "OwnerRefInvalidNamespace"
+        })
+    };
+    cluster.until("it is told", told).await;
+    let options =
+        DeleteOptions { propagation: Propagation::Foreground, ..DeleteOptions::default() };
+    cluster.delete(&kinds::CONFIG_MAP, "owner", options).await;
+    cluster.until("it is gone", |c| c.get(&kinds::CONFIG_MAP, "owner").is_none()).await;
+    // The next one has been looked at after it.
+    let next = owned(&cluster, "next", &[("v1", &owner, false)]).await;
+    cluster
+        .until("a real dependent goes", |c| c.get(&kinds::CONFIG_MAP, next.name()).is_none())
+        .await;
+    assert!(cluster.get(&kinds::CLUSTER_ROLE, "wide").is_some());
+    leader.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_may_be_named_in_any_version_of_its_kind() {
+    let cluster = Cluster::new(0).await;
+    let leader = start(&cluster);
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+    };
+    let group = "owners.example.com";
+    cluster
+        .create(json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("boxes.{group}")},
+            "spec": {"group": group, "scope": "Namespaced",
+                "names": {"plural": "boxes", "kind": "Box"},
+                "versions": [version("v1", true), version("v2", false)]},
+        }))
+        .await;
+    let served = || quorate_objects::Kind::by_gvk("owners.example.com/v1", "Box");
+    cluster.until("it is served", |_| served().is_some()).await;
+    let meta = json!({"name": "owner", "namespace": "default"});
+    let owner = json!({"apiVersion": format!("{group}/v1"), "kind": "Box", "metadata": meta});
+    let owner = cluster.create(owner).await;
+    let other = format!("{group}/v2");
+    owned(&cluster, "dependent", &[(&other, &owner, true)]).await;
+    let options =
+        DeleteOptions { propagation: Propagation::Foreground, ..DeleteOptions::default() };
+    cluster.delete(owner.kind, "owner", options).await;
+    cluster
+        .until("both are gone", |c| {
+            c.get(&kinds::CONFIG_MAP, "dependent").is_none() && c.get(owner.kind, "owner").is_none()
+        })
+        .await;
     leader.stop().await.unwrap();
 }
 

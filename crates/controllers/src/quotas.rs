@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use quorate_objects::kinds;
-use quorate_registry::{ObjectEvent, quota};
+use quorate_registry::{EventKind, Object, ObjectEvent, quota};
 
 use crate::context::{Context, key_of};
 use crate::controller::{Controller, Requeue};
@@ -26,6 +26,20 @@ impl Quotas {
     }
 }
 
+/// Can the object use less of a quota than before? What it uses more is counted by the registry.
+fn may_use_less(event: &ObjectEvent, object: &Object) -> bool {
+    match event.kind {
+        EventKind::Deleted => true,
+        EventKind::Modified if *object.kind == kinds::POD => {
+            matches!(object.field("status.phase"), Some("Succeeded" | "Failed"))
+        }
+        EventKind::Modified => {
+            [&kinds::SERVICE, &kinds::PERSISTENT_VOLUME_CLAIM].contains(&object.kind)
+        }
+        EventKind::Added | EventKind::Bookmark => false,
+    }
+}
+
 #[async_trait]
 impl Controller for Quotas {
     fn name(&self) -> &'static str {
@@ -37,7 +51,7 @@ impl Controller for Quotas {
         if *object.kind == kinds::RESOURCE_QUOTA {
             return vec![key_of(object)];
         }
-        if !object.kind.namespaced || *object.kind == kinds::EVENT {
+        if !object.kind.namespaced || *object.kind == kinds::EVENT || !may_use_less(event, object) {
             return Vec::new();
         }
         let cache = self.context.registry().cache();
@@ -50,6 +64,8 @@ impl Controller for Quotas {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
+        // Decoded before the cache is locked, so that nobody waits for that.
+        let _pods = self.context.list::<Pod>(Some(&key.namespace));
         // The quota and what uses it at one revision: whoever was admitted after it has changed
         // the quota too, and the write below is refused.
         let found = self.context.registry().cache().read(|view| {
@@ -68,3 +84,7 @@ impl Controller for Quotas {
         Ok(Requeue::Done)
     }
 }
+
+#[cfg(test)]
+#[path = "quotas_test.rs"]
+mod tests;

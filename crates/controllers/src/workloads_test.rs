@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::Pod;
 use quorate_objects::{kinds, pod};
-use quorate_registry::DeleteOptions;
+use quorate_registry::{DeleteOptions, Object};
 use serde_json::{Value, json};
 
 use crate::fake::{Cluster, daemon_set, job, options, stateful_set};
@@ -63,6 +63,65 @@ async fn a_stateful_set_is_made_updated_and_rolled_back() {
     cluster.until("one", |c| ready_names(c) == ["db-0"]).await;
     assert_eq!(cluster.list(&kinds::PERSISTENT_VOLUME_CLAIM).len(), 3, "claims stay");
     leader.stop().await.unwrap();
+}
+
+/// whenScaled is about pods that are scaled away, not about claims that lie around.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_go_with_the_very_pod_that_is_scaled_away() {
+    let cluster = Cluster::new(2).await;
+    let leader = start(&cluster).await;
+    let mut db = stateful_set("db", 2, "a");
+    db["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": "Delete"});
+    let mut by_hand = db["spec"]["volumeClaimTemplates"][0].clone();
+    by_hand["apiVersion"] = json!("v1");
+    by_hand["kind"] = json!("PersistentVolumeClaim");
+    by_hand["metadata"] = json!({"name": "data-db-3", "namespace": "default"});
+    cluster.create(by_hand).await;
+    cluster.create(db).await;
+    let claims = |c: &Cluster| -> Vec<String> {
+        let all = c.registry.cache().list(&kinds::PERSISTENT_VOLUME_CLAIM, Some("default"));
+        all.iter().filter(|one| !one.is_deleting()).map(|one| one.name().to_owned()).collect()
+    };
+    let find = |c: &Cluster, kind, name: &str| c.registry.cache().get(kind, "default", name);
+    let scale = |replicas: i32| {
+        cluster.change(&kinds::STATEFUL_SET, "db", move |set| {
+            set["spec"]["replicas"] = json!(replicas);
+        })
+    };
+    cluster.until("two", |c| ready_names(c) == ["db-0", "db-1"]).await;
+    assert_eq!(claims(&cluster), ["data-db-0", "data-db-1", "data-db-3"]);
+
+    // Wanted again while the pod still stops: the claim stays, and the next pod gets it.
+    let claim = || find(&cluster, &kinds::PERSISTENT_VOLUME_CLAIM, "data-db-1").unwrap();
+    let (pod, before) = (find(&cluster, &kinds::POD, "db-1").unwrap(), claim());
+    let hold = |list: Value| {
+        cluster.change(&kinds::POD, "db-1", move |pod| pod["metadata"]["finalizers"] = list.clone())
+    };
+    hold(json!(["example.com/hold"])).await;
+    scale(1).await;
+    let goes = |c: &Cluster| find(c, &kinds::POD, "db-1").is_some_and(|pod| pod.is_deleting());
+    cluster
+        .until("the pod stops, and the claim is its", |c| {
+            goes(c) && owners(&claim()) == [pod.uid()]
+        })
+        .await;
+    scale(2).await;
+    cluster.until("the claim is wanted again", |_| owners(&claim()).is_empty()).await;
+    hold(json!([])).await;
+    let new = |c: &Cluster| find(c, &kinds::POD, "db-1").is_some_and(|new| new.uid() != pod.uid());
+    cluster.until("a new pod", |c| new(c) && ready_names(c) == ["db-0", "db-1"]).await;
+    assert_eq!((claim().uid(), claim().is_deleting()), (before.uid(), false));
+
+    scale(1).await;
+    let gone = |c: &Cluster| find(c, &kinds::PERSISTENT_VOLUME_CLAIM, "data-db-1").is_none();
+    cluster.until("the claim is gone", gone).await;
+    assert_eq!(claims(&cluster), ["data-db-0", "data-db-3"]);
+    leader.stop().await.unwrap();
+}
+
+/// The uids of an object's owners.
+fn owners(object: &Object) -> Vec<&str> {
+    object.meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect()
 }
 
 /// A pod on a node that does not answer may still run: it holds its name until the node is back.
@@ -187,6 +246,33 @@ async fn jobs_end() {
     cluster.until("nothing is left", |c| c.list(&kinds::POD).is_empty()).await;
     cluster.create(job("brief", "exits:0", &json!({"ttlSecondsAfterFinished": 0}))).await;
     cluster.until("it removes itself", |c| c.list(&kinds::JOB).is_empty()).await;
+    leader.stop().await.unwrap();
+}
+
+/// Whoever took its owner away: a pod that waits for being counted by nobody is let go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_no_job_counts_is_let_go() {
+    let cluster = Cluster::new(1).await;
+    let mut left = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "left", "namespace": "default",
+            "finalizers": ["batch.kubernetes.io/job-tracking"]},
+        "spec": {"containers": [{"name": "c", "image": "runs"}]}});
+    cluster.create(left.clone()).await;
+    cluster.delete(&kinds::POD, "left", DeleteOptions::default()).await;
+    cluster.settle().await;
+    assert!(cluster.get(&kinds::POD, "left").is_some(), "its finalizer holds it");
+    let leader = start(&cluster).await;
+    cluster.until("it is gone", |c| c.get(&kinds::POD, "left").is_none()).await;
+    // One of a Job that is another one by now, and that comes while the leader is at work.
+    left["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job",
+        "name": "sum", "uid": "another", "controller": true}]);
+    cluster.create(job("sum", "runs", &json!({}))).await;
+    cluster.create(left).await;
+    let free = |c: &Cluster| {
+        let pod = c.registry.cache().get(&kinds::POD, "default", "left");
+        pod.is_none_or(|pod| pod.meta.finalizers.iter().flatten().next().is_none())
+    };
+    cluster.until("it is let go", free).await;
     leader.stop().await.unwrap();
 }
 

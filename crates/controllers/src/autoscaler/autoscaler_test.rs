@@ -83,6 +83,9 @@ fn policies_bound_each_period() {
     assert_eq!(replicas(memory.limit(&slow, 7, 2, 1030)), 7);
     assert_eq!(replicas(memory.limit(&slow, 7, 2, 1061)), 6);
     assert_eq!(replicas(memory.limit(&slow, 6, 12, 1062)), 6, "never up");
+    let tenth = spec(json!({"scaleDown": {"stabilizationWindowSeconds": 0,
+        "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}]}}));
+    assert_eq!(replicas(Memory::default().limit(&tenth, 5, 1, 1000)), 4, "half a pod is one");
     let many = memory.limit(&default, 30, 30, 2000);
     assert_eq!((many.replicas, many.why.unwrap().0), (20, "TooManyReplicas"));
 }

@@ -152,7 +152,8 @@ impl Memory {
             if policy.type_ == "Pods" {
                 return start.saturating_sub(policy.value);
             }
-            let less = i64::from(start) * i64::from(policy.value) / 100;
+            // Rounded up: a tenth of five would else never be taken away.
+            let less = (i64::from(start) * i64::from(policy.value) + 99) / 100;
             i32::try_from(i64::from(start) - less).unwrap_or_default()
         };
         let bounds = rules.policies.iter().flatten().map(bound);

@@ -1,6 +1,6 @@
 //! What has to be done for a DaemonSet: pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,6 +196,17 @@ impl State<'_> {
         spots
     }
 
+    /// Pods that nobody will ever bind: the node that each belongs to is gone. (Those that were
+    /// bound to it are the pod collector's.)
+    fn stranded(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let names = self.nodes.iter().filter_map(|node| node.metadata.name.as_deref());
+        let names: HashSet<&str> = names.collect();
+        self.pods.iter().filter(move |object| {
+            let unbound = pod::is_active(object) && pod::node_name(object).is_none();
+            unbound && node_of(object).is_some_and(|node| !names.contains(node))
+        })
+    }
+
     fn bounds(&self, desired: i32) -> (i32, i32) {
         let strategy = self.set.spec.update_strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
@@ -219,6 +230,7 @@ pub(super) fn plan(state: &State<'_>) -> Plan {
     for spot in &spots {
         settle(state, spot, &mut plan);
     }
+    plan.delete.extend(state.stranded().map(Arc::clone));
     if !state.is_on_delete() {
         roll(state, &spots, &mut plan);
     }

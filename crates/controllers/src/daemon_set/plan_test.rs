@@ -140,6 +140,22 @@ fn the_status_counts_nodes() {
 }
 
 #[test]
+fn a_pod_whose_node_went_before_it_was_bound_goes_too() {
+    let set = set(|_| {});
+    let unbound = |node: &str| {
+        let mut object = new_pod(&set, "new", node);
+        object.metadata.name = Some(format!("for-{node}"));
+        Arc::new(object)
+    };
+    let mut list = vec![unbound("n1"), unbound("n9")];
+    // What runs there, or what any node may get, is not decided here.
+    list.extend(pods(&[("n9", "new", "ready"), ("", "new", "unready")]));
+    let now = "2026-01-01T01:00:00Z".parse().unwrap();
+    let plan = plan(&State { set: &set, nodes: &nodes(1), pods: list, update: "new", now });
+    assert_eq!((deleted(&plan), plan.create.len()), (vec!["for-n9"], 0));
+}
+
+#[test]
 fn a_new_pod_says_which_node_it_belongs_to() {
     let set = set(|_| {});
     let pod = new_pod(&set, "h", "n2");

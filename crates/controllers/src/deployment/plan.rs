@@ -299,6 +299,7 @@ fn clean_up(rollout: &Rollout<'_>, plan: &mut Plan) {
     plan.remove = unused;
 }
 
+/// `revision`: of the present template; `None` for a set of another one.
 fn scale(
     rollout: &Rollout<'_>,
     plan: &mut Plan,
@@ -310,11 +311,18 @@ fn scale(
     let annotated = revision.is_none_or(|revision| revision_of(set) == revision);
     // An empty set is told when it gets pods.
     let told = target == 0 || desired_of(set).is_none_or(|desired| desired == rollout.desired);
-    if from == target && annotated && told {
+    // No part of the template, and yet the present set has to know it.
+    let min_ready = match revision {
+        Some(_) => rollout.deployment.spec.min_ready_seconds,
+        None => set.spec.min_ready_seconds,
+    };
+    let same = min_ready.unwrap_or_default() == set.spec.min_ready_seconds.unwrap_or_default();
+    if from == target && annotated && told && same {
         return;
     }
     let mut changed = ReplicaSet::clone(set);
     changed.spec.replicas = Some(target);
+    changed.spec.min_ready_seconds = min_ready;
     let annotations = changed.metadata.annotations.get_or_insert_default();
     annotations.insert(DESIRED.into(), rollout.desired.to_string());
     if let Some(revision) = revision {

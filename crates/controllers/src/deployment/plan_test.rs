@@ -72,6 +72,20 @@ fn the_first_set_and_a_rollback() {
 }
 
 #[test]
+fn the_present_set_hears_of_another_min_ready_seconds() {
+    let old = deployment(3, "a", json!(null));
+    let mut new = deployment(3, "b", json!(null));
+    let sets = [set(&old, 0, 0, 0, 1), set(&new, 3, 3, 3, 2)];
+    new.spec.min_ready_seconds = Some(5);
+    let changes = plan(&Rollout::new(&new, &sets), false).changes;
+    let [Change { set: changed, event: None }] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((revision_of(changed), changed.spec.min_ready_seconds), (2, Some(5)));
+    assert_eq!(replicas_of(changed), 3);
+    let told = [Arc::clone(&sets[0]), Arc::new(changed.clone())];
+    assert!(plan(&Rollout::new(&new, &told), false).changes.is_empty(), "once");
+}
+
+#[test]
 fn recreate_waits_until_the_old_pods_are_gone() {
     let old = deployment(3, "a", json!({"type": "Recreate"}));
     let new = deployment(3, "b", json!({"type": "Recreate"}));

@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{EnvVar, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_objects::{Selector, job, kinds, pod};
-use quorate_registry::{ObjectEvent, Propagation};
+use quorate_registry::{EventKind, Object, ObjectEvent, Propagation};
 
-use crate::context::{Context, controller_key};
+use crate::context::{Context, controller_key, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
 use crate::queue::Key;
@@ -38,32 +39,46 @@ impl Jobs {
         Self { context, back_off }
     }
 
-    /// Pods that wait for being counted by a Job that is gone.
-    fn left_behind(&self, key: &Key) -> Vec<Arc<Pod>> {
-        let pods = self.context.registry().cache().list(&kinds::POD, Some(&key.namespace));
-        let theirs = pods.iter().filter(|object| {
-            let job = controller_key(&kinds::JOB, &object.meta);
-            job.is_some_and(|job| job.name == key.name)
-        });
-        let alive = self.context.registry().cache().get(&kinds::JOB, &key.namespace, &key.name);
-        let alive = alive.map(|job| job.uid().to_owned()).unwrap_or_default();
-        let pods = theirs.filter_map(|object| object.typed::<Pod>().ok());
-        let pods = pods.filter(|object| plan::is_tracked(object));
-        pods.filter(|p| pod::controller_of(&p.metadata).is_some_and(|o| o.uid != alive)).collect()
+    /// Does a pod wait for being counted although no Job does that: its own is gone, or it has
+    /// none any more?
+    fn is_left_behind(&self, meta: &ObjectMeta) -> bool {
+        if !plan::is_tracked(meta) {
+            return false;
+        }
+        let cache = self.context.registry().cache();
+        let key = controller_key(&kinds::JOB, meta);
+        let job = key.and_then(|key| cache.get(key.kind, &key.namespace, &key.name));
+        let owner = pod::controller_of(meta).map(|owner| owner.uid.as_str());
+        job.is_none_or(|job| owner != Some(job.uid()))
+    }
+
+    /// The keys of those of these objects that are pods and left behind.
+    fn left_behind(&self, objects: &[Arc<Object>]) -> Vec<Key> {
+        let pods = objects.iter().filter(|object| *object.kind == kinds::POD);
+        pods.filter(|object| self.is_left_behind(&object.meta)).map(|o| key_of(o)).collect()
+    }
+
+    /// Lets a pod go that was left behind.
+    async fn let_go(&self, key: &Key) -> Result<Requeue, ControllerError> {
+        let found = self.context.get::<Pod>(&key.namespace, &key.name);
+        if let Some(object) = found.filter(|object| self.is_left_behind(&object.metadata)) {
+            self.untrack(&[object]).await?;
+        }
+        Ok(Requeue::Done)
     }
 
     async fn untrack(&self, pods: &[Arc<Pod>]) -> Result<(), ControllerError> {
-        let results =
-            join_all(pods.iter().filter(|pod| plan::is_tracked(pod)).map(|object| async {
-                let mut free = Pod::clone(object);
-                let finalizers = free.metadata.finalizers.get_or_insert_default();
-                finalizers.retain(|finalizer| finalizer != plan::TRACKING);
-                match self.context.update(&free).await {
-                    Ok(_) | Err(ControllerError::NotFound(_)) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            }))
-            .await;
+        let tracked = pods.iter().filter(|pod| plan::is_tracked(&pod.metadata));
+        let results = join_all(tracked.map(|object| async {
+            let mut free = Pod::clone(object);
+            let finalizers = free.metadata.finalizers.get_or_insert_default();
+            finalizers.retain(|finalizer| finalizer != plan::TRACKING);
+            match self.context.update(&free).await {
+                Ok(_) | Err(ControllerError::NotFound(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }))
+        .await;
         results.into_iter().collect()
     }
 
@@ -145,22 +160,30 @@ impl Controller for Jobs {
     }
 
     fn wants(&self, event: &ObjectEvent) -> Vec<Key> {
+        let Some(object) = &event.object else { return Vec::new() };
+        let gone = event.kind == EventKind::Deleted;
+        if *object.kind == kinds::POD && !gone && self.is_left_behind(&object.meta) {
+            return vec![key_of(object)];
+        }
         // Orphans are never adopted: nobody could say how often they have been counted.
-        workload::wants::<Job>(&self.context, event, |_| None)
+        let mut keys = workload::wants::<Job>(&self.context, event, |_| None);
+        if *object.kind == kinds::JOB && gone {
+            let theirs = self.context.registry().cache().by_owner(object.uid());
+            keys.extend(self.left_behind(&theirs));
+        }
+        keys
     }
 
     fn all(&self) -> Vec<Key> {
-        let pods = self.context.registry().cache().list(&kinds::POD, None);
-        let held = pods.iter().filter(|object| {
-            object.meta.finalizers.iter().flatten().any(|finalizer| finalizer == plan::TRACKING)
-        });
         let mut keys = self.context.keys(&kinds::JOB);
-        keys.extend(held.filter_map(|object| controller_key(&kinds::JOB, &object.meta)));
+        keys.extend(self.left_behind(&self.context.registry().cache().list(&kinds::POD, None)));
         keys
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControllerError> {
-        self.untrack(&self.left_behind(key)).await?;
+        if *key.kind == kinds::POD {
+            return self.let_go(key).await;
+        }
         let Some(job) = self.context.get::<Job>(&key.namespace, &key.name) else {
             return Ok(Requeue::Done);
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use quorate_objects::job::{self, COMPLETE, COMPLETION_INDEX, FAILED, SUSPENDED};
 use quorate_objects::pod;
 use quorate_registry::EventType;
@@ -61,8 +61,8 @@ pub(super) struct Plan {
     pub events: Vec<(EventType, String, String)>,
 }
 
-pub(super) fn is_tracked(object: &Pod) -> bool {
-    object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
+pub(super) fn is_tracked(meta: &ObjectMeta) -> bool {
+    meta.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
 }
 
 pub(super) fn index_of(object: &Pod) -> Option<i32> {
@@ -153,7 +153,7 @@ impl Tally {
     fn settled(state: &State<'_>) -> Self {
         let old = state.job.status.clone().unwrap_or_default();
         let held: HashSet<&str> =
-            state.pods.iter().filter(|pod| is_tracked(pod)).map(|pod| uid(pod)).collect();
+            state.pods.iter().filter(|pod| is_tracked(&pod.metadata)).map(|pod| uid(pod)).collect();
         let mut tally = Self {
             succeeded: old.succeeded.unwrap_or_default(),
             failed: old.failed.unwrap_or_default(),
@@ -195,7 +195,7 @@ impl Tally {
     fn take_up(&mut self, state: &State<'_>) {
         let lists = [self.uncounted.succeeded.clone(), self.uncounted.failed.clone()];
         let known: HashSet<String> = lists.into_iter().flatten().flatten().collect();
-        for object in state.pods.iter().filter(|pod| is_tracked(pod)) {
+        for object in state.pods.iter().filter(|pod| is_tracked(&pod.metadata)) {
             let failed = state.has_failed(object);
             if !failed && pod::phase(object) != "Succeeded" {
                 continue;

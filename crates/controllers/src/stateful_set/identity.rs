@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use quorate_objects::{Typed, pod};
+use quorate_objects::{Typed, kinds, pod};
 
 use crate::revisions::HASH_LABEL;
 
@@ -70,25 +70,73 @@ pub(super) fn new_pod(
 }
 
 /// Do claims go with the set?
-pub(super) fn claims_go_with_set(set: &StatefulSet) -> bool {
+fn claims_go_with_set(set: &StatefulSet) -> bool {
     let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
     policy.and_then(|policy| policy.when_deleted.as_deref()) == Some("Delete")
 }
 
 /// Do claims go with a pod that is one too many?
-pub(super) fn claims_go_with_pod(set: &StatefulSet) -> bool {
+fn claims_go_with_pod(set: &StatefulSet) -> bool {
     let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
     policy.and_then(|policy| policy.when_scaled.as_deref()) == Some("Delete")
 }
 
-/// The reference by which a claim goes with its set. It is no controller: the claim outlives
-/// the set's pods.
-pub(super) fn claim_owner(set: &StatefulSet) -> OwnerReference {
+/// The reference by which a claim goes with its set or pod. That is no controller: it does not
+/// wait for the claim, and the claim may be let go again.
+fn claim_owner<T: Typed>(owner: &T) -> OwnerReference {
     OwnerReference {
         controller: None,
         block_owner_deletion: None,
-        ..pod::controller_reference(set)
+        ..pod::controller_reference(owner)
     }
+}
+
+/// The ordinal of the pod that a claim belongs to; `None`: it is none of the set's.
+pub(super) fn ordinal_of_claim(set: &StatefulSet, claim: &PersistentVolumeClaim) -> Option<i32> {
+    let name = claim.metadata.name.as_deref()?;
+    set.spec.volume_claim_templates.iter().flatten().find_map(|template| {
+        let prefix = format!("{}-", template.metadata.name.as_deref()?);
+        ordinal(set, name.strip_prefix(&prefix)?)
+    })
+}
+
+/// Whom a claim of an ordinal has to refer to, when that is not what it does; `pod`: of the
+/// ordinal, if there is one. References to a pod that is gone are left to the garbage collector,
+/// and so are those to others.
+pub(super) fn claim_owners(
+    set: &StatefulSet,
+    ordinal: i32,
+    pod: Option<&Pod>,
+    claim: &PersistentVolumeClaim,
+) -> Option<Vec<OwnerReference>> {
+    let uid = |meta: &ObjectMeta| meta.uid.clone().unwrap_or_default();
+    let (set_uid, pod_uid) = (uid(&set.metadata), pod.map(|pod| uid(&pod.metadata)));
+    let present = claim.metadata.owner_references.as_deref().unwrap_or_default();
+    let refers = present.iter().any(|owner| owner.uid == set_uid);
+    let wanted = ordinals(set).contains(&ordinal);
+    let owner = match pod {
+        Some(pod) if !wanted && claims_go_with_pod(set) => Some(claim_owner(pod)),
+        _ if claims_go_with_set(set) && (pod.is_some() || refers) => Some(claim_owner(set)),
+        _ => None,
+    };
+    let ours = |one: &&OwnerReference| one.uid == set_uid || Some(&one.uid) == pod_uid.as_ref();
+    let now: Vec<&str> = present.iter().filter(ours).map(|one| one.uid.as_str()).collect();
+    if now == owner.iter().map(|one| one.uid.as_str()).collect::<Vec<_>>() {
+        return None;
+    }
+    let others = present.iter().filter(|one| !ours(one)).cloned();
+    Some(others.chain(owner).collect())
+}
+
+/// Is a claim on its way out, or will it be as soon as the garbage collector has seen that its
+/// pod is gone? A new pod must not find it.
+pub(super) fn is_going(set: &StatefulSet, claim: &PersistentVolumeClaim) -> bool {
+    let own = ordinal_of_claim(set, claim);
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    claim.metadata.deletion_timestamp.is_some()
+        || owners.any(|owner| {
+            owner.kind == kinds::POD.kind && own.is_some() && ordinal(set, &owner.name) == own
+        })
 }
 
 /// The claims of the pod of an ordinal.

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use quorate_objects::{Selector, kinds};
-use quorate_registry::{EventType, ObjectEvent, Propagation};
+use quorate_registry::{EventType, ObjectEvent};
 
 use crate::context::Context;
 use crate::controller::{Controller, Requeue};
@@ -79,7 +79,11 @@ impl Controller for StatefulSets {
         let now = quorate_objects::time::timestamp();
         let state = State { set: &set, pods, current: &current, update: &update, now };
         let plan = plan::plan(&state);
-        let acted = self.carry_out(&workload, &history, &current, &plan).await;
+        // Before a pod goes, its claims must say whether they go with it.
+        let acted = match self.keep_claims(&set, &state.pods).await {
+            Ok(()) => self.carry_out(&workload, &history, &current, &plan).await,
+            Err(error) => Err(error),
+        };
         let (status, wait) = plan::status(&state);
         if set.status.as_ref() != Some(&status) {
             let mut updated = StatefulSet::clone(&set);
@@ -87,7 +91,6 @@ impl Controller for StatefulSets {
             self.context.update_status(&updated).await?;
         }
         let more = acted?;
-        self.keep_claims(&set, &state.pods).await?;
         self.clean_up(&set, &history, &state).await?;
         Ok(match wait {
             _ if more => Requeue::After(std::time::Duration::ZERO),
@@ -140,7 +143,7 @@ impl StatefulSets {
         let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
         let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
         match self.context.get::<PersistentVolumeClaim>(namespace, name) {
-            Some(present) if present.metadata.deletion_timestamp.is_some() => {
+            Some(present) if identity::is_going(workload.owner, &present) => {
                 let text = format!("persistentvolumeclaim {name:?} is still being deleted");
                 return Err(ControllerError::Conflict(text));
             }
@@ -162,41 +165,27 @@ impl StatefulSets {
         }
     }
 
-    /// Carries out the retention policy: claims refer to the set or not, and those of pods that
-    /// are too many go when the pods are gone.
+    /// Carries out the retention policy: claims refer to what they go with, the set or a pod that
+    /// is one too many, and the garbage collector does the rest. A claim whose pod is not there
+    /// gets no new owner: its data may be that of an earlier set of this name.
     async fn keep_claims(
         &self,
         set: &StatefulSet,
         pods: &BTreeMap<i32, Arc<Pod>>,
     ) -> Result<(), ControllerError> {
-        let templates = set.spec.volume_claim_templates.as_deref().unwrap_or_default();
-        if templates.is_empty() {
+        if set.spec.volume_claim_templates.as_ref().is_none_or(Vec::is_empty) {
             return Ok(());
         }
-        let wanted = identity::ordinals(set);
-        let with_set = identity::claims_go_with_set(set);
-        let uid = set.metadata.uid.as_deref().unwrap_or_default();
         for claim in self.context.list::<PersistentVolumeClaim>(set.metadata.namespace.as_deref()) {
-            let name = claim.metadata.name.as_deref().unwrap_or_default();
-            let ours = templates.iter().find_map(|template| {
-                let prefix = format!("{}-", template.metadata.name.as_deref()?);
-                identity::ordinal(set, name.strip_prefix(&prefix)?)
-            });
-            let Some(ordinal) = ours.filter(|_| claim.metadata.deletion_timestamp.is_none()) else {
+            let ordinal = identity::ordinal_of_claim(set, &claim);
+            let Some(ordinal) = ordinal.filter(|_| claim.metadata.deletion_timestamp.is_none())
+            else {
                 continue;
             };
-            let spare = !wanted.contains(&ordinal) && !pods.contains_key(&ordinal);
-            if spare && identity::claims_go_with_pod(set) {
-                let kind = &kinds::PERSISTENT_VOLUME_CLAIM;
-                self.context.delete(kind, &claim.metadata, None, Propagation::Background).await?;
-                continue;
-            }
-            let refers = claim.metadata.owner_references.iter().flatten().any(|o| o.uid == uid);
-            if refers != with_set {
+            let pod = pods.get(&ordinal).map(|pod| &**pod);
+            if let Some(owners) = identity::claim_owners(set, ordinal, pod, &claim) {
                 let mut changed = PersistentVolumeClaim::clone(&claim);
-                let owners = changed.metadata.owner_references.get_or_insert_default();
-                owners.retain(|owner| owner.uid != uid);
-                owners.extend(with_set.then(|| identity::claim_owner(set)));
+                changed.metadata.owner_references = Some(owners);
                 self.context.update(&changed).await?;
             }
         }

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
+use super::super::identity;
 use super::*;
 
 fn set(change: impl FnOnce(&mut Value)) -> StatefulSet {
@@ -130,19 +132,64 @@ fn names_and_claims() {
         spec["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {}}]);
         spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete"});
     });
-    let ordinal = |name: &str| super::super::identity::ordinal(&set, name);
+    let ordinal = |name: &str| identity::ordinal(&set, name);
     assert_eq!(ordinal("db-12"), Some(12));
     for foreign in ["db", "db-", "db-01", "db-x", "dbx-1", "db-1-2", "web-1"] {
         assert_eq!(ordinal(foreign), None, "{foreign}");
     }
     let template = set.spec.template.clone();
-    let pod = super::super::identity::new_pod(&set, &template, "new", 1);
+    let pod = identity::new_pod(&set, &template, "new", 1);
     let spec = pod.spec.unwrap();
     assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("db-1"), Some("db")));
     let volume = spec.volumes.unwrap().remove(0);
     assert_eq!(volume.persistent_volume_claim.unwrap().claim_name, "data-db-1");
-    let claim = super::super::identity::claims(&set, 1).remove(0);
+    let claim = identity::claims(&set, 1).remove(0);
     assert_eq!(claim.metadata.name.as_deref(), Some("data-db-1"));
     assert_eq!(claim.metadata.labels.unwrap()["app"], "db");
     assert_eq!(claim.metadata.owner_references.unwrap()[0].uid, "u");
+}
+
+/// A set of one pod, `db-0`, with these policies for claims.
+fn keeping(deleted: &str, scaled: &str) -> StatefulSet {
+    set(|spec| {
+        spec["replicas"] = json!(1);
+        spec["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {}}]);
+        spec["persistentVolumeClaimRetentionPolicy"] =
+            json!({"whenDeleted": deleted, "whenScaled": scaled});
+    })
+}
+
+#[test]
+fn claims_refer_to_what_they_go_with() {
+    // The uids of the owners of the claim of an ordinal, before and after; `pod`: it exists.
+    let owners = |set: &StatefulSet, ordinal: i32, pod: bool, before: &[&str]| {
+        let reference =
+            |uid: &&str| json!({"apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid});
+        let references: Vec<_> = before.iter().map(reference).collect();
+        let claim = json!({"metadata": {"name": format!("data-db-{ordinal}"),
+            "ownerReferences": references}});
+        let claim = serde_json::from_value(claim).unwrap();
+        let meta = json!({"metadata": {"name": format!("db-{ordinal}"), "uid": "p"}});
+        let object: Pod = serde_json::from_value(meta).unwrap();
+        assert_eq!(identity::ordinal_of_claim(set, &claim), Some(ordinal));
+        let changed = identity::claim_owners(set, ordinal, pod.then_some(&object), &claim);
+        let uids = |all: Vec<OwnerReference>| {
+            all.into_iter().map(|owner| owner.uid).collect::<Vec<_>>().join(" ")
+        };
+        changed.map_or_else(|| "as before".to_owned(), uids)
+    };
+    let (kept, scaled) = (keeping("Retain", "Retain"), keeping("Retain", "Delete"));
+    let (deleted, both) = (keeping("Delete", "Retain"), keeping("Delete", "Delete"));
+    for set in [&kept, &scaled, &deleted, &both] {
+        assert_eq!(owners(set, 1, false, &["x"]), "as before", "its pod is not there");
+        assert_eq!(owners(set, 1, false, &["old"]), "as before", "its pod is gone, and it goes");
+    }
+    assert_eq!(owners(&kept, 0, true, &["x", "u", "p"]), "x");
+    assert_eq!(owners(&scaled, 1, true, &["x"]), "x p");
+    assert_eq!(owners(&scaled, 0, true, &["p"]), "", "wanted again");
+    assert_eq!(owners(&deleted, 0, true, &[]), "u");
+    assert_eq!(owners(&deleted, 1, true, &[]), "u");
+    assert_eq!(owners(&deleted, 1, false, &["u"]), "as before", "it has been the set's");
+    assert_eq!(owners(&both, 1, true, &["u"]), "p", "a living set would keep it");
+    assert_eq!(owners(&both, 0, true, &["p"]), "u");
 }
