@@ -42,6 +42,8 @@ const ROUND: Duration = Duration::from_secs(30);
 
 struct Session {
     url: String,
+    /// URLs of all masters, as this one names them.
+    named: Vec<String>,
     control: mpsc::Sender<ToMaster>,
     channel: Channel,
 }
@@ -265,21 +267,21 @@ impl Agent {
                 if welcome.cluster_id != self.cluster {
                     return self.refuse(url, welcome.cluster_id);
                 }
+                // It has been given up while this was on its way.
+                if !self.sessions.keeps(&url) {
+                    return Ok(());
+                }
                 for other in &welcome.master_urls {
                     self.sessions.add(other);
                 }
                 debug!(session, url, "session is up");
                 self.welcomed = true;
-                self.up.insert(session, Session { url, control, channel });
+                let named = welcome.master_urls;
+                self.up.insert(session, Session { url: url.clone(), named, control, channel });
+                self.settle(&url, &welcome.master_name);
                 self.choose_channel();
             }
-            Event::Down { session } => {
-                self.up.remove(&session);
-                self.choose_channel();
-                if self.leader == Some(session) {
-                    self.lose_leader();
-                }
-            }
+            Event::Down { session } => self.down(session),
             Event::Replaced { message } => {
                 error!(message, "a master refuses this agent");
                 return Err(AgentError::Replaced(self.node_name.clone()));
@@ -292,6 +294,31 @@ impl Agent {
             Event::Message { session, message } => self.message(session, message),
         }
         Ok(())
+    }
+
+    /// One session with each master, however many URLs lead to it.
+    fn settle(&mut self, url: &str, master: &str) {
+        let up = &self.up;
+        let named = |url: &str| {
+            let mut all = up.values().flat_map(|session| &session.named);
+            all.any(|named| named.trim_end_matches('/') == url)
+        };
+        let is_up = |url: &str| up.values().any(|session| session.url == url);
+        let given_up = self.sessions.settle(url, master, named, is_up);
+        let of = |session: &Session| given_up.contains(&session.url);
+        let over: Vec<u64> =
+            self.up.iter().filter(|(_, session)| of(session)).map(|(id, _)| *id).collect();
+        for session in over {
+            self.down(session);
+        }
+    }
+
+    fn down(&mut self, session: u64) {
+        self.up.remove(&session);
+        self.choose_channel();
+        if self.leader == Some(session) {
+            self.lose_leader();
+        }
     }
 
     /// The leader's, if it is there.

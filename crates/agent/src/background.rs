@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use quorate_objects::storage;
 use quorate_proto::v1;
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,11 +16,15 @@ use tracing::{error, info, warn};
 use crate::agent::Internal;
 use crate::assignments::Shared;
 use crate::pods::worker::{Context, Network};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeError};
 
 const RETRY: Duration = Duration::from_secs(2);
 /// A network or firewall rule that somebody removed comes back.
 const RECHECK: Duration = Duration::from_secs(60);
+/// Between two questions whether the runtime still answers.
+const PING: Duration = Duration::from_secs(5);
+/// A runtime that does not answer within this time hangs: its events may just be missing.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Keeps the pod network in the range that the cluster gave.
 pub(crate) fn network(
@@ -60,7 +65,8 @@ pub(crate) fn network(
     tokio::spawn(cancel.run_until_cancelled_owned(work));
 }
 
-/// Passes the runtime's events on, and tells when it does not answer.
+/// Passes the runtime's events on, and tells when it does not answer. The events of one that has
+/// ended end, too; one that hangs just sends none, so it is asked now and then.
 pub(crate) fn events(
     runtime: Arc<dyn Runtime>,
     out: mpsc::Sender<Internal>,
@@ -69,28 +75,60 @@ pub(crate) fn events(
     let work = async move {
         let mut down = false;
         while !out.is_closed() {
-            match runtime.events().await {
-                Ok(mut stream) => {
+            let trouble = match in_time(runtime.events()).await {
+                Ok(stream) => {
                     if std::mem::take(&mut down) {
                         info!("the container runtime answers again");
                     }
                     let _ = out.send(Internal::Runtime(None)).await;
                     let _ = out.send(Internal::Resync).await;
-                    while let Some(uid) = stream.next().await {
-                        let _ = out.send(Internal::Pod(uid)).await;
-                    }
+                    pass_on(stream, runtime.as_ref(), &out).await
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut down, true) {
-                        error!("{error}");
-                    }
-                    let _ = out.send(Internal::Runtime(Some(error.to_string()))).await;
+                Err(error) => Some(error),
+            };
+            if let Some(error) = trouble {
+                if !std::mem::replace(&mut down, true) {
+                    error!("{error}");
                 }
+                let _ = out.send(Internal::Runtime(Some(error.to_string()))).await;
             }
             tokio::time::sleep(RETRY).await;
         }
     };
     tokio::spawn(cancel.run_until_cancelled_owned(work));
+}
+
+/// Passes events on until they end, or until the runtime does not answer; answers why not.
+async fn pass_on(
+    mut events: BoxStream<'static, String>,
+    runtime: &dyn Runtime,
+    out: &mpsc::Sender<Internal>,
+) -> Option<RuntimeError> {
+    let silence = async {
+        loop {
+            tokio::time::sleep(PING).await;
+            if let Err(error) = in_time(runtime.info()).await {
+                return error;
+            }
+        }
+    };
+    let mut silence = std::pin::pin!(silence);
+    loop {
+        tokio::select! {
+            uid = events.next() => {
+                let _ = out.send(Internal::Pod(uid?)).await;
+            }
+            error = &mut silence => return Some(error),
+        }
+    }
+}
+
+/// An answer of the runtime, if it comes before it has to be taken for hanging.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    let limited = tokio::time::timeout(SILENCE, answer).await;
+    limited.unwrap_or(Err(RuntimeError::Timeout("ping")))
 }
 
 /// Removes the data of volumes that are to go, and tells so. One that is still in use is tried
@@ -148,3 +186,7 @@ pub(crate) fn save(shared: Shared, dirty: Arc<Notify>, file: PathBuf, cancel: Ca
     };
     tokio::spawn(cancel.run_until_cancelled_owned(work));
 }
+
+#[cfg(test)]
+#[path = "background_test.rs"]
+mod tests;

@@ -1,14 +1,20 @@
 //! Whose data directory it is. A lock keeps a second agent out; a file keeps another
 //! cluster's or node's agent out.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
+
+/// Secrets are in the directory: in the file of assignments, and as files of volumes, which any
+/// user of a container may have to read. So nobody else gets into the directory.
+const PRIVATE_DIRECTORY: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
 
 /// Content of identity.json.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +41,8 @@ impl DataDir {
         fs::create_dir_all(path).map_err(|e| refuse(format!("cannot make it: {e}")))?;
         // Docker takes absolute paths only.
         let path = path.canonicalize().map_err(|e| refuse(e.to_string()))?;
+        fs::set_permissions(&path, Permissions::from_mode(PRIVATE_DIRECTORY))
+            .map_err(|e| refuse(format!("cannot keep other users out of it: {e}")))?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -113,13 +121,18 @@ impl DataDir {
     }
 }
 
-/// Replaces a file's content in one step that survives a loss of power.
+/// Replaces a file's content in one step that survives a loss of power. Only the agent's own user
+/// may read it.
 ///
 /// # Errors
 /// When the disk refuses; the old content is still there then.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(PRIVATE_FILE);
+    let mut file = options.open(&fresh)?;
+    // One that was left by an agent that ended before it could rename it keeps its mode.
+    file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::DataDir;
+use super::*;
 
 #[test]
 fn a_directory_serves_one_agent_at_a_time() {
@@ -33,4 +33,23 @@ fn a_later_start_has_the_greater_number_whatever_the_clock_says() {
     assert_eq!(data.incarnation(2_000).unwrap(), 2_000);
     assert_eq!(data.incarnation(500).unwrap(), 2_001, "the clock was turned back");
     assert_eq!(data.incarnation(500).unwrap(), 2_002);
+}
+
+#[test]
+fn nobody_else_gets_at_what_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made").join("before");
+    fs::create_dir_all(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let data = DataDir::open(&path).unwrap();
+    assert_eq!(mode(data.path()), 0o700);
+    let file = path.join("assignments.json");
+    for leftover in [path.join("assignments.new"), file.clone()] {
+        fs::write(&leftover, "old").unwrap();
+        fs::set_permissions(&leftover, Permissions::from_mode(0o644)).unwrap();
+    }
+    crate::assignments::Assignments::default().save(&file).unwrap();
+    assert_eq!(mode(&file), 0o600);
+    assert!(fs::read_to_string(&file).unwrap().contains("objects"));
 }

@@ -1,6 +1,7 @@
 //! Sessions: one with every master, all the time, so that whichever leads next already
 //! hears this node. Each reconnects by itself; none ever stops anything on the node.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -87,11 +88,19 @@ pub struct Introduction {
     pub connections: Arc<Connections>,
 }
 
+/// A session that is kept up.
+struct Kept {
+    /// Name of the master that answered there last; empty: none has yet.
+    master: String,
+    end: CancellationToken,
+}
+
 /// The sessions of an agent.
 pub struct Sessions {
     introduction: Arc<Introduction>,
     events: mpsc::Sender<Event>,
-    urls: Vec<String>,
+    /// By the master's URL.
+    kept: BTreeMap<String, Kept>,
     next: Arc<std::sync::atomic::AtomicU64>,
     cancel: CancellationToken,
 }
@@ -104,30 +113,62 @@ impl Sessions {
         events: mpsc::Sender<Event>,
         cancel: CancellationToken,
     ) -> Self {
-        Self { introduction, events, urls: Vec::new(), next: Arc::default(), cancel }
+        Self { introduction, events, kept: BTreeMap::new(), next: Arc::default(), cancel }
     }
 
     /// Keeps a session with this master from now on.
     pub fn add(&mut self, url: &str) {
         let url = url.trim_end_matches('/');
-        if url.is_empty() || self.urls.iter().any(|known| known == url) {
+        if url.is_empty() || self.keeps(url) {
             return;
         }
-        self.urls.push(url.to_owned());
+        let end = self.cancel.child_token();
+        self.kept.insert(url.to_owned(), Kept { master: String::new(), end: end.clone() });
         let keeper = Keeper {
             url: url.to_owned(),
             introduction: self.introduction.clone(),
             events: self.events.clone(),
             next: self.next.clone(),
         };
-        let cancel = self.cancel.clone();
-        // Keeps the session with one master; ends only when the agent does.
-        tokio::spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = keeper.keep() => {}
+        // Keeps the session with one master; ends with the agent, or when another URL of that
+        // master is kept.
+        tokio::spawn(async move { end.run_until_cancelled(keeper.keep()).await });
+    }
+
+    /// Is a session with the master at this URL kept?
+    #[must_use]
+    pub fn keeps(&self, url: &str) -> bool {
+        self.kept.contains_key(url)
+    }
+
+    /// The master of this name has answered at `url`. A master ends the older of two sessions of
+    /// a node, so of several URLs that lead to it one is kept: one that masters name if such a
+    /// one is up, else the one that answered just now. Answers the URLs that are given up.
+    pub fn settle(
+        &mut self,
+        url: &str,
+        master: &str,
+        named: impl Fn(&str) -> bool,
+        up: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let Some(kept) = self.kept.get_mut(url).filter(|_| !master.is_empty()) else {
+            return Vec::new();
+        };
+        master.clone_into(&mut kept.master);
+        let of_master = |(other, kept): &(&String, &Kept)| *other != url && kept.master == master;
+        let others: Vec<&String> =
+            self.kept.iter().filter(of_master).map(|(other, _)| other).collect();
+        let better = !named(url) && others.iter().any(|other| named(other) && up(other));
+        let mut given_up: Vec<String> =
+            others.into_iter().filter(|other| !named(other)).cloned().collect();
+        given_up.extend(better.then(|| url.to_owned()));
+        for url in &given_up {
+            info!(master, url, "the master is known by another URL; this one is given up");
+            if let Some(kept) = self.kept.remove(url) {
+                kept.end.cancel();
             }
-        });
+        }
+        given_up
     }
 }
 
@@ -280,3 +321,7 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod tests;

@@ -162,3 +162,12 @@ async fn t30_a_restarted_agent_adopts_and_then_removes_what_is_not_assigned() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t40_a_master_known_by_two_urls_has_one_session() {
+    let mut cluster = Cluster::start_at("localhost", "twice", 40).await;
+    // A session of the other URL would end this one within a second.
+    cluster.calm(50).await;
+    cluster.assign(&[pod("p", "Always", &[("c", "exec sleep 1000")])]).await;
+    cluster.status("p", "running", |s, _| running(s)).await;
+}

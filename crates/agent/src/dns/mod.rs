@@ -5,15 +5,16 @@ pub mod zone;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -22,8 +23,12 @@ use self::zone::{Answer, Zone};
 const PORT: u16 = 53;
 /// Seconds for which an answer may be kept: services change at any moment.
 const TTL: u32 = 5;
-/// Questions answered at once; more are not heard.
+/// Questions that wait for the node's name servers at once; more are not heard.
 const AT_ONCE: usize = 256;
+/// Connections at once: those that wait for the node's name servers leave as many to others.
+const CONNECTIONS: usize = 2 * AT_ONCE;
+/// Names that an alias leads to, one after the other.
+const ALIASES: usize = 8;
 /// A name server of the node answers within this time.
 const UPSTREAM: Duration = Duration::from_secs(3);
 /// A connection without a question ends.
@@ -47,6 +52,7 @@ pub async fn run(
     zone: watch::Receiver<Arc<Zone>>,
     cancel: CancellationToken,
 ) {
+    let names = Names::new(zone);
     let mut told = false;
     loop {
         let wanted = range.borrow_and_update().as_deref().and_then(address);
@@ -56,7 +62,7 @@ pub async fn run(
                 // The bridge may not be there yet.
                 let address = SocketAddr::new(IpAddr::V4(ip), PORT);
                 match bind(address).await {
-                    Ok(sockets) => serve(sockets, zone.clone()).await,
+                    Ok(sockets) => serve(sockets, names.clone()).await,
                     Err(error) if !told => {
                         told = error.kind() != io::ErrorKind::AddrNotAvailable;
                         debug!(%address, %error, "cannot serve names yet");
@@ -87,19 +93,41 @@ async fn bind(address: SocketAddr) -> io::Result<Sockets> {
     Ok((Arc::new(udp), tcp))
 }
 
-/// Answers for as long as it is polled.
-async fn serve((udp, tcp): Sockets, zone: watch::Receiver<Arc<Zone>>) {
-    let limit = Arc::new(Semaphore::new(AT_ONCE));
+/// What answers are made from.
+#[derive(Clone)]
+struct Names {
+    zone: watch::Receiver<Arc<Zone>>,
+    upstream: Arc<Upstream>,
+}
+
+impl Names {
+    fn new(zone: watch::Receiver<Arc<Zone>>) -> Self {
+        Self { zone, upstream: Arc::default() }
+    }
+}
+
+/// Answers for as long as it is polled. What the cluster knows itself is answered whatever others
+/// do.
+async fn serve((udp, tcp): Sockets, names: Names) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let mut buffer = vec![0; LARGEST];
     loop {
         tokio::select! {
             received = udp.recv_from(&mut buffer) => {
                 let Ok((length, from)) = received else { continue };
-                let Ok(permit) = Arc::clone(&limit).try_acquire_owned() else { continue };
-                let (question, zone, udp) = (buffer[..length].to_vec(), zone.clone(), udp.clone());
+                let zone = names.zone.borrow().clone();
+                let Some(question) = Question::read(&buffer[..length], &zone) else { continue };
+                if question.foreign.is_none() {
+                    if let Some(answer) = question.answer(Transport::Udp) {
+                        let _ = udp.send_to(&answer, from).await;
+                    }
+                    continue;
+                }
+                let Some(permit) = names.upstream.permit() else { continue };
+                let (names, udp) = (names.clone(), udp.clone());
                 // Task "dns question": ends with its answer; without one the asker asks again.
                 tokio::spawn(async move {
-                    if let Some(answer) = answer(&question, &zone, Transport::Udp).await {
+                    if let Some(answer) = question.ask(&names.upstream, Transport::Udp).await {
                         let _ = udp.send_to(&answer, from).await;
                     }
                     drop(permit);
@@ -107,11 +135,11 @@ async fn serve((udp, tcp): Sockets, zone: watch::Receiver<Arc<Zone>>) {
             }
             accepted = tcp.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let Ok(permit) = Arc::clone(&limit).try_acquire_owned() else { continue };
-                let zone = zone.clone();
+                let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
+                let names = names.clone();
                 // Task "dns connection": ends when it is idle or broken.
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &zone).await {
+                    if let Err(error) = converse(stream, &names).await {
                         debug!(%error, "a connection for names ended");
                     }
                     drop(permit);
@@ -128,7 +156,7 @@ enum Transport {
 }
 
 /// Over TCP each message has its length in front.
-async fn converse(mut stream: TcpStream, zone: &watch::Receiver<Arc<Zone>>) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, names: &Names) -> io::Result<()> {
     loop {
         let length = match tokio::time::timeout(IDLE, stream.read_u16()).await {
             Ok(length) => length?,
@@ -136,44 +164,106 @@ async fn converse(mut stream: TcpStream, zone: &watch::Receiver<Arc<Zone>>) -> i
         };
         let mut question = vec![0; usize::from(length)];
         tokio::time::timeout(IDLE, stream.read_exact(&mut question)).await??;
-        let Some(answer) = answer(&question, zone, Transport::Tcp).await else { return Ok(()) };
+        let Some(answer) = answer(&question, names, Transport::Tcp).await else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         stream.write_u16(length).await?;
         stream.write_all(&answer).await?;
     }
 }
 
-/// The answer to a message; none to what is no question.
-async fn answer(
-    question: &[u8],
-    zone: &watch::Receiver<Arc<Zone>>,
-    transport: Transport,
-) -> Option<Vec<u8>> {
-    let request = Message::from_vec(question).ok()?;
-    let query = request.queries.first()?;
-    let name = query.name().to_utf8();
-    let found = zone.borrow().clone().look_up(name.trim_end_matches('.'));
-    if found == Answer::Foreign {
-        if let Some(answer) = forward(question, transport).await {
-            return Some(answer);
+/// The answer to a message; none to what is no question, and to one more that would have to wait
+/// for others.
+async fn answer(question: &[u8], names: &Names, transport: Transport) -> Option<Vec<u8>> {
+    let zone = names.zone.borrow().clone();
+    let question = Question::read(question, &zone)?;
+    if question.foreign.is_none() {
+        return question.answer(transport);
+    }
+    let _permit = names.upstream.permit()?;
+    question.ask(&names.upstream, transport).await
+}
+
+/// A question, and what is known of its answer.
+struct Question {
+    /// As it came.
+    bytes: Vec<u8>,
+    request: Message,
+    code: ResponseCode,
+    records: Vec<Record>,
+    /// There is more than the records.
+    truncated: bool,
+    /// The name, or the one that it leads to, that only others know.
+    foreign: Option<Name>,
+}
+
+impl Question {
+    /// Takes from the zone what that knows; none: it is no question.
+    fn read(bytes: &[u8], zone: &Zone) -> Option<Self> {
+        let request = Message::from_vec(bytes).ok()?;
+        let query = request.queries.first()?;
+        let (mut name, kind) = (query.name().clone(), query.query_type());
+        let (mut code, mut records, mut foreign) = (ResponseCode::NoError, Vec::new(), None);
+        // Most programs follow no alias: whoever answers has to.
+        let follows = ![RecordType::CNAME, RecordType::ANY].contains(&kind);
+        for _ in 0..ALIASES {
+            let found = zone.look_up(name.to_utf8().trim_end_matches('.'));
+            let mut next = None;
+            match &found {
+                Answer::Foreign => foreign = Some(name.clone()),
+                Answer::Missing => code = ResponseCode::NXDomain,
+                Answer::Alias(alias) if follows => next = absolute(alias),
+                _ => {}
+            }
+            records.extend(self::records(&name, kind, found));
+            let Some(next) = next else { break };
+            name = next;
         }
-        return fill(&request, ResponseCode::ServFail, Vec::new()).to_vec().ok();
+        let bytes = bytes.to_vec();
+        Some(Self { bytes, request, code, records, truncated: false, foreign })
     }
-    let code =
-        if found == Answer::Missing { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    let mut response = fill(&request, code, records(query.name(), query.query_type(), found));
-    let largest = match transport {
-        Transport::Tcp => LARGEST,
-        Transport::Udp => usize::from(request.max_payload()).max(UDP_ANSWER),
-    };
-    let bytes = response.to_vec().ok()?;
-    if bytes.len() <= largest {
-        return Some(bytes);
+
+    /// The answer, with what others say.
+    async fn ask(mut self, upstream: &Upstream, transport: Transport) -> Option<Vec<u8>> {
+        let name = self.foreign.take()?;
+        if self.records.is_empty() {
+            // Not the cluster's at all: it is passed on as it came, and so is the answer.
+            if let Some(answer) = upstream.forward(&self.bytes, transport).await {
+                return Some(answer);
+            }
+            self.code = ResponseCode::ServFail;
+            return self.answer(transport);
+        }
+        let mut message = Message::query();
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(name, self.request.queries.first()?.query_type()));
+        let answer = upstream.forward(&message.to_vec().ok()?, transport).await;
+        match answer.and_then(|answer| Message::from_vec(&answer).ok()) {
+            Some(answer) => {
+                self.code = answer.metadata.response_code;
+                self.truncated = answer.metadata.truncation;
+                self.records.extend(answer.answers);
+            }
+            None => self.code = ResponseCode::ServFail,
+        }
+        self.answer(transport)
     }
-    // The asker comes again over TCP.
-    response.answers.clear();
-    response.metadata.truncation = true;
-    response.to_vec().ok()
+
+    /// The answer as far as it is known.
+    fn answer(self, transport: Transport) -> Option<Vec<u8>> {
+        let mut response = fill(&self.request, self.code, self.records);
+        let largest = match transport {
+            Transport::Tcp => LARGEST,
+            Transport::Udp => usize::from(self.request.max_payload()).max(UDP_ANSWER),
+        };
+        let bytes = response.to_vec().ok()?;
+        if bytes.len() <= largest && !self.truncated {
+            return Some(bytes);
+        }
+        // The asker comes again over TCP.
+        response.answers.clear();
+        response.metadata.truncation = true;
+        response.to_vec().ok()
+    }
 }
 
 fn fill(request: &Message, code: ResponseCode, answers: Vec<Record>) -> Message {
@@ -187,6 +277,10 @@ fn fill(request: &Message, code: ResponseCode, answers: Vec<Record>) -> Message 
     response
 }
 
+fn absolute(name: &str) -> Option<Name> {
+    Name::from_utf8(format!("{}.", name.trim_end_matches('.'))).ok()
+}
+
 fn records(name: &Name, kind: RecordType, found: Answer) -> Vec<Record> {
     let record = |data| Record::from_rdata(name.clone(), TTL, data);
     let wants = |kinds: &[RecordType]| kinds.contains(&kind) || kind == RecordType::ANY;
@@ -197,39 +291,62 @@ fn records(name: &Name, kind: RecordType, found: Answer) -> Vec<Record> {
         Answer::Ports(all) if wants(&[RecordType::SRV]) => all
             .into_iter()
             .filter_map(|srv| {
-                let target = Name::from_utf8(format!("{}.", srv.target)).ok()?;
+                let target = absolute(&srv.target)?;
                 Some(record(RData::SRV(SRV::new(0, 100, srv.port, target))))
             })
             .collect(),
-        Answer::Alias(alias) => Name::from_utf8(format!("{}.", alias.trim_end_matches('.')))
-            .map(|alias| vec![record(RData::CNAME(CNAME(alias)))])
-            .unwrap_or_default(),
+        Answer::Alias(alias) => {
+            absolute(&alias).map(|alias| record(RData::CNAME(CNAME(alias)))).into_iter().collect()
+        }
         _ => Vec::new(),
     }
 }
 
-/// Asks the node's name servers, one after the other.
-async fn forward(question: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let config = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
-    for server in servers(&config) {
-        let asked = async {
-            match transport {
-                Transport::Udp => ask_udp(server, question).await,
-                Transport::Tcp => ask_tcp(server, question).await,
-            }
-        };
-        match tokio::time::timeout(UPSTREAM, asked).await {
-            Ok(Ok(answer)) => return Some(answer),
-            Ok(Err(error)) => debug!(%server, %error, "a name server does not answer"),
-            Err(_) => debug!(%server, "a name server does not answer in time"),
-        }
-    }
-    None
+/// The node's own name servers.
+struct Upstream {
+    /// Names them.
+    config: PathBuf,
+    /// At which they listen.
+    port: u16,
+    /// Questions may wait for them; more are not heard.
+    waiting: Arc<Semaphore>,
 }
 
-fn servers(config: &str) -> Vec<SocketAddr> {
+impl Default for Upstream {
+    fn default() -> Self {
+        let waiting = Arc::new(Semaphore::new(AT_ONCE));
+        Self { config: "/etc/resolv.conf".into(), port: PORT, waiting }
+    }
+}
+
+impl Upstream {
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.waiting).try_acquire_owned().ok()
+    }
+
+    /// Asks them, one after the other.
+    async fn forward(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let config = tokio::fs::read_to_string(&self.config).await.unwrap_or_default();
+        for server in servers(&config, self.port) {
+            let asked = async {
+                match transport {
+                    Transport::Udp => ask_udp(server, question).await,
+                    Transport::Tcp => ask_tcp(server, question).await,
+                }
+            };
+            match tokio::time::timeout(UPSTREAM, asked).await {
+                Ok(Ok(answer)) => return Some(answer),
+                Ok(Err(error)) => debug!(%server, %error, "a name server does not answer"),
+                Err(_) => debug!(%server, "a name server does not answer in time"),
+            }
+        }
+        None
+    }
+}
+
+fn servers(config: &str, port: u16) -> Vec<SocketAddr> {
     let lines = config.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    lines.filter_map(|text| Some(SocketAddr::new(text.trim().parse().ok()?, PORT))).collect()
+    lines.filter_map(|text| Some(SocketAddr::new(text.trim().parse().ok()?, port))).collect()
 }
 
 async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {

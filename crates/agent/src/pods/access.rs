@@ -109,8 +109,8 @@ pub fn is_completed(pod: &Pod) -> bool {
     volumes.into_iter().any(|volume| volume.name == VOLUME)
 }
 
-/// Tokens by the file that they belong into: name of the volume, path in it.
-pub type Files = BTreeMap<(String, String), String>;
+/// Tokens, or why there is none, by the file that they belong into: name of the volume, path in it.
+pub type Files = BTreeMap<(String, String), Result<String, String>>;
 
 #[derive(Clone)]
 struct Kept {
@@ -134,21 +134,18 @@ impl Tokens {
         Self { channel, kept: Mutex::default() }
     }
 
-    /// The tokens that the pod's volumes want.
-    ///
-    /// # Errors
-    /// When no master gives one, and there is none from before that is good.
-    pub async fn of_pod(&self, data_dir: &Path, pod: &Pod) -> Result<Files, String> {
+    /// The tokens that the pod's volumes want. There is none where no master gives one, and none
+    /// from before is good.
+    pub async fn of_pod(&self, data_dir: &Path, pod: &Pod) -> Files {
         let mut files = Files::new();
         for (volume, wanted) in wanted(pod) {
-            let token = match self.get(pod, wanted).await {
-                Ok(token) => token,
-                // One that the node had before it was started again; masters say if it is good.
-                Err(error) => on_disk(data_dir, pod, volume, &wanted.path).ok_or(error)?,
-            };
+            let token = self.get(pod, wanted).await;
+            // One that the node had before it was started again; masters say if it is good.
+            let kept = |error| on_disk(data_dir, pod, volume, &wanted.path).ok_or(error);
+            let token = token.or_else(kept);
             files.insert((volume.to_owned(), wanted.path.clone()), token);
         }
-        Ok(files)
+        files
     }
 
     /// The pod is gone.

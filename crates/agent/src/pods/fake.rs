@@ -27,6 +27,18 @@ pub(crate) struct State {
     pub(crate) down: bool,
     /// With which every exec ends.
     pub(crate) exec_code: i32,
+    /// Execs do not end.
+    pub(crate) exec_runs: bool,
+    /// How long an exec writes before it ends.
+    pub(crate) exec_takes: Duration,
+    /// How many there were.
+    pub(crate) execs: usize,
+    /// How long containers take to stop, within their grace.
+    pub(crate) stop_takes: Duration,
+    /// The grace of every stop.
+    pub(crate) graces: Vec<Duration>,
+    /// It takes questions, and does not answer.
+    pub(crate) hangs: bool,
     next: u32,
 }
 
@@ -102,6 +114,10 @@ pub(crate) fn pod(uid: &str, policy: &str, containers: &[&str]) -> Pod {
 #[async_trait]
 impl Runtime for Fake {
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        let hangs = self.state.lock().hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         self.check()?;
         Ok(RuntimeInfo { name: "fake".into(), version: "1".into() })
     }
@@ -169,10 +185,16 @@ impl Runtime for Fake {
         Ok(())
     }
 
-    async fn stop(&self, id: &str, _grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         self.check()?;
+        let takes = {
+            let mut state = self.state.lock();
+            state.stopped.push(id.to_owned());
+            state.graces.push(grace);
+            state.stop_takes.min(grace)
+        };
+        tokio::time::sleep(takes).await;
         let mut state = self.state.lock();
-        state.stopped.push(id.to_owned());
         if let Some(record) = state.records.iter_mut().find(|r| r.id == id) {
             record.state = RunState::Exited;
             record.exit_code = 143;
@@ -197,14 +219,21 @@ impl Runtime for Fake {
 
     async fn exec(&self, _id: &str, _spec: &ExecSpec) -> Result<Attached, RuntimeError> {
         self.check()?;
+        let takes = {
+            let mut state = self.state.lock();
+            state.execs += 1;
+            state.exec_takes
+        };
         let process = Process::Exec("exec".into());
-        let output = futures::stream::empty().boxed();
+        let written = futures::stream::once(tokio::time::sleep(takes));
+        let output = written.filter_map(|()| std::future::ready(None)).boxed();
         Ok(Attached { process, input: Box::pin(tokio::io::sink()), output })
     }
 
     async fn exec_result(&self, _exec: &str) -> Result<Option<i32>, RuntimeError> {
         self.check()?;
-        Ok(Some(self.state.lock().exec_code))
+        let state = self.state.lock();
+        Ok((!state.exec_runs).then_some(state.exec_code))
     }
 
     async fn exec_kill(&self, _exec: &str) -> Result<(), RuntimeError> {
@@ -228,6 +257,7 @@ impl Runtime for Fake {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, String>, RuntimeError> {
+        self.info().await?;
         Ok(futures::stream::pending().boxed())
     }
 }

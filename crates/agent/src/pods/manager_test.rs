@@ -104,6 +104,73 @@ async fn a_pod_comes_up_is_ready_and_goes_with_its_status() {
     assert!(told(&bench.outbox).is_none(), "a pod that is gone is not told of");
 }
 
+/// A pod with a preStop hook and a sidecar, which is to end within ten seconds.
+fn ending() -> (Pod, Pod) {
+    let mut object = pod("p", "Always", &["a"]);
+    let spec = object.spec.as_mut().unwrap();
+    let hook = serde_json::json!({"preStop": {"exec": {"command": ["x"]}}});
+    spec.containers[0].lifecycle = serde_json::from_value(hook).unwrap();
+    let sidecar = serde_json::json!([{"name": "s", "image": "img:1", "restartPolicy": "Always"}]);
+    spec.init_containers = serde_json::from_value(sidecar).unwrap();
+    let mut ending = object.clone();
+    ending.metadata.deletion_timestamp = serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+    ending.metadata.deletion_grace_period_seconds = Some(10);
+    (object, ending)
+}
+
+/// The same pod after its status has been written.
+fn echo(pod: &Pod, message: &str) -> Arc<Pod> {
+    let mut pod = pod.clone();
+    pod.status.get_or_insert_default().message = Some(message.into());
+    Arc::new(pod)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_pod_that_ends_disturbs_neither_its_hook_nor_its_grace() {
+    let mut bench = bench(Arc::default());
+    let (object, ending) = ending();
+    bench.manager.assign(&[Arc::new(object)]);
+    bench.until("running", |fake, _| running(fake, "a") && running(fake, "s")).await;
+    {
+        let mut state = bench.fake.state.lock();
+        state.exec_takes = Duration::from_secs(2);
+        state.stop_takes = Duration::from_secs(5);
+    }
+    let begun = Instant::now();
+    bench.manager.assign(&[Arc::new(ending.clone())]);
+    bench.until("in its hook", |fake, _| fake.state.lock().execs == 1).await;
+    bench.manager.assign(&[echo(&ending, "in its hook")]);
+    bench.until("stopping", |fake, _| fake.state.lock().stopped.len() == 1).await;
+    bench.manager.assign(&[echo(&ending, "stopping")]);
+    bench
+        .until("terminated", |fake, outbox| {
+            fake.records().is_empty() && told(outbox).is_some_and(|(_, terminated)| terminated)
+        })
+        .await;
+    let state = bench.fake.state.lock();
+    assert_eq!((state.execs, state.stopped.len()), (1, 2), "{:?}", state.stopped);
+    // Two seconds of the hook and five of the first stop: three are left for the sidecar.
+    let graces: Vec<u128> = state.graces.iter().map(Duration::as_millis).collect();
+    assert!((7_000..=8_000).contains(&graces[0]), "{graces:?}");
+    assert!((2_000..=3_000).contains(&graces[1]), "{graces:?}");
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_hears_of_a_shorter_grace() {
+    let mut bench = bench(Arc::default());
+    let (object, mut ending) = ending();
+    bench.manager.assign(&[Arc::new(object)]);
+    bench.until("running", |fake, _| running(fake, "a") && running(fake, "s")).await;
+    bench.fake.state.lock().stop_takes = Duration::from_secs(1000);
+    ending.metadata.deletion_grace_period_seconds = Some(1000);
+    bench.manager.assign(&[Arc::new(ending.clone())]);
+    bench.until("stopping", |fake, _| fake.state.lock().stopped.len() == 1).await;
+    ending.metadata.deletion_grace_period_seconds = Some(3);
+    bench.manager.assign(&[Arc::new(ending)]);
+    bench.until("gone", |fake, _| fake.records().is_empty()).await;
+}
+
 #[tokio::test]
 async fn a_restarted_agent_adopts_what_runs() {
     let fake: Arc<Fake> = Arc::default();

@@ -322,14 +322,16 @@ fn containers(
         }
     }
     // Once the work has begun, what runs beside it no longer holds it up.
-    let begun = records.iter().any(|r| r.role == Role::App);
+    let begun = records.iter().any(|r| r.role == Role::App && r.sandbox == sandbox.id);
     for init in spec.init_containers.iter().flatten() {
         let record = newest(records, Role::Init, &init.name);
         let passed = if is_sidecar(init) {
             record.is_some_and(|r| has_started(init, r, memory))
         } else {
-            // Init containers prepare the volumes, which outlive a sandbox: no need to repeat.
-            record.is_some_and(|r| r.state == RunState::Exited && r.exit_code == 0)
+            // What they prepare may be in memory or in the network, which go with a sandbox.
+            record.is_some_and(|r| {
+                r.state == RunState::Exited && r.exit_code == 0 && r.sandbox == sandbox.id
+            })
         };
         if passed && !is_sidecar(init) {
             continue;
@@ -401,12 +403,14 @@ fn step_for(
         let changed = container.image.as_deref().is_some_and(|image| image != record.image);
         return if changed { Ok(Step::Stop(vec![record.id.clone()])) } else { Err(None) };
     }
-    let lost_sandbox = record.sandbox != sandbox.id;
+    let again = restarts(pod, role, record);
+    // A new network is no reason to do work again that is done.
+    let lost_sandbox = record.sandbox != sandbox.id && (again || role != Role::App);
     let changed = container.image.as_deref().is_some_and(|image| image != record.image);
     if lost_sandbox || changed {
         return Ok(start(record.attempt + 1, record.failures));
     }
-    if !restarts(pod, role, record) {
+    if !again {
         return Err(None);
     }
     let (delay, failures) = restart_delay(record);

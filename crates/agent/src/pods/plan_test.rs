@@ -194,6 +194,59 @@ fn with_inits(inits: serde_json::Value) -> Pod {
     pod
 }
 
+/// The sandbox that follows after the first one.
+fn next_sandbox() -> Record {
+    let mut made = record("p", Role::Sandbox, "", 1);
+    made.id = "next".into();
+    made
+}
+
+#[test]
+fn work_that_is_done_is_not_done_again_in_a_new_sandbox() {
+    for (policy, code) in [("OnFailure", 0), ("Never", 0), ("Never", 1)] {
+        let pod = pod("p", policy, &["a", "b"]);
+        let next = step(&pod, &[next_sandbox(), ended("a", 0, code)]);
+        assert!(matches!(&next, Step::Start { name, .. } if name == "b"), "{policy}: {next:?}");
+        let mut other = record("p", Role::App, "b", 0);
+        other.sandbox = next_sandbox().id;
+        assert_eq!(step(&pod, &[next_sandbox(), ended("a", 0, code), other]), Step::Idle);
+        // When all is done, there is not even a new sandbox.
+        let done = [ended("a", 0, code), ended("b", 0, 0)];
+        assert_eq!(step(&pod, &done), Step::Idle, "{policy}");
+    }
+    let pod = pod("p", "OnFailure", &["a", "b"]);
+    let next = step(&pod, &[next_sandbox(), ended("a", 0, 0), ended("b", 0, 137)]);
+    assert!(matches!(&next, Step::Start { name, attempt: 1, .. } if name == "b"), "{next:?}");
+}
+
+#[test]
+fn a_new_sandbox_is_prepared_again_before_the_work() {
+    let mut pod = with_inits(json!([{"name": "i", "image": "img:1"},
+        {"name": "s", "image": "img:1", "restartPolicy": "Always"}]));
+    pod.spec.as_mut().unwrap().restart_policy = Some("Always".into());
+    let over = |role, name: &str| Record { role, container: name.into(), ..ended("", 0, 0) };
+    let lost = [over(Role::Init, "i"), over(Role::Init, "s"), ended("a", 0, 137)];
+    let with = |more: &[Record]| [&[next_sandbox()][..], &lost, more].concat();
+    let starts = |records: &[Record], expected: &str| {
+        let next = step(&pod, records);
+        assert!(
+            matches!(&next, Step::Start { name, attempt: 1, .. } if name == expected),
+            "{expected}: {next:?}"
+        );
+    };
+    starts(&with(&[]), "i");
+    let fresh = |role, name: &str, state| Record {
+        state,
+        sandbox: next_sandbox().id,
+        ..record("p", role, name, 1)
+    };
+    assert_eq!(step(&pod, &with(&[fresh(Role::Init, "i", RunState::Running)])), Step::Idle);
+    let prepared = fresh(Role::Init, "i", RunState::Exited);
+    starts(&with(std::slice::from_ref(&prepared)), "s");
+    let beside = fresh(Role::Init, "s", RunState::Running);
+    starts(&with(&[prepared, beside]), "a");
+}
+
 #[test]
 fn a_sidecar_runs_beside_the_work_and_ends_after_it() {
     let pod = with_inits(json!([{"name": "s", "image": "img:1", "restartPolicy": "Always"}]));

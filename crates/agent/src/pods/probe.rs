@@ -2,6 +2,7 @@
 //! at its beginning and end.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,13 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tracing::debug;
 
-use crate::runtime::{Attached, ExecSpec, Process, Runtime};
+use crate::runtime::{Attached, ExecSpec, Pieces, Process, Runtime, RuntimeError};
 use crate::tls;
 
 /// Kubernetes' defaults.
@@ -102,7 +105,37 @@ impl Counter {
     }
 }
 
+/// Why a check did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fault {
+    /// The container does not do what it should.
+    Container(String),
+    /// The engine could not say: nothing is known of the container.
+    Engine(String),
+}
+
+impl Fault {
+    fn message(self) -> String {
+        match self {
+            Self::Container(message) | Self::Engine(message) => message,
+        }
+    }
+}
+
+impl From<RuntimeError> for Fault {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Failed(message) => Self::Container(message),
+            // An engine that was started again does not know of the program any more.
+            RuntimeError::Unavailable(_) | RuntimeError::Timeout(_) | RuntimeError::NotFound(_) => {
+                Self::Engine(error.to_string())
+            }
+        }
+    }
+}
+
 /// Probes in its rhythm, until `verdict` says that it is enough. `failed` hears of every failure.
+/// What the engine could not find out counts neither way.
 pub async fn watch(
     target: &Target,
     probe: &Probe,
@@ -116,10 +149,17 @@ pub async fn watch(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = once(target, probe, rhythm.timeout).await;
-        if let Err(message) = &result {
-            failed(message);
-        }
+        let result = match once(target, probe, rhythm.timeout).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Container(message)) => {
+                failed(&message);
+                Err(message)
+            }
+            Err(Fault::Engine(message)) => {
+                debug!(container = target.id, message, "cannot probe now");
+                continue;
+            }
+        };
         if counter.count(result.is_ok()).is_some() && verdict(result) {
             return;
         }
@@ -127,11 +167,20 @@ pub async fn watch(
 }
 
 /// Probes once.
-async fn once(target: &Target, probe: &Probe, limit: Duration) -> Result<(), String> {
+async fn once(target: &Target, probe: &Probe, limit: Duration) -> Result<(), Fault> {
+    let late = || format!("no answer within {limit:?}");
+    if let Some(action) = &probe.exec {
+        // The limit is the program's: how long the engine takes to start it does not count.
+        let mut program = Program::start(target, action).await?;
+        if let Ok(ended) = timeout(limit, Box::pin(program.end())).await {
+            return ended;
+        }
+        // It is late only if the engine still answers: else that may be what is slow.
+        target.runtime.exec_result(&program.exec).await?;
+        return Err(Fault::Container(late()));
+    }
     let check = async {
-        if let Some(action) = &probe.exec {
-            exec(target, action).await
-        } else if let Some(action) = &probe.http_get {
+        if let Some(action) = &probe.http_get {
             http(target, action).await
         } else if let Some(action) = &probe.tcp_socket {
             tcp(target, action).await
@@ -141,8 +190,8 @@ async fn once(target: &Target, probe: &Probe, limit: Duration) -> Result<(), Str
             Ok(())
         }
     };
-    let late = || Err(format!("no answer within {limit:?}"));
-    tokio::time::timeout(limit, Box::pin(check)).await.unwrap_or_else(|_| late())
+    let checked = timeout(limit, Box::pin(check)).await.unwrap_or_else(|_| Err(late()));
+    checked.map_err(Fault::Container)
 }
 
 /// Runs a hook. It has no limit of its own: whoever calls it has.
@@ -151,7 +200,8 @@ async fn once(target: &Target, probe: &Probe, limit: Duration) -> Result<(), Str
 /// When it fails.
 pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), String> {
     if let Some(action) = &handler.exec {
-        exec(target, action).await
+        let run = async { Program::start(target, action).await?.end().await };
+        run.await.map_err(Fault::message)
     } else if let Some(action) = &handler.http_get {
         http(target, action).await
     } else if let Some(action) = &handler.tcp_socket {
@@ -163,14 +213,17 @@ pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), Str
     }
 }
 
-/// Ends a program that nobody waits for any longer.
-struct KillOnDrop {
+/// A program that was started in the container. It is killed when nobody waits for its end any
+/// longer.
+struct Program {
     runtime: Arc<dyn Runtime>,
     exec: String,
+    _input: Pin<Box<dyn AsyncWrite + Send>>,
+    output: Pieces,
     ended: bool,
 }
 
-impl Drop for KillOnDrop {
+impl Drop for Program {
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -185,33 +238,44 @@ impl Drop for KillOnDrop {
     }
 }
 
-async fn exec(target: &Target, action: &ExecAction) -> Result<(), String> {
-    let spec = ExecSpec {
-        command: action.command.clone().unwrap_or_default(),
-        stdin: false,
-        stdout: true,
-        stderr: true,
-        tty: false,
-    };
-    let started = target.runtime.exec(&target.id, &spec).await;
-    let Attached { process, input: _input, mut output } = started.map_err(|e| e.to_string())?;
-    let Process::Exec(exec) = process else { return Ok(()) };
-    let mut guard =
-        KillOnDrop { runtime: target.runtime.clone(), exec: exec.clone(), ended: false };
-    let mut shown = Vec::new();
-    while let Some(piece) = output.next().await {
-        let (_, data) = piece.map_err(|e| e.to_string())?;
-        let room = SHOWN.saturating_sub(shown.len());
-        shown.extend_from_slice(&data[..data.len().min(room)]);
+impl Program {
+    async fn start(target: &Target, action: &ExecAction) -> Result<Self, RuntimeError> {
+        let spec = ExecSpec {
+            command: action.command.clone().unwrap_or_default(),
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let runtime = target.runtime.clone();
+        let Attached { process, input, output } = runtime.exec(&target.id, &spec).await?;
+        let Process::Exec(exec) = process else {
+            return Err(RuntimeError::Failed("the engine has started no program".into()));
+        };
+        Ok(Self { runtime, exec, _input: input, output, ended: false })
     }
-    loop {
-        match target.runtime.exec_result(&exec).await.map_err(|e| e.to_string())? {
-            None => tokio::time::sleep(EXIT_POLL).await,
-            Some(code) => {
-                guard.ended = true;
-                let text = String::from_utf8_lossy(&shown);
-                let failed = || format!("exit code {code}: {}", text.trim());
-                return if code == 0 { Ok(()) } else { Err(failed()) };
+
+    /// Waits for its end, which is good when its exit code is 0.
+    async fn end(&mut self) -> Result<(), Fault> {
+        let mut shown = Vec::new();
+        while let Some(piece) = self.output.next().await {
+            let (_, data) = piece?;
+            let room = SHOWN.saturating_sub(shown.len());
+            shown.extend_from_slice(&data[..data.len().min(room)]);
+        }
+        loop {
+            match self.runtime.exec_result(&self.exec).await? {
+                None => tokio::time::sleep(EXIT_POLL).await,
+                Some(0) => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Some(code) => {
+                    self.ended = true;
+                    let text = String::from_utf8_lossy(&shown);
+                    let failed = format!("exit code {code}: {}", text.trim());
+                    return Err(Fault::Container(failed));
+                }
             }
         }
     }

@@ -46,6 +46,14 @@ async fn server(answer: &'static str) -> (u16, tokio::sync::mpsc::UnboundedRecei
 
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// What is held against the container.
+fn bad(result: Result<(), Fault>) -> String {
+    match result {
+        Err(Fault::Container(message)) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn rhythms_have_kubernetes_defaults() {
     let seconds = Duration::from_secs;
@@ -88,6 +96,7 @@ async fn http_probes_judge_by_the_status() {
             "httpHeaders": [{"name": "X-A", "value": "b"}]}}));
         let result = once(&target, &probe, LIMIT).await;
         assert_eq!(result.is_ok(), good, "{answer:?}: {result:?}");
+        assert!(!matches!(result, Err(Fault::Engine(_))), "{result:?}");
         let request = requests.recv().await.unwrap().to_lowercase();
         assert!(request.starts_with("get /ok http/1.1"), "{request}");
         assert!(request.contains("x-a: b") && request.contains("host: 127.0.0.1"), "{request}");
@@ -101,16 +110,19 @@ async fn tcp_and_exec_probes_and_what_takes_too_long() {
     let tcp = probe(json!({"tcpSocket": {"port": port}}));
     assert_eq!(once(&to, &tcp, LIMIT).await, Ok(()));
     let nobody = probe(json!({"tcpSocket": {"port": "nobody"}}));
-    assert!(once(&to, &nobody, LIMIT).await.unwrap_err().contains("nobody"));
+    assert!(bad(once(&to, &nobody, LIMIT).await).contains("nobody"));
     let exec = probe(json!({"exec": {"command": ["true"]}}));
     assert_eq!(once(&to, &exec, LIMIT).await, Ok(()));
     fake.state.lock().exec_code = 4;
-    assert!(once(&to, &exec, LIMIT).await.unwrap_err().contains("exit code 4"));
+    assert!(bad(once(&to, &exec, LIMIT).await).contains("exit code 4"));
+    fake.state.lock().exec_runs = true;
+    let late = bad(once(&to, &exec, Duration::from_millis(50)).await);
+    assert!(late.contains("no answer within"), "{late}");
     // Accepts and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().port();
     let http = probe(json!({"httpGet": {"port": silent}}));
-    let late = once(&to, &http, Duration::from_millis(50)).await.unwrap_err();
+    let late = bad(once(&to, &http, Duration::from_millis(50)).await);
     assert!(late.contains("no answer within"), "{late}");
 }
 
@@ -136,4 +148,42 @@ async fn it_is_watched_until_the_verdict_is_enough() {
     assert_eq!(begun.elapsed().as_secs(), 7 + 3 * 5);
     assert_eq!(verdicts.load(Ordering::Relaxed), 2);
     assert_eq!(heard.load(Ordering::Relaxed), 4, "every failure is heard of");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_engine_cannot_say_is_not_held_against_the_container() {
+    let (fake, to) = target(1);
+    fake.state.lock().down = true;
+    let probe = probe(json!({"exec": {"command": ["x"]}, "periodSeconds": 5,
+        "failureThreshold": 3}));
+    let (verdicts, heard) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed = |_: &str| {
+        heard.fetch_add(1, Ordering::Relaxed);
+    };
+    let verdict = |_| verdicts.fetch_add(1, Ordering::Relaxed) == 0;
+    let begun = tokio::time::Instant::now();
+    let mut watching = std::pin::pin!(watch(&to, &probe, failed, verdict));
+    // At 0, 5, 10 and 15 seconds.
+    let away = timeout(Duration::from_secs(17), &mut watching).await;
+    assert!(away.is_err(), "a verdict without any answer");
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    {
+        let mut state = fake.state.lock();
+        (state.down, state.exec_code) = (false, 1);
+    }
+    watching.await;
+    assert_eq!(begun.elapsed().as_secs(), 30, "the three that count begin when it is back");
+    assert_eq!(verdicts.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_goes_while_a_program_runs_says_nothing_of_it() {
+    let (fake, to) = target(1);
+    fake.state.lock().exec_runs = true;
+    let probe = probe(json!({"exec": {"command": ["x"]}}));
+    let mut probing = std::pin::pin!(once(&to, &probe, LIMIT));
+    let running = timeout(LIMIT / 2, &mut probing).await;
+    assert!(running.is_err(), "{running:?}");
+    fake.state.lock().down = true;
+    assert_eq!(probing.await, Err(Fault::Engine("down".into())));
 }

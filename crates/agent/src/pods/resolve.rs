@@ -146,7 +146,7 @@ pub struct Volumes<'a> {
 }
 
 /// A container of the pod. Makes or refreshes the pod's volumes on the way; a node that keeps
-/// nothing has none.
+/// nothing has none. `image_user`: as whom the image's program runs, where that counts.
 ///
 /// # Errors
 /// What is missing or wrong, in words: the reason is CreateContainerConfigError.
@@ -157,6 +157,7 @@ pub fn container(
     making: &Making<'_>,
     lookup: &dyn Lookup,
     node: &NodeValues,
+    image_user: &str,
 ) -> Result<ContainerSpec, String> {
     let pod_spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
     let env = variables(pod, container, lookup, node)?;
@@ -199,6 +200,7 @@ pub fn container(
         security: security(
             pod_spec.security_context.as_ref(),
             container.security_context.as_ref(),
+            image_user,
         )?,
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
@@ -295,21 +297,58 @@ fn cpu(container: &Container) -> Cpu {
     }
 }
 
-/// Must the container not run as root, and does only its image say as whom it runs?
+/// Does only its image say as whom the container runs, and does that count: because it must not
+/// be root, or because it runs as a member of another group?
 #[must_use]
 pub fn leaves_user_to_image(pod: &Pod, container: &Container) -> bool {
     let pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    let own = container.security_context.as_ref();
-    let user = own.and_then(|c| c.run_as_user).or(pod.and_then(|p| p.run_as_user));
-    let non_root = own.and_then(|c| c.run_as_non_root).or(pod.and_then(|p| p.run_as_non_root));
-    non_root == Some(true) && user.is_none()
+    let identity = Identity::of(pod, container.security_context.as_ref());
+    identity.user.is_none() && (identity.non_root || identity.group.is_some())
+}
+
+/// As whom a container is to run. The container's word goes before the pod's.
+struct Identity {
+    user: Option<i64>,
+    group: Option<i64>,
+    non_root: bool,
+}
+
+impl Identity {
+    fn of(pod: Option<&PodSecurityContext>, container: Option<&SecurityContext>) -> Self {
+        let non_root = container.and_then(|c| c.run_as_non_root);
+        Self {
+            user: container.and_then(|c| c.run_as_user).or(pod.and_then(|p| p.run_as_user)),
+            group: container.and_then(|c| c.run_as_group).or(pod.and_then(|p| p.run_as_group)),
+            non_root: non_root.or(pod.and_then(|p| p.run_as_non_root)) == Some(true),
+        }
+    }
+
+    /// In Docker's form: "uid" or "uid:gid"; empty: the image's.
+    ///
+    /// # Errors
+    /// When it would be root and must not be.
+    fn resolve(&self, image_user: &str) -> Result<String, String> {
+        match (self.user, self.non_root) {
+            (Some(0), true) => return Err("runAsNonRoot is set and runAsUser is 0".into()),
+            (None, true) => check_non_root(image_user)?,
+            _ => {}
+        }
+        // With only a group it stays the image's user, whose own group counts no more.
+        let image_user = image_user.split(':').next().filter(|user| !user.is_empty());
+        Ok(match (self.user, self.group) {
+            (Some(user), Some(group)) => format!("{user}:{group}"),
+            (Some(user), None) => user.to_string(),
+            (None, Some(group)) => format!("{}:{group}", image_user.unwrap_or("0")),
+            (None, None) => String::new(),
+        })
+    }
 }
 
 /// Is the user of an image, for all one can see, another one than root?
 ///
 /// # Errors
 /// When it is root, or a name, behind which root may be; in Kubernetes' words, and what to do.
-pub fn check_non_root(user: &str) -> Result<(), String> {
+fn check_non_root(user: &str) -> Result<(), String> {
     let name = user.split(':').next().unwrap_or_default();
     match name.parse::<u32>() {
         Ok(number) if number > 0 => Ok(()),
@@ -324,14 +363,9 @@ pub fn check_non_root(user: &str) -> Result<(), String> {
 fn security(
     pod: Option<&PodSecurityContext>,
     container: Option<&SecurityContext>,
+    image_user: &str,
 ) -> Result<Security, String> {
-    let user = container.and_then(|c| c.run_as_user).or(pod.and_then(|p| p.run_as_user));
-    let group = container.and_then(|c| c.run_as_group).or(pod.and_then(|p| p.run_as_group));
-    let non_root =
-        container.and_then(|c| c.run_as_non_root).or(pod.and_then(|p| p.run_as_non_root));
-    if non_root == Some(true) && user == Some(0) {
-        return Err("runAsNonRoot is set and runAsUser is 0".into());
-    }
+    let user = Identity::of(pod, container).resolve(image_user)?;
     let groups = pod.into_iter().flat_map(|p| {
         p.supplemental_groups.iter().flatten().copied().chain(p.fs_group).map(|g| g.to_string())
     });
@@ -343,12 +377,7 @@ fn security(
     }
     Ok(Security {
         unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
-        user: match (user, group) {
-            (Some(user), Some(group)) => format!("{user}:{group}"),
-            (Some(user), None) => user.to_string(),
-            (None, Some(group)) => format!("0:{group}"),
-            (None, None) => String::new(),
-        },
+        user,
         groups: groups.collect(),
         privileged: container.and_then(|c| c.privileged) == Some(true),
         read_only: container.and_then(|c| c.read_only_root_filesystem) == Some(true),

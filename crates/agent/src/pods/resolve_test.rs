@@ -55,7 +55,7 @@ fn host_ports_listen_at_the_nodes_address() {
 fn the_containers_security_goes_before_the_pods() {
     let pod = parse(json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3}));
     let container = parse(json!({"runAsUser": 5, "readOnlyRootFilesystem": true}));
-    let security = security(Some(&pod), Some(&container)).unwrap();
+    let security = security(Some(&pod), Some(&container), "").unwrap();
     assert_eq!(security.user, "5:2");
     assert_eq!(security.groups, ["3"]);
     assert!(security.read_only && !security.privileged);
@@ -79,9 +79,27 @@ fn a_container_that_must_not_be_root_is_none() {
     let own = json!({"name": "c", "securityContext": {"runAsUser": 7}});
     assert!(!leaves_user_to_image(&pod, &parse(own)));
     let root = parse(json!({"runAsNonRoot": true, "runAsUser": 0}));
-    assert!(security(None, Some(&root)).unwrap_err().contains("runAsUser is 0"));
+    assert!(security(None, Some(&root), "").unwrap_err().contains("runAsUser is 0"));
     let open = parse(json!({"seccompProfile": {"type": "Unconfined"}}));
-    assert!(security(None, Some(&open)).unwrap().unconfined);
+    assert!(security(None, Some(&open), "").unwrap().unconfined);
+}
+
+#[test]
+fn a_group_alone_leaves_the_user_to_the_image() {
+    let group: SecurityContext = parse(json!({"runAsGroup": 3000}));
+    let careful: SecurityContext = parse(json!({"runAsGroup": 3000, "runAsNonRoot": true}));
+    for (image_user, user) in
+        [("1000", "1000:3000"), ("1000:1000", "1000:3000"), ("web", "web:3000"), ("", "0:3000")]
+    {
+        assert_eq!(security(None, Some(&group), image_user).unwrap().user, user);
+    }
+    assert_eq!(security(None, Some(&careful), "1000:1000").unwrap().user, "1000:3000");
+    let error = security(None, Some(&careful), "").unwrap_err();
+    assert!(error.contains("image will run as root"), "{error}");
+    let pod = Pod::default();
+    let own = json!({"name": "c", "securityContext": {"runAsGroup": 3000}});
+    assert!(leaves_user_to_image(&pod, &parse(own)), "the image has to be looked at");
+    assert!(!leaves_user_to_image(&pod, &parse(json!({"name": "c"}))));
 }
 
 #[test]

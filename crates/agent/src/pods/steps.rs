@@ -34,8 +34,8 @@ impl From<RuntimeError> for StepError {
     }
 }
 
-/// What is left of the grace after a preStop hook is at least this long.
-const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// What is left of the grace, after a preStop hook or the stop of others, is at least this long.
+pub const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 /// Why containers that a probe has condemned are stopped, by their ids.
 pub type Condemned = HashMap<String, String>;
@@ -171,7 +171,11 @@ async fn tokens(context: &Context, pod: &Pod) -> Result<access::Files, StepError
     if access::is_completed(pod) && lookup.config_map(namespace, access::ROOT_CA).is_none() {
         return Err(waiting(format!("configmap \"{}\" not found", access::ROOT_CA)));
     }
-    context.tokens.of_pod(folder, pod).await.map_err(waiting)
+    let tokens = context.tokens.of_pod(folder, pod).await;
+    match tokens.values().find_map(|token| token.as_ref().err()) {
+        Some(missing) => Err(waiting(missing.clone())),
+        None => Ok(tokens),
+    }
 }
 
 /// Makes a container's image present, as its policy has it.
@@ -231,11 +235,10 @@ async fn start_container(
     let Some(container) = find_container(pod, making.role, name) else { return Ok(()) };
     let events = Recorder::new(context, resolve::pod_ref(pod));
     ensure_image(context, &container, making.role, &events).await?;
+    let mut image_user = String::new();
     if resolve::leaves_user_to_image(pod, &container) {
         let image = container.image.as_deref().unwrap_or_default();
-        let user = context.runtime.image(image).await?.unwrap_or_default().user;
-        resolve::check_non_root(&user)
-            .map_err(|message| StepError::Failed { reason: CONFIG_ERROR, message })?;
+        image_user = context.runtime.image(image).await?.unwrap_or_default().user;
     }
     let first = records.iter().all(|record| record.role == Role::Sandbox);
     let claimed = claims::places(context, pod, first).await?;
@@ -255,7 +258,7 @@ async fn start_container(
         let lookup = SharedLookup(shared.objects.clone());
         let making = Making { role, attempt, failures, sandbox: &sandbox };
         let volumes = shared.data_dir.as_deref().map(|folder| Volumes { folder, claimed, tokens });
-        resolve::container(volumes, &pod, &container, &making, &lookup, &values)
+        resolve::container(volumes, &pod, &container, &making, &lookup, &values, &image_user)
     });
     let config_error = |message| StepError::Failed { reason: CONFIG_ERROR, message };
     let mut spec = resolved

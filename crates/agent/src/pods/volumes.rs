@@ -44,17 +44,35 @@ pub fn prepare(
     node: &NodeValues,
     tokens: &access::Files,
 ) -> Result<BTreeMap<String, Place>, String> {
+    each(data_dir, Sources { pod, lookup, node, tokens }).collect()
+}
+
+/// Refreshes all volumes, whatever becomes of the others. Answers what is missing or wrong: the
+/// containers that run keep what they have.
+pub fn refresh(
+    data_dir: &Path,
+    pod: &Pod,
+    lookup: &dyn Lookup,
+    node: &NodeValues,
+    tokens: &access::Files,
+) -> Vec<String> {
+    each(data_dir, Sources { pod, lookup, node, tokens }).filter_map(Result::err).collect()
+}
+
+/// Makes or refreshes one volume after the other, as far as it is asked for them.
+fn each(
+    data_dir: &Path,
+    sources: Sources<'_>,
+) -> impl Iterator<Item = Result<(String, Place), String>> {
+    let pod = sources.pod;
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let base = pod_dir(data_dir, uid).join("volumes");
-    let mut places = BTreeMap::new();
     let own = |v: &&Volume| v.persistent_volume_claim.is_none() && v.ephemeral.is_none();
-    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(own) {
-        let sources = Sources { pod, lookup, node, tokens };
-        let place = one(&base, uid, volume, &sources)
-            .map_err(|e| format!("volume \"{}\": {e}", volume.name))?;
-        places.insert(volume.name.clone(), Place::Path(place));
-    }
-    Ok(places)
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(own);
+    volumes.map(move |volume| match one(&base, uid, volume, &sources) {
+        Ok(place) => Ok((volume.name.clone(), Place::Path(place))),
+        Err(error) => Err(format!("volume \"{}\": {error}", volume.name)),
+    })
 }
 
 fn one(base: &Path, uid: &str, volume: &Volume, sources: &Sources<'_>) -> Result<PathBuf, String> {
@@ -154,7 +172,7 @@ fn files(volume: &Volume, sources: &Sources<'_>) -> Result<Option<Files>, String
         if let Some(source) = &source.service_account_token {
             let token = sources.tokens.get(&(volume.name.clone(), source.path.clone()));
             let token = token.ok_or("there is no token of the pod's service account yet")?;
-            all.insert(source.path.clone(), (token.clone().into_bytes(), mode));
+            all.insert(source.path.clone(), (token.clone()?.into_bytes(), mode));
         }
     }
     Ok(Some(all))

@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Volume};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::access::{self, Tokens};
@@ -16,7 +17,9 @@ use super::events::Recorder;
 use super::outbox::Outbox;
 use super::plan::{Failure, Memory, Plan, Step, plan, plan_end};
 use super::prober::Prober;
-use super::steps::{Condemned, StepError, find_container, node_values, stop_all, take};
+use super::steps::{
+    Condemned, LEAST_GRACE, StepError, find_container, node_values, stop_all, take,
+};
 use super::{disk, resolve, status, termination, volumes};
 use crate::assignments::{Shared, SharedLookup};
 use crate::runtime::{PodRef, Record, Role, RunState, Runtime, RuntimeError};
@@ -90,6 +93,10 @@ pub struct Worker {
     status: Option<PodStatus>,
     /// When its volumes were measured last.
     measured: Option<Instant>,
+    /// Why volumes could not be refreshed the last time.
+    stale: Vec<String>,
+    /// When its end began: all that is stopped shares one grace.
+    ending: Option<Instant>,
     gone: bool,
 }
 
@@ -115,6 +122,8 @@ impl Worker {
             object: None,
             status: None,
             measured: None,
+            stale: Vec::new(),
+            ending: None,
             gone: false,
         }
     }
@@ -162,6 +171,7 @@ impl Worker {
         if ending {
             return self.end(desired, &records, now).await;
         }
+        self.ending = None;
         let Desired::Assigned(pod) = desired else { return Ok(None) };
         self.probe(pod, &records);
         self.hear_last_words(pod, &records).await;
@@ -257,6 +267,7 @@ impl Worker {
         records: &[Record],
         now: Timestamp,
     ) -> Result<Option<Duration>, RuntimeError> {
+        let begun = *self.ending.get_or_insert_with(Instant::now);
         let assigned = match desired {
             Desired::Assigned(pod) => Some(pod.clone()),
             Desired::Removed => None,
@@ -271,16 +282,16 @@ impl Worker {
         }
         match plan_end(records) {
             Step::Stop(ids) => {
-                let grace = self.grace(assigned.as_deref(), records);
+                let all = self.grace(records);
+                let grace = all.saturating_sub(begun.elapsed()).max(LEAST_GRACE.min(all));
                 info!(pod = %self.pod, grace_seconds = grace.as_secs(), "stopping");
                 let mut interrupt = self.desired.clone();
-                let pod = assigned.as_deref().or(self.object.as_deref());
                 let none = Condemned::new();
+                let pod = self.object.as_deref();
                 let stops = stop_all(&self.context, pod, records, &ids, grace, &none);
                 tokio::select! {
                     result = Box::pin(stops) => result?,
-                    // Perhaps with less grace now.
-                    changed = interrupt.changed() => drop(changed),
+                    () = until_hurried(&mut interrupt, all) => {}
                 }
                 Ok(None)
             }
@@ -317,14 +328,10 @@ impl Worker {
         Ok(Some(RESYNC))
     }
 
-    fn grace(&self, assigned: Option<&Pod>, records: &[Record]) -> Duration {
+    fn grace(&self, records: &[Record]) -> Duration {
         let labelled = records.iter().filter(|r| r.role != Role::Sandbox).map(|r| r.grace).max();
-        let seconds = assigned
-            .or(self.object.as_deref())
-            .map(resolve::grace)
-            .or(labelled)
-            .unwrap_or(ORPHAN_GRACE);
-        Duration::from_secs(u64::from(seconds))
+        let own = self.object.as_deref().map(resolve::grace);
+        Duration::from_secs(u64::from(own.or(labelled).unwrap_or(ORPHAN_GRACE)))
     }
 
     fn tell(&mut self, pod: &Pod, records: &[Record], now: Timestamp) {
@@ -432,8 +439,9 @@ impl Worker {
         }
     }
 
-    /// A ConfigMap may have changed: its files follow.
-    async fn refresh_volumes(&self, pod: &Arc<Pod>) {
+    /// A ConfigMap may have changed, or a token been renewed: its files follow. What one volume
+    /// lacks keeps no other from that.
+    async fn refresh_volumes(&mut self, pod: &Arc<Pod>) {
         let files = |v: &Volume| {
             v.config_map.is_some()
                 || v.secret.is_some()
@@ -445,23 +453,18 @@ impl Worker {
         if !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(files) {
             return;
         }
-        let tokens = match self.context.tokens.of_pod(&folder, &pod).await {
-            Ok(tokens) => tokens,
-            Err(error) => {
-                debug!(pod = %self.pod, error, "volumes are not refreshed");
-                return;
-            }
-        };
+        let tokens = self.context.tokens.of_pod(&folder, &pod).await;
         let context = self.context.clone();
         let values = node_values(&context, self.status.as_ref());
-        // A missing source is reported when a container starts; running ones keep theirs.
         let refreshed = tokio::task::spawn_blocking(move || {
             let lookup = SharedLookup(context.objects.clone());
-            volumes::prepare(&folder, &pod, &lookup, &values, &tokens)
+            volumes::refresh(&folder, &pod, &lookup, &values, &tokens)
         });
-        if let Ok(Err(error)) = refreshed.await {
-            debug!(pod = %self.pod, error, "volumes are not refreshed");
+        let Ok(errors) = refreshed.await else { return };
+        for error in errors.iter().filter(|error| !self.stale.contains(error)) {
+            warn!(pod = %self.pod, error, "a volume is not refreshed; its files stay as they are");
         }
+        self.stale = errors;
     }
 }
 
@@ -471,6 +474,18 @@ async fn until_ending(desired: &mut watch::Receiver<Desired>) {
         Desired::Assigned(pod) => pod.metadata.deletion_timestamp.is_some(),
     };
     if desired.wait_for(ending).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until the pod is to end with less grace than it was given. No other change of it, such
+/// as its own status that comes back, disturbs its end.
+async fn until_hurried(desired: &mut watch::Receiver<Desired>, grace: Duration) {
+    let hurried = |desired: &Desired| match desired {
+        Desired::Removed => false,
+        Desired::Assigned(pod) => Duration::from_secs(u64::from(resolve::grace(pod))) < grace,
+    };
+    if desired.wait_for(hurried).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -26,7 +26,7 @@ async fn start(hollow: &Hollow, annotations: &[(&str, &str)]) {
     let making = resolve::Making { role: Role::App, attempt: 0, failures: 0, sandbox: "s" };
     let lookup = crate::assignments::SharedLookup(Arc::default());
     let values = crate::pods::env::NodeValues::default();
-    let spec = resolve::container(None, &pod, &spec, &making, &lookup, &values).unwrap();
+    let spec = resolve::container(None, &pod, &spec, &making, &lookup, &values, "").unwrap();
     hollow.start_container(&spec).await.unwrap();
 }
 

@@ -54,6 +54,8 @@ pub fn build_image() {
 struct Heard {
     out: Option<mpsc::Sender<Result<v1::MasterMessage, Status>>>,
     registered: Option<Value>,
+    /// Heartbeats since an agent registered last.
+    calm: u64,
     statuses: Vec<(String, Value, bool)>,
     heartbeats: u64,
     log: Vec<u8>,
@@ -62,6 +64,7 @@ struct Heard {
 
 struct Service {
     cluster: String,
+    url: String,
     heard: Arc<Mutex<Heard>>,
 }
 
@@ -147,7 +150,7 @@ impl Nodes for Service {
             master_name: "m1".into(),
             heartbeat_interval_ms: 100,
             leadership: None,
-            master_urls: vec![],
+            master_urls: vec![self.url.clone()],
         });
         out.send(Ok(v1::MasterMessage { message: Some(welcome) })).await.unwrap();
         tokio::spawn(async move {
@@ -156,11 +159,22 @@ impl Nodes for Service {
             {
                 match message {
                     FromAgent::Register(register) => {
-                        let mut heard = heard.lock();
-                        heard.registered = serde_json::from_slice(&register.node_json).ok();
-                        heard.out = Some(out.clone());
+                        let older = {
+                            let mut heard = heard.lock();
+                            heard.registered = serde_json::from_slice(&register.node_json).ok();
+                            heard.calm = 0;
+                            heard.out.replace(out.clone())
+                        };
+                        // As real masters do: a node has one session.
+                        if let Some(older) = older {
+                            let _ = older.send(Err(Status::unavailable("a newer session"))).await;
+                        }
                     }
-                    FromAgent::Heartbeat(_) => heard.lock().heartbeats += 1,
+                    FromAgent::Heartbeat(_) => {
+                        let mut heard = heard.lock();
+                        heard.heartbeats += 1;
+                        heard.calm += 1;
+                    }
                     FromAgent::Status(batch) => {
                         for pod in batch.pods {
                             let status = serde_json::from_slice(&pod.status_json).unwrap();
@@ -173,7 +187,7 @@ impl Nodes for Service {
                     FromAgent::Usage(_) | FromAgent::Holding(_) => {}
                 }
             }
-            heard.lock().out = None;
+            heard.lock().out.take_if(|current| current.same_channel(&out));
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -201,12 +215,19 @@ pub struct Cluster {
 impl Cluster {
     /// A master, and an agent with a pod network of its own.
     pub async fn start(name: &str, subnet: u8) -> Self {
+        Self::start_at("127.0.0.1", name, subnet).await
+    }
+
+    /// The agent is told that its master is on this host; the master itself names an address.
+    pub async fn start_at(host: &str, name: &str, subnet: u8) -> Self {
         build_image();
         let id = format!("{name}-{}", std::process::id());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{host}:{}", address.port());
         let heard: Arc<Mutex<Heard>> = Arc::default();
-        let service = Service { cluster: id.clone(), heard: heard.clone() };
+        let named = format!("http://{address}");
+        let service = Service { cluster: id.clone(), url: named, heard: heard.clone() };
         let server = CancellationToken::new();
         let stop = server.clone();
         tokio::spawn(async move {
@@ -252,6 +273,11 @@ impl Cluster {
         task.await.unwrap().unwrap();
         self.heard.lock().registered = None;
         self.heard.lock().statuses.clear();
+    }
+
+    /// Waits until one session has sent so many heartbeats while no other began.
+    pub async fn calm(&self, heartbeats: u64) {
+        self.until("calm", |heard| heard.calm >= heartbeats).await;
     }
 
     pub async fn agent_registered(&self) {

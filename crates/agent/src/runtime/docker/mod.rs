@@ -29,8 +29,11 @@ use super::{
 };
 use crate::network;
 
-/// Pulls and starts under way at the same time; more would only make each slower.
+/// Starts under way at the same time; more would only make each slower.
 const CONCURRENT_STARTS: usize = 4;
+
+/// Pulls under way at the same time. A registry may be slow or dead: no start waits for it.
+const CONCURRENT_PULLS: usize = 4;
 
 /// Measurements under way at the same time.
 const CONCURRENT_SAMPLES: usize = 4;
@@ -40,6 +43,7 @@ pub struct Docker {
     adapter: Adapter,
     owner: Owner,
     starts: Semaphore,
+    pulls: Semaphore,
     pause: OnceCell<()>,
 }
 
@@ -53,6 +57,7 @@ impl Docker {
             adapter: Adapter::connect(host).await?,
             owner: Owner { cluster: cluster.to_owned(), node: node.to_owned() },
             starts: Semaphore::new(CONCURRENT_STARTS),
+            pulls: Semaphore::new(CONCURRENT_PULLS),
             pause: OnceCell::new(),
         })
     }
@@ -195,7 +200,7 @@ impl Runtime for Docker {
     }
 
     async fn pull_image(&self, image: &str) -> Result<(), ImageError> {
-        let _permit = self.starts.acquire().await;
+        let _permit = self.pulls.acquire().await;
         match self.adapter.pull(image).await {
             Ok(()) => Ok(()),
             Err(error @ RuntimeError::Unavailable(_)) => Err(error.into()),
@@ -304,3 +309,7 @@ impl Runtime for Docker {
         Ok(self.adapter.events(self.owner.filters(None), label::UID).boxed())
     }
 }
+
+#[cfg(test)]
+#[path = "docker_test.rs"]
+mod tests;

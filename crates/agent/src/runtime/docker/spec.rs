@@ -342,4 +342,4 @@ fn time(text: Option<&str>) -> Option<Timestamp> {
 
 #[cfg(test)]
 #[path = "spec_test.rs"]
-mod tests;
+pub(super) mod tests;

@@ -13,7 +13,7 @@ fn pod() -> PodRef {
     PodRef { namespace: "d".into(), name: "web".into(), uid: "u1".into() }
 }
 
-fn container_spec() -> ContainerSpec {
+pub(crate) fn container_spec() -> ContainerSpec {
     ContainerSpec {
         pod: pod(),
         role: Role::App,
