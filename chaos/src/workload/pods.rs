@@ -104,7 +104,8 @@ pub fn service(name: &str, node_port: u16) -> String {
     )
 }
 
-/// A StatefulSet of small pods that have containers; see [`deployment`].
+/// A StatefulSet of small pods that have containers; see [`deployment`]. Somebody looks into them
+/// all the time whether they live: what hangs is not the container when Docker does.
 #[must_use]
 pub fn stateful_set(name: &str, image: &str, replicas: u32) -> String {
     format!(
@@ -112,8 +113,9 @@ pub fn stateful_set(name: &str, image: &str, replicas: u32) -> String {
          {replicas}\n  serviceName: {name}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
          template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      \
          terminationGracePeriodSeconds: 1\n      {WITH_CONTAINERS}\n      containers:\n      - \
-         name: web\n        image: '{image}'\n        resources: {{requests: {{cpu: 10m, memory: \
-         8Mi}}}}\n"
+         name: web\n        image: '{image}'\n        livenessProbe: {{exec: {{command: [sh, -c, \
+         'exit 0']}}, periodSeconds: 2, timeoutSeconds: 10, failureThreshold: 1}}\n        \
+         resources: {{requests: {{cpu: 10m, memory: 8Mi}}}}\n"
     )
 }
 
