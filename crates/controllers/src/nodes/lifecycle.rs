@@ -1,5 +1,6 @@
 //! Which nodes are alive: from heartbeats in memory to conditions and taints in the store.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,9 +98,6 @@ impl NodeLifecycle {
     /// A node that is silent here may be heard by another master; then the fault is on the way to
     /// this one, and not the node's.
     async fn ask_others(&self, node: &str, nodes: &[Arc<Node>]) {
-        if self.heard(node, Instant::now()) {
-            return;
-        }
         let mut asked = self.asked.lock().await;
         let now = Instant::now();
         let is_fresh = |(at, about): &(Instant, HashSet<String>)| {
@@ -155,13 +153,15 @@ impl NodeLifecycle {
         nodes.len() >= GUARD_NODES && silent * 100 > nodes.len() * GUARD_PERCENT
     }
 
-    fn verdict(&self, node: &Node, situation: Situation, now: Instant) -> Verdict {
+    /// `situation` is asked for only when the node is silent: there are many nodes.
+    fn verdict(&self, node: &Node, situation: impl FnOnce() -> Situation, now: Instant) -> Verdict {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if self.heard(name, now) {
             let works = node::condition(node, RUNTIME_READY).is_none_or(|c| c.status != "False");
             return if works { Verdict::Alive } else { Verdict::Broken };
         }
         let already = has_taint(node, UNREACHABLE, "NoExecute");
+        let situation = situation();
         if situation.most_are_silent || (situation.enough_for_now && !already) {
             return Verdict::NotNow;
         }
@@ -262,7 +262,8 @@ impl Controller for NodeLifecycle {
     fn all(&self) -> Vec<Key> {
         let nodes = self.context.list::<Node>(None);
         let now = Instant::now();
-        let situation = self.situation(&nodes, now);
+        let situation = OnceCell::new();
+        let situation = || *situation.get_or_init(|| self.situation(&nodes, now));
         let changed =
             nodes.iter().filter_map(|node| {
                 let name = node.metadata.name.clone()?;
@@ -281,10 +282,12 @@ impl Controller for NodeLifecycle {
         let Some(node) = self.context.get::<Node>("", &key.name) else {
             return Ok(Requeue::Done);
         };
-        let nodes = self.context.list::<Node>(None);
-        self.ask_others(&key.name, &nodes).await;
+        let nodes = || self.context.list::<Node>(None);
+        if !self.heard(&key.name, Instant::now()) {
+            self.ask_others(&key.name, &nodes()).await;
+        }
         let now = Instant::now();
-        let verdict = self.verdict(&node, self.situation(&nodes, now), now);
+        let verdict = self.verdict(&node, || self.situation(&nodes(), now), now);
         let mut node = Node::clone(&node);
         if let Some(condition) = condition(&node, verdict) {
             let ready = condition.status == "True";

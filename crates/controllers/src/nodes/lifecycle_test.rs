@@ -107,3 +107,14 @@ fn a_deaf_leader_gives_way_to_a_master_that_hears_most_nodes() {
     assert_eq!(successor(4, 4, vec![(7, 0), (8, 2)]), None, "they hear no more than it does");
     assert_eq!(successor(4, 4, vec![]), None, "nobody else answers");
 }
+
+/// There may be thousands of them, and each is looked at whenever it changes.
+#[tokio::test]
+async fn a_node_that_is_heard_is_judged_without_a_look_at_all_others() {
+    let cluster = crate::fake::Cluster::new(0).await;
+    let context = Arc::new(Context::new(cluster.registry.clone(), 1, "test"));
+    let lifecycle = NodeLifecycle::new(context, Duration::from_secs(3600));
+    let all = || -> Situation { panic!("it looks at all nodes") };
+    let verdict = lifecycle.verdict(&tainted(json!([])), all, Instant::now());
+    assert_eq!(verdict, Verdict::Alive);
+}
