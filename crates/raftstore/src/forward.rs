@@ -59,25 +59,29 @@ pub(crate) struct Forwarded {
     limit: usize,
     /// Reasons not to propose anything new: leadership is being handed over, or this master ends.
     pauses: AtomicU32,
+    /// How many pauses there have been.
+    begun: AtomicU32,
     metrics: Arc<Metrics>,
 }
 
 /// While it lives, nothing is proposed on this master.
 pub(crate) struct Pause<'a> {
     pauses: &'a AtomicU32,
-    _all: Option<SemaphorePermit<'a>>,
+    all: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
+        // Once no pause is seen any more, nothing is missing because of one.
+        drop(self.all.take());
         self.pauses.fetch_sub(1, SeqCst);
     }
 }
 
 impl Forwarded {
     pub(crate) fn new(raft: Raft, limit: usize, metrics: Arc<Metrics>) -> Self {
-        let (permits, pauses) = (Semaphore::new(limit), AtomicU32::new(0));
-        Self { raft, permits, limit, pauses, metrics }
+        let (pauses, begun) = Default::default();
+        Self { raft, permits: Semaphore::new(limit), limit, pauses, begun, metrics }
     }
 
     /// Writes that are under way.
@@ -89,11 +93,12 @@ impl Forwarded {
     /// outcome of a write that a change of the leader cuts off would be unknown.
     pub(crate) async fn pause(&self) -> Pause<'_> {
         self.pauses.fetch_add(1, SeqCst);
-        let mut pause = Pause { pauses: &self.pauses, _all: None };
+        self.begun.fetch_add(1, SeqCst);
+        let mut pause = Pause { pauses: &self.pauses, all: None };
         let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
         // Permits that come back go to this request, not to new writes.
         let all = tokio::time::timeout(DRAIN, self.permits.acquire_many(all)).await;
-        pause._all = all.ok().and_then(Result::ok);
+        pause.all = all.ok().and_then(Result::ok);
         pause
     }
 
@@ -106,9 +111,14 @@ impl Forwarded {
 
     /// Room for some writes. Those that are refused because of a pause try again elsewhere.
     pub(crate) fn admit(&self, writes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
-        let permit = self.permits.try_acquire_many(u32::try_from(writes).unwrap_or(u32::MAX));
-        // After the permit: whoever pauses waits for these writes, or they see the pause.
+        let begun = self.begun.load(SeqCst);
         if self.pauses.load(SeqCst) > 0 {
+            return Err(Refusal::NotLeader);
+        }
+        let permit = self.permits.try_acquire_many(u32::try_from(writes).unwrap_or(u32::MAX));
+        // After the permit: whoever pauses waits for these writes, or they see the pause. And what
+        // a pause has taken, however short it was, is no overload.
+        if self.begun.load(SeqCst) != begun {
             return Err(Refusal::NotLeader);
         }
         let many = |_| Refusal::Overloaded(format!("{} proposals are in flight", self.limit));

@@ -242,3 +242,29 @@ async fn a_transaction_that_nobody_could_decode_never_enters_the_log() {
     cluster.equal_hashes().await;
     cluster.stop().await;
 }
+
+/// A pause holds everything that could be acquired until it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_ends_is_not_taken_for_overload() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let store = cluster.store(leader);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (pauses, until_then) = (Arc::clone(&store), Arc::clone(&stop));
+    let pausing = tokio::spawn(async move {
+        for _ in 0..20_000 {
+            drop(pauses.forwarded.pause().await);
+        }
+        until_then.store(true, Ordering::Relaxed);
+    });
+    let admitting = tokio::task::spawn_blocking(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let refused = store.forwarded.admit(1).err();
+            let overloaded = matches!(refused, Some(crate::forward::Refusal::Overloaded(_)));
+            assert!(!overloaded, "{refused:?}");
+        }
+    });
+    admitting.await.unwrap();
+    pausing.await.unwrap();
+    cluster.stop().await;
+}
