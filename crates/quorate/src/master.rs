@@ -115,7 +115,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     let raft = RaftThreads::start().context("cannot start Raft's threads")?;
     let stall = Stall::start().context("cannot start a thread")?;
     stall.watch(&Handle::current(), "main");
-    stall.watch(raft.handle(), "raft");
+    stall.watch(&raft.handle, "raft");
     check_insecure("--listen", args.listen, args.insecure)?;
     check_insecure("--peer-listen", args.peer_listen, args.insecure)?;
     members::check(&args.initial_masters, &args.name)?;
@@ -132,7 +132,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         let rebuilt = rebuilt.context("cannot rebuild the state")?;
         tracing::info!(rebuilt.revision, "the state is that of another master now");
     }
-    let mut start = raft.handle().spawn(RaftStore::start(options, base.clone()));
+    let mut start = raft.handle.spawn(RaftStore::start(options, base.clone()));
     let store = tokio::select! {
         started = &mut start => {
             started.context("starting the store")?.context("cannot start the store")?
@@ -187,7 +187,11 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
 
 /// Threads on which the store's tasks run: Raft, its connections, and nothing else. What clients,
 /// nodes and the leader's work keep the other threads busy with delays no heartbeat and no vote.
-struct RaftThreads(Option<Runtime>, Handle);
+struct RaftThreads {
+    handle: Handle,
+    /// Taken when it ends.
+    runtime: Option<Runtime>,
+}
 
 impl RaftThreads {
     /// One that applies or sends much, and one for what is urgent.
@@ -197,19 +201,14 @@ impl RaftThreads {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime =
             builder.worker_threads(Self::COUNT).thread_name("raft").enable_all().build()?;
-        let handle = runtime.handle().clone();
-        Ok(Self(Some(runtime), handle))
-    }
-
-    fn handle(&self) -> &Handle {
-        &self.1
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 }
 
 impl Drop for RaftThreads {
     /// Nothing may use RocksDB any more when the process ends.
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             tokio::task::block_in_place(|| runtime.shutdown_timeout(END));
         }
     }

@@ -69,7 +69,12 @@ impl Registry {
         .await
     }
 
-    async fn bind(
+    /// Binds a pod to a node; `uid`: of the pod that is meant, or "".
+    ///
+    /// # Errors
+    /// [`RegistryError::Conflict`] when it is another pod, is bound to another node, or is being
+    /// deleted; and what every write may meet.
+    pub async fn bind(
         &self,
         key: &ObjectKey,
         uid: &str,

@@ -4,9 +4,8 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Pod;
-use quorate_objects::{kinds, pod};
-use quorate_registry::{Object, RegistryError, Subresource, Write};
+use quorate_objects::kinds;
+use quorate_registry::{ObjectKey, Subresource, WriteOptions};
 use serde_json::json;
 
 use super::Call;
@@ -59,20 +58,12 @@ impl Call {
             return Err(Failure::invalid("Binding", &self.request.name, error));
         }
         let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
-        if self.query.dry_run(CREATE_OPTIONS)? {
-            bindable(&*self.load().await?, uid, node)?;
-            return self.done(StatusCode::CREATED);
-        }
-        let write = Write::Bind {
-            namespace: self.request.namespace.clone(),
-            name: self.request.name.clone(),
-            uid: uid.to_owned(),
-            revision: None,
-            node: node.to_owned(),
+        let options = WriteOptions {
+            dry_run: self.query.dry_run(CREATE_OPTIONS)?,
+            ..WriteOptions::default()
         };
-        for result in self.rest.registry.write_batch(vec![write], None).await {
-            result?;
-        }
+        let key = ObjectKey::new(&kinds::POD, &self.request.namespace, &self.request.name);
+        self.rest.registry.bind(&key, uid, node, &options).await?;
         self.done(StatusCode::CREATED)
     }
 
@@ -92,23 +83,4 @@ impl Call {
         });
         respond(self.renderer()?.accept, code, status.to_string().into_bytes())
     }
-}
-
-/// Would the registry bind the pod to this node? That is all that a dry run does.
-fn bindable(object: &Object, uid: &str, node: &str) -> Result<()> {
-    let pod = object.typed::<Pod>()?;
-    let message = match pod::node_name(&pod) {
-        _ if !uid.is_empty() && uid != object.uid() => format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            object.uid()
-        ),
-        Some(at) if at == node => return Ok(()),
-        Some(at) => format!("pod is already assigned to node \"{at}\""),
-        None if object.is_deleting() => {
-            "pod is being deleted, cannot be assigned to a node".to_owned()
-        }
-        None => return Ok(()),
-    };
-    let (resource, name) = (object.kind.resource(), object.name().to_owned());
-    Err(RegistryError::Conflict { resource, name, message }.into())
 }
