@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
 
-/// Secrets are in the directory: in the file of assignments, and as files of volumes, which any
-/// user of a container may have to read. So nobody else gets into the directory.
+/// Where the files of pods are, secrets among them, which any user of a container may have to
+/// read. So nobody else gets into this directory. The one around it may be there for others too.
+pub const PODS: &str = "pods";
 const PRIVATE_DIRECTORY: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
@@ -41,8 +42,6 @@ impl DataDir {
         fs::create_dir_all(path).map_err(|e| refuse(format!("cannot make it: {e}")))?;
         // Docker takes absolute paths only.
         let path = path.canonicalize().map_err(|e| refuse(e.to_string()))?;
-        fs::set_permissions(&path, Permissions::from_mode(PRIVATE_DIRECTORY))
-            .map_err(|e| refuse(format!("cannot keep other users out of it: {e}")))?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -52,6 +51,10 @@ impl DataDir {
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
             refuse("another agent is using it; stop that agent or use another --data-dir".into())
         })?;
+        let pods = path.join(PODS);
+        fs::create_dir_all(&pods)
+            .and_then(|()| fs::set_permissions(&pods, Permissions::from_mode(PRIVATE_DIRECTORY)))
+            .map_err(|e| refuse(format!("cannot keep other users out of {PODS:?} in it: {e}")))?;
         Ok(Self { path, _lock: lock })
     }
 

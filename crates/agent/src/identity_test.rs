@@ -43,7 +43,8 @@ fn nobody_else_gets_at_what_is_kept() {
     fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     let data = DataDir::open(&path).unwrap();
-    assert_eq!(mode(data.path()), 0o700);
+    assert_eq!(mode(&data.path().join("pods")), 0o700);
+    assert_eq!(mode(data.path()), 0o755, "it may be there for others too");
     let file = path.join("assignments.json");
     for leftover in [path.join("assignments.new"), file.clone()] {
         fs::write(&leftover, "old").unwrap();

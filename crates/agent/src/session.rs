@@ -23,7 +23,9 @@ use crate::connections::{Connection, Connections};
 /// For the answer to Register.
 const WELCOME: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(2);
+/// With what is added to it by chance, well below the time after which a node that is not heard
+/// counts as dead: the masters that were all away come back to nodes that are there.
+const LAST_RETRY: Duration = Duration::from_secs(1);
 /// Status batches waiting to be sent; there is one at a time.
 const CONTROL: usize = 8;
 /// An Assignments message carries every service of the cluster.
@@ -303,7 +305,7 @@ impl Keeper {
                 }
                 _ = ticks.tick(), if !process || beating.is_some() => {
                     sequence += 1;
-                    let beat = ToMaster::Heartbeat(v1::Heartbeat { sequence, process });
+                    let beat = ToMaster::Heartbeat(v1::Heartbeat { sequence });
                     // A full queue means that the connection does not move; its keepalive
                     // will end it.
                     if let Err(mpsc::error::TrySendError::Closed(_)) = control.try_send(beat) {

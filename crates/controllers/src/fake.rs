@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use parking_lot::Mutex;
@@ -41,7 +41,6 @@ impl Drop for Cluster {
 /// Options with short times.
 pub fn options() -> LeaderOptions {
     LeaderOptions {
-        node_grace: Duration::from_millis(600),
         full_pass: Duration::from_secs(2),
         job_back_off: Duration::from_millis(50),
         ..LeaderOptions::default()
@@ -91,14 +90,26 @@ impl Cluster {
                     () = cancel.cancelled() => return,
                     _ = ticks.tick() => {}
                 }
-                if !dead.lock().contains(&name) {
-                    registry.heartbeats().record(&name);
+                if heartbeat(&registry, &name, &dead) {
                     let broken = broken.lock().clone();
                     agent_step(&registry, &name, &broken).await;
                     remove_data(&registry, &name, &removed).await;
                 }
             }
         });
+    }
+
+    /// These agents fall silent, or speak again, all at one moment.
+    pub fn silence(&self, nodes: &[&str], silent: bool) {
+        let mut dead = self.dead.lock();
+        for node in nodes {
+            if silent {
+                dead.insert((*node).to_owned());
+            } else {
+                dead.remove(*node);
+            }
+        }
+        self.registry.heartbeats().record_all(nodes.iter().copied(), Instant::now());
     }
 
     pub async fn create(&self, value: Value) -> Arc<Object> {
@@ -195,6 +206,16 @@ impl Cluster {
         let consistency = Consistency::Linearizable;
         self.registry.list(&kinds::POD, None, &all, consistency).await.unwrap();
     }
+}
+
+/// Records that the node is heard, unless it is to be silent; which of the two.
+fn heartbeat(registry: &Registry, node: &str, dead: &Mutex<HashSet<String>>) -> bool {
+    let dead = dead.lock();
+    let heard = !dead.contains(node);
+    if heard {
+        registry.heartbeats().record(node);
+    }
+    heard
 }
 
 /// Removes the data of volumes on the node that are to go, and says so.

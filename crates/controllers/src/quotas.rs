@@ -2,6 +2,7 @@
 //! away, or changed, is taken into account.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
@@ -12,6 +13,10 @@ use crate::context::{Context, key_of};
 use crate::controller::{Controller, Requeue};
 use crate::error::ControllerError;
 use crate::queue::Key;
+
+/// A master that does not know of a new quota yet admits without counting. So much later all do,
+/// and it is counted once more.
+const KNOWN_EVERYWHERE: Duration = Duration::from_secs(5);
 
 /// The controller of ResourceQuotas.
 pub struct Quotas {
@@ -76,12 +81,13 @@ impl Controller for Quotas {
         });
         let Some((quota, used)) = found else { return Ok(Requeue::Done) };
         let status = quota::status(&quota, &used);
+        let new = quota.status.as_ref().is_none_or(|status| status.used.is_none());
         if quota.status.as_ref() != Some(&status) {
             let mut updated = ResourceQuota::clone(&quota);
             updated.status = Some(status);
             self.context.update_status(&updated).await?;
         }
-        Ok(Requeue::Done)
+        Ok(if new { Requeue::After(KNOWN_EVERYWHERE) } else { Requeue::Done })
     }
 }
 

@@ -42,3 +42,19 @@ async fn only_what_may_use_less_is_looked_at() {
     assert_eq!(wanted(EventKind::Modified, &service), ["few"]);
     assert_eq!(wanted(EventKind::Added, &few), ["few"]);
 }
+
+/// A master that did not know of it has perhaps admitted something meanwhile.
+#[tokio::test]
+async fn a_new_quota_is_counted_twice() {
+    let cluster = Cluster::new(0).await;
+    let context = Arc::new(Context::new(cluster.registry.clone(), cluster.term(), "test"));
+    let quotas = Quotas::new(context);
+    let few = json!({"apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": {"name": "few", "namespace": "default"}, "spec": {"hard": {"pods": "3"}}});
+    let few = cluster.create(few).await;
+    cluster.settle().await;
+    let again = quotas.reconcile(&key_of(&few)).await.unwrap();
+    assert_eq!(again, Requeue::After(KNOWN_EVERYWHERE));
+    cluster.settle().await;
+    assert_eq!(quotas.reconcile(&key_of(&few)).await.unwrap(), Requeue::Done);
+}

@@ -279,6 +279,65 @@ fn what_updates_may_change() {
     );
 }
 
+/// A pod that is held back may still be told where to run, in so far as that takes nothing back.
+#[test]
+fn a_gated_pod_may_be_told_more_closely_where_to_run() {
+    let gated = |selector: Value, affinity: Value| {
+        let mut value = with(pod(), "/spec/schedulingGates", json!([{"name": "a"}]));
+        value["spec"]["nodeSelector"] = selector;
+        value["spec"]["affinity"] = affinity;
+        value
+    };
+    let required = |terms: Value| {
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": terms}}})
+    };
+    let exists = |key: &str| json!({"key": key, "operator": "Exists"});
+    let (a, b) = (json!([{"matchExpressions": [exists("a")]}]), json!([exists("a"), exists("b")]));
+    let (zone, both) = (json!({"zone": "x"}), json!({"zone": "x", "disk": "ssd"}));
+    let none = || json!(null);
+    let narrow = required(json!([{"matchExpressions": b}]));
+    let other_term =
+        required(json!([{"matchExpressions": b}, {"matchExpressions": [exists("c")]}]));
+    for (old, new, allowed) in [
+        (gated(none(), none()), gated(zone.clone(), none()), true),
+        (gated(zone.clone(), none()), gated(both.clone(), none()), true),
+        (gated(both.clone(), none()), gated(zone.clone(), none()), false),
+        (gated(zone.clone(), none()), gated(json!({"zone": "y"}), none()), false),
+        (gated(none(), none()), gated(none(), required(a.clone())), true),
+        (gated(none(), required(a.clone())), gated(none(), narrow.clone()), true),
+        (gated(none(), narrow.clone()), gated(none(), required(a.clone())), false),
+        (gated(none(), required(a.clone())), gated(none(), other_term), false),
+        (gated(none(), required(a.clone())), gated(none(), none()), false),
+        (with(pod(), "/spec/nodeSelector", zone), with(pod(), "/spec/nodeSelector", both), false),
+    ] {
+        let errors = wrong_update(new.clone(), old.clone());
+        assert_eq!(errors.is_empty(), allowed, "{old} {new} {errors:?}");
+    }
+}
+
+#[test]
+fn classes_of_service() {
+    let one = json!({"cpu": "1", "memory": "1Gi"});
+    let class = |resources: &Value, init: &Value| {
+        let containers = json!([{"name": "a", "image": "img:1", "resources": resources}]);
+        let init = json!([{"name": "i", "image": "img:1", "resources": init}]);
+        let spec = json!({"containers": containers, "initContainers": init});
+        crate::pod::qos_class(&serde_json::from_value(spec).unwrap())
+    };
+    for (resources, wanted) in [
+        (json!({}), "BestEffort"),
+        (json!({"requests": {"cpu": "0", "example.com/gpu": "1"}}), "BestEffort"),
+        (json!({"requests": {"cpu": "1"}}), "Burstable"),
+        (json!({"limits": one}), "Guaranteed"),
+        (json!({"limits": one, "requests": {"cpu": "1000m", "memory": "1024Mi"}}), "Guaranteed"),
+        (json!({"limits": one, "requests": {"cpu": "500m"}}), "Burstable"),
+    ] {
+        assert_eq!(class(&resources, &resources), wanted, "{resources}");
+    }
+    assert_eq!(class(&json!({"limits": one}), &json!({})), "Burstable");
+}
+
 /// Init containers run one after the other, sidecars beside all that starts after them.
 #[test]
 fn what_pods_ask_for() {

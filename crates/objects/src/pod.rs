@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Pod, PodCondition, PodSpec, PodTemplateSpec, Taint, Toleration,
+    Container, ContainerStatus, Pod, PodCondition, PodSpec, PodTemplateSpec, ResourceRequirements,
+    Taint, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -90,6 +91,10 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
 pub fn pod_ip(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.pod_ip.as_deref().filter(|ip| !ip.is_empty())
 }
+
+/// The conditions that a pod's agent sets. Others belong to others: readiness gates, disruptions.
+pub const AGENT_CONDITIONS: [&str; 5] =
+    ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
 /// A condition by its type.
 #[must_use]
@@ -189,6 +194,35 @@ pub fn requests(pod: &Pod) -> Resources {
         memory_bytes: total(spec, "memory", quantity::bytes),
         ephemeral_bytes: total(spec, "ephemeral-storage", quantity::bytes),
         pods: 1,
+    }
+}
+
+/// Kubernetes' class of service: Guaranteed when every container has limits of processor and memory
+/// that equal its requests, BestEffort when none has any of them.
+#[must_use]
+pub fn qos_class(spec: &PodSpec) -> &'static str {
+    type List = Option<BTreeMap<String, Quantity>>;
+    let amount = |list: &List, name: &str, convert: fn(&Quantity) -> i64| {
+        // Nothing of something is as good as no word.
+        list.as_ref().and_then(|list| list.get(name)).map(convert).filter(|amount| *amount > 0)
+    };
+    let (mut any, mut guaranteed) = (false, true);
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let none = ResourceRequirements::default();
+        let resources = container.resources.as_ref().unwrap_or(&none);
+        for (name, convert) in
+            [("cpu", quantity::cpu_millis as fn(&_) -> _), ("memory", quantity::bytes)]
+        {
+            let limit = amount(&resources.limits, name, convert);
+            let request = amount(&resources.requests, name, convert);
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
     }
 }
 

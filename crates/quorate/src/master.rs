@@ -206,7 +206,8 @@ impl RaftThreads {
 }
 
 impl Drop for RaftThreads {
-    /// Nothing may use RocksDB any more when the process ends.
+    /// Nothing should use RocksDB any more when the process ends. What reads the whole state is
+    /// waited for no longer than that: a check of a big state takes minutes, and writes nothing.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             tokio::task::block_in_place(|| runtime.shutdown_timeout(END));

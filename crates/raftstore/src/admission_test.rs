@@ -100,8 +100,7 @@ fn a_member_that_was_added_without_a_name_is_known_by_its_address() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_member_waits_for_a_cluster_that_does_not_answer() {
-    // Nobody listens there.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = crate::cluster_test::free_address();
     let info = |name: &str| MemberInfo {
         name: name.to_owned(),
         peer_url: format!("http://{closed}"),

@@ -2,18 +2,22 @@
 //! dropping that runtime closes its sockets as the death of a process would.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use quorate_proto::peer::{StateReply, StateRequest};
 use quorate_store::{
     Command, Consistency, KeyRange, RangeRequest, Store, StoreError, TxnRequest, WatchRequest,
 };
+use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
+use crate::peer::Peers;
+use crate::types::MemberInfo;
 use crate::{InitialMember, Options, RaftStore, RaftStoreError};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,6 +49,17 @@ pub(super) async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<
     }
 }
 
+/// An address where nobody listens, and that nobody else is given: it is held, without listening,
+/// until the process ends.
+pub(super) fn free_address() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
 impl Cluster {
     pub async fn start(tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
         Self::start_with("http", tune).await
@@ -58,23 +73,25 @@ impl Cluster {
         for i in 0..3 {
             cluster.restart(i).await;
         }
+        // Before that a member has no vote, and when another one is killed it may never get it.
+        until("all take part", async || {
+            (0..3).all(|i| *cluster.store(i).admitted.borrow()).then_some(())
+        })
+        .await;
         cluster
     }
 
     /// Three members that do not run and have no data.
     pub fn empty(scheme: &str, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let members = (1..)
-            .zip(&sockets)
-            .map(|(id, socket)| InitialMember {
+        let members = (1..=3)
+            .map(|id| InitialMember {
                 name: format!("m{id}"),
-                peer_url: format!("{scheme}://{}", socket.local_addr().unwrap()),
+                peer_url: format!("{scheme}://{}", free_address()),
                 client_url: format!("http://client-{id}"),
             })
             .collect();
         let nodes = (0..3).map(|_| Node { runtime: None, store: None }).collect();
-        drop(sockets);
         Self { dir, members, nodes, tune: Box::new(tune) }
     }
 
@@ -84,15 +101,19 @@ impl Cluster {
 
     pub fn options(&self, i: usize) -> Options {
         let address = self.members[i].peer_url.split_once("://").unwrap().1;
-        let address: std::net::SocketAddr = address.parse().unwrap();
+        let address: SocketAddr = address.parse().unwrap();
         let name = &self.members[i].name;
         let mut options =
             Options::new(self.data_dir(i), "test", name, address, self.members.clone());
+        // A busy machine alone shall neither change the leader nor fail a request.
+        options.election_timeout = Duration::from_secs(3);
+        options.request_timeout = PATIENCE;
         (self.tune)(&mut options);
         options
     }
 
     pub async fn restart(&mut self, i: usize) {
+        use RaftStoreError as E;
         assert!(self.nodes[i].store.is_none());
         let runtime = runtime();
         // What a killed member held is released when its last thread has ended.
@@ -100,7 +121,7 @@ impl Cluster {
             let start = RaftStore::start(self.options(i), CancellationToken::new());
             match runtime.spawn(start).await.unwrap() {
                 Ok(store) => Some(store),
-                Err(error @ (RaftStoreError::Locked { .. } | RaftStoreError::Database { .. })) => {
+                Err(error @ (E::Locked { .. } | E::Listen { .. } | E::Database { .. })) => {
                     eprintln!("starting again: {error}");
                     None
                 }
@@ -164,8 +185,8 @@ impl Cluster {
         .await
     }
 
-    pub async fn follower(&self) -> usize {
-        let (leader, _) = self.leader().await;
+    /// Another member that lives.
+    pub fn other_than(&self, leader: usize) -> usize {
         self.alive().into_iter().find(|i| *i != leader).unwrap()
     }
 
@@ -190,7 +211,7 @@ impl Cluster {
 async fn every_member_writes_reads_and_watches() {
     let cluster = Cluster::start(|_| {}).await;
     let (leader, _) = cluster.leader().await;
-    let watching = cluster.follower().await;
+    let watching = cluster.other_than(leader);
     let request = WatchRequest { range: KeyRange::prefix("k"), ..WatchRequest::default() };
     let mut watcher = cluster.store(watching).watch(request).unwrap();
     for i in 0..3 {
@@ -208,9 +229,13 @@ async fn every_member_writes_reads_and_watches() {
     }
     assert_eq!(seen, ["k0", "k1", "k2"]);
     cluster.equal_hashes().await;
-    let status = cluster.store(leader).status();
-    assert_eq!(status.members.len(), 3);
-    assert!(status.members.iter().all(|member| member.matched_index.is_some()), "{status:?}");
+    until("the leader knows how far all are", async || {
+        let (leader, _) = cluster.leader().await;
+        let members = cluster.store(leader).status().members;
+        assert_eq!(members.len(), 3);
+        members.iter().all(|member| member.matched_index.is_some()).then_some(())
+    })
+    .await;
     cluster.stop().await;
 }
 
@@ -218,7 +243,7 @@ async fn every_member_writes_reads_and_watches() {
 async fn no_acknowledged_write_is_lost_when_the_leader_dies() {
     let mut cluster = Cluster::start(|_| {}).await;
     let (leader, term) = cluster.leader().await;
-    let writer = cluster.follower().await;
+    let writer = cluster.other_than(leader);
     let acknowledged = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let writing = {
@@ -243,9 +268,10 @@ async fn no_acknowledged_write_is_lost_when_the_leader_dies() {
         })
     };
     until("writes", async || (acknowledged.load(Ordering::Relaxed) > 50).then_some(())).await;
-    let before = acknowledged.load(Ordering::Relaxed);
     let killed = Instant::now();
     cluster.kill(leader);
+    // What was on its way may still be answered: one write more than that is new.
+    let before = acknowledged.load(Ordering::Relaxed);
     until("the next write", async || {
         (acknowledged.load(Ordering::Relaxed) > before + 1).then_some(())
     })
@@ -346,7 +372,8 @@ async fn a_member_far_behind_gets_a_snapshot() {
         options.log_keep = 20;
     })
     .await;
-    let lagging = cluster.follower().await;
+    let (leader, _) = cluster.leader().await;
+    let lagging = cluster.other_than(leader);
     cluster.put(lagging, "first", "v").await.unwrap();
     cluster.kill(lagging);
     let (leader, _) = cluster.leader().await;
@@ -384,6 +411,24 @@ impl Cluster {
     }
 }
 
+fn info(cluster: &Cluster, i: usize) -> MemberInfo {
+    MemberInfo { peer_url: cluster.members[i].peer_url.clone(), ..Default::default() }
+}
+
+/// What a member answers. A connection that was not made in time is tried again.
+async fn state(peers: &Peers, info: &MemberInfo) -> Result<StateReply, tonic::Status> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = peers.get(1, info).unwrap().urgent();
+        let answer = client.state(StateRequest {}).await.map(tonic::Response::into_inner);
+        let late = matches!(&answer, Err(status) if status.code() == tonic::Code::Unavailable);
+        if !late || Instant::now() >= deadline {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_starts_say_what_is_wrong() {
     let cluster = Cluster::start(|_| {}).await;
@@ -404,17 +449,14 @@ async fn wrong_starts_say_what_is_wrong() {
 
     // Another cluster's master is refused by ours and its directory by us.
     let dir = cluster.data_dir(0);
-    let peers = crate::peer::Peers::new("other", None).unwrap();
-    let info = crate::types::MemberInfo {
-        peer_url: cluster.members[0].peer_url.clone(),
-        ..Default::default()
-    };
-    let mut client = peers.get(1, &info).unwrap().urgent();
-    let status = client.state(quorate_proto::peer::StateRequest {}).await.unwrap_err();
+    let peers = Peers::new("other", None).unwrap();
+    let status = state(&peers, &info(&cluster, 0)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}");
     let mut foreign = cluster.options(0);
     cluster.stop().await;
     foreign.cluster_id = "other".into();
+    // The old port may be in use a moment longer.
+    foreign.peer_listen = TcpListener::bind("127.0.0.1:0").unwrap().into();
     assert_eq!(foreign.data_dir, dir);
     // The temporary directory is gone with the cluster: an identity is enough here.
     std::fs::create_dir_all(&dir).unwrap();
@@ -450,21 +492,15 @@ async fn masters_speak_tls_and_refuse_strangers() {
     let mut cluster =
         Cluster::start_with("https", move |options| options.tls = Some(tls.clone())).await;
     let (leader, _) = cluster.leader().await;
-    let follower = cluster.follower().await;
+    let follower = cluster.other_than(leader);
     cluster.put(follower, "k", "v").await.unwrap();
     cluster.equal_hashes().await;
-    let info = crate::types::MemberInfo {
-        peer_url: cluster.members[leader].peer_url.clone(),
-        ..Default::default()
-    };
-    let state = async |tls| {
-        let peers = crate::peer::Peers::new("test", Some(tls)).unwrap();
-        let mut client = peers.get(1, &info).unwrap().urgent();
-        client.state(quorate_proto::peer::StateRequest {}).await
-    };
+    let info = info(&cluster, leader);
+    let peers = |tls| Peers::new("test", Some(tls)).unwrap();
     // A certificate of another authority opens nothing, and nor does one of a node.
-    state(foreign).await.unwrap_err();
-    let refused = state(node).await.unwrap_err();
+    let mut client = peers(foreign).get(1, &info).unwrap().urgent();
+    client.state(StateRequest {}).await.unwrap_err();
+    let refused = state(&peers(node), &info).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
     assert!(refused.message().contains("is no master"), "{refused}");
     // And a dead leader is noticed as without TLS.
@@ -478,20 +514,17 @@ async fn masters_speak_tls_and_refuse_strangers() {
 async fn connections_live_on_the_threads_of_the_store() {
     let cluster = Cluster::start(|_| {}).await;
     let (leader, _) = cluster.leader().await;
-    let info = crate::types::MemberInfo {
-        peer_url: cluster.members[leader].peer_url.clone(),
-        ..Default::default()
-    };
-    let peers = crate::peer::Peers::new("test", None).unwrap();
+    let info = info(&cluster, leader);
+    let peers = Peers::new("test", None).unwrap();
     let caller = runtime();
     let asks = Arc::clone(&peers);
-    let asked = caller.spawn(async move {
-        let mut client = asks.get(1, &info).unwrap().urgent();
-        client.state(quorate_proto::peer::StateRequest {}).await.map(|_| info)
+    let asked = tokio::task::spawn_blocking(move || {
+        caller.block_on(state(&asks, &info)).unwrap();
+        info
     });
-    let info = asked.await.unwrap().unwrap();
-    tokio::task::spawn_blocking(move || drop(caller)).await.unwrap();
+    let info = asked.await.unwrap();
+    // At once: a connection that has to be made anew did not live on.
     let mut client = peers.get(1, &info).unwrap().urgent();
-    client.state(quorate_proto::peer::StateRequest {}).await.unwrap();
+    client.state(StateRequest {}).await.unwrap();
     cluster.stop().await;
 }

@@ -112,7 +112,7 @@ async fn a_member_whose_data_was_changed_finds_out_and_is_rebuilt() {
     let (leader, _) = cluster.leader().await;
     cluster.put(leader, "k", "v").await.unwrap();
     cluster.equal_hashes().await;
-    let victim = cluster.follower().await;
+    let victim = cluster.other_than(leader);
     cluster.kill(victim);
     tamper(&cluster, victim, "k").await;
     cluster.restart(victim).await;
@@ -156,7 +156,7 @@ async fn a_member_that_differs_from_the_others_is_found_by_the_leader() {
     let (leader, _) = cluster.leader().await;
     cluster.put(leader, "k", "v").await.unwrap();
     cluster.equal_hashes().await;
-    let victim = cluster.follower().await;
+    let victim = cluster.other_than(leader);
     cluster.kill(victim);
     tamper(&cluster, victim, "k").await;
     cluster.restart(victim).await;
@@ -190,7 +190,8 @@ async fn leadership_is_not_handed_to_a_member_with_wrong_data() {
         .on(leader, move |store| async move { store.transfer_leadership(Some(id)).await })
         .await;
     assert!(matches!(to_it, Err(StoreError::Membership(_))), "{to_it:?}");
-    cluster.on(leader, |store| async move { store.hand_over().await }).await.unwrap();
+    let hand_over = |store: Arc<crate::RaftStore>| async move { store.hand_over().await };
+    until("it is handed over", async || cluster.on(leader, hand_over).await.ok()).await;
     let new = until("another leader", async || {
         let (new, _) = cluster.leader().await;
         (new != leader).then_some(new)

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::leadership::replaced;
 use crate::metrics::Metrics;
+use crate::options::Options;
 use crate::peer::Peer;
 use crate::state::State;
 use crate::types::{Proposal, Raft, TypeConfig};
@@ -30,10 +31,6 @@ const FORWARD_CALLS: usize = 8;
 const FORWARD_COMMANDS: usize = 128;
 /// How much longer than the leader its caller waits.
 const FORWARD_GRACE: Duration = Duration::from_millis(100);
-/// What a leader that was replaced had still answered must be here after this time.
-const LAST_WORDS: Duration = Duration::from_millis(50);
-/// Longest wait for what is in flight before leadership is handed over.
-const DRAIN: Duration = Duration::from_millis(200);
 
 /// What came of a proposal that was not applied.
 #[derive(Clone, Debug)]
@@ -57,6 +54,8 @@ pub(crate) struct Forwarded {
     /// One for each write that is under way on this master, proposed here or passed on.
     permits: Semaphore,
     limit: usize,
+    /// Longest wait of a pause.
+    drain: Duration,
     /// Reasons not to propose anything new: leadership is being handed over, or this master ends.
     pauses: AtomicU32,
     /// How many pauses there have been.
@@ -79,9 +78,10 @@ impl Drop for Pause<'_> {
 }
 
 impl Forwarded {
-    pub(crate) fn new(raft: Raft, limit: usize, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(raft: Raft, options: &Options, metrics: Arc<Metrics>) -> Self {
+        let (limit, drain) = (options.max_in_flight, options.drain);
         let (pauses, begun) = Default::default();
-        Self { raft, permits: Semaphore::new(limit), limit, pauses, begun, metrics }
+        Self { raft, permits: Semaphore::new(limit), limit, drain, pauses, begun, metrics }
     }
 
     /// Writes that are under way.
@@ -97,7 +97,7 @@ impl Forwarded {
         let mut pause = Pause { pauses: &self.pauses, all: None };
         let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
         // Permits that come back go to this request, not to new writes.
-        let all = tokio::time::timeout(DRAIN, self.permits.acquire_many(all)).await;
+        let all = tokio::time::timeout(self.drain, self.permits.acquire_many(all)).await;
         pause.all = all.ok().and_then(Result::ok);
         pause
     }
@@ -279,7 +279,13 @@ pub(crate) struct Forwarder(mpsc::Sender<Waiting>);
 
 impl Forwarder {
     /// Starts the task "forwarder"; it ends with `cancel`.
-    pub(crate) fn start(raft: Raft, state: Arc<State>, cancel: CancellationToken) -> Self {
+    pub(crate) fn start(
+        raft: &Raft,
+        state: &Arc<State>,
+        options: &Options,
+        cancel: CancellationToken,
+    ) -> Self {
+        let (raft, state, last_words) = (raft.clone(), Arc::clone(state), options.last_words);
         let (sender, mut waiting) = mpsc::channel(FORWARD_QUEUE);
         tokio::spawn(async move {
             let calls = Arc::new(Semaphore::new(FORWARD_CALLS));
@@ -297,7 +303,7 @@ impl Forwarder {
                 }
                 // The task "forward": its callers have time-outs of their own, and get an error
                 // when it is dropped.
-                tokio::spawn(forward(group, raft.clone(), Arc::clone(&state), call));
+                tokio::spawn(forward(group, raft.clone(), Arc::clone(&state), last_words, call));
             }
         });
         Self(sender)
@@ -329,13 +335,14 @@ async fn forward(
     mut group: Vec<Waiting>,
     raft: Raft,
     state: Arc<State>,
+    last_words: Duration,
     call: OwnedSemaphorePermit,
 ) {
     let mut answered = Vec::with_capacity(group.len());
     while let Some(leader) = group.first().map(|first| Arc::clone(&first.leader)) {
         let (same, others) =
             group.into_iter().partition(|waiting| Arc::ptr_eq(&waiting.leader, &leader));
-        forward_to(&raft, &leader, same, &mut answered).await;
+        forward_to(&raft, &leader, same, last_words, &mut answered).await;
         group = others;
     }
     drop(call);
@@ -354,7 +361,13 @@ async fn forward(
 
 type Answered = (Waiting, Result<Applied, Refusal>);
 
-async fn forward_to(raft: &Raft, leader: &Peer, group: Vec<Waiting>, answered: &mut Vec<Answered>) {
+async fn forward_to(
+    raft: &Raft,
+    leader: &Peer,
+    group: Vec<Waiting>,
+    last_words: Duration,
+    answered: &mut Vec<Answered>,
+) {
     let refuse = |group: Vec<Waiting>, answered: &mut Vec<Answered>| {
         answered.extend(group.into_iter().map(|waiting| (waiting, Err(Refusal::NotLeader))));
     };
@@ -372,7 +385,7 @@ async fn forward_to(raft: &Raft, leader: &Peer, group: Vec<Waiting>, answered: &
     let in_vain = async {
         let replaced = async {
             replaced(raft, leader.id).await;
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(last_words).await;
             "another master leads now, and the one before has not answered"
         };
         let late = tokio::time::timeout_at(deadline + FORWARD_GRACE, replaced).await;

@@ -75,6 +75,10 @@ pub struct Options {
     pub log_keep: u64,
     /// After this time every request gives up.
     pub request_timeout: Duration,
+    /// Longest wait for what is in flight before leadership is handed over.
+    pub drain: Duration,
+    /// What a leader that was replaced had still answered must be here after this time.
+    pub last_words: Duration,
     /// Most proposals in flight on this master.
     pub max_in_flight: usize,
     /// Bytes of the state on disk at which only deletions and compaction are accepted.
@@ -114,6 +118,8 @@ impl Options {
             snapshot_every: 50_000,
             log_keep: 10_000,
             request_timeout: Duration::from_secs(5),
+            drain: Duration::from_millis(200),
+            last_words: Duration::from_millis(50),
             max_in_flight: 8192,
             size_budget: 8 << 30,
             disk_reserve: 128 << 20,

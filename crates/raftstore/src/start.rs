@@ -78,7 +78,7 @@ impl RaftStore {
             ReadIndex::start(raft.clone(), Arc::clone(&peers), Arc::clone(&state), &tasks_cancel);
         let leases = Leases { lessor: Arc::clone(state.machine.lessor()), reads: reads.clone() };
         let metrics = Arc::clone(&state.metrics);
-        let forwarded = Arc::new(Forwarded::new(raft.clone(), options.max_in_flight, metrics));
+        let forwarded = Arc::new(Forwarded::new(raft.clone(), &options, metrics));
         let ends = watch::Sender::new(false);
         let members = Members {
             raft: raft.clone(),
@@ -91,7 +91,7 @@ impl RaftStore {
             changing: Arc::default(),
         };
         let leadership = Leadership { term: 0, leader: None, ready: None };
-        let forwarder = Forwarder::start(raft.clone(), Arc::clone(&state), tasks_cancel.clone());
+        let forwarder = Forwarder::start(&raft, &state, &options, tasks_cancel.clone());
         let store = Arc::new(Self {
             id,
             name: options.name.clone(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use prost::Message as _;
 use quorate_proto::peer as pb;
@@ -26,7 +27,7 @@ async fn leadership_moves_on_request_and_fences_the_old_leader() {
     let command = fenced(old_term);
     cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap();
     cluster.equal_hashes().await;
-    let target = cluster.follower().await;
+    let target = cluster.other_than(old);
     let to = cluster.store(target).id();
     cluster
         .on(old, move |store| async move { store.transfer_leadership(Some(to)).await })
@@ -42,7 +43,10 @@ async fn leadership_moves_on_request_and_fences_the_old_leader() {
     let error =
         cluster.on(old, |store| async move { store.propose(command).await }).await.unwrap_err();
     assert_eq!(error, StoreError::Fenced(new_term));
-    assert_eq!(cluster.store(old).leadership().borrow().ready, None);
+    until("the old leader knows", async || {
+        cluster.store(old).leadership().borrow().ready.is_none().then_some(())
+    })
+    .await;
     cluster.stop().await;
 }
 
@@ -81,7 +85,11 @@ async fn a_write_that_comes_after_the_end_is_known_not_to_be_done() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planned_change_of_the_leader_fails_no_write() {
-    let cluster = Cluster::start(|_| {}).await;
+    // However slow the disk is, what is in flight is waited for.
+    let cluster = Cluster::start(|options| {
+        (options.drain, options.last_words) = (Duration::from_secs(5), Duration::from_secs(5));
+    })
+    .await;
     cluster.leader().await;
     let stop = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(0));
@@ -103,7 +111,8 @@ async fn a_planned_change_of_the_leader_fails_no_write() {
         until("writes", async || (written.load(Ordering::Relaxed) > before + 100).then_some(()))
             .await;
         let (leader, _) = cluster.leader().await;
-        cluster.on(leader, |store| async move { store.hand_over().await }).await.unwrap();
+        let hand_over = |store: Arc<RaftStore>| async move { store.hand_over().await };
+        until("handed over", async || cluster.on(leader, hand_over).await.ok()).await;
     }
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -168,7 +177,7 @@ async fn what_is_too_much_is_refused_and_later_it_works_again() {
     let (leader, _) = cluster.leader().await;
     let (mut done, mut refused) = (0, 0);
     // At the leader and at a follower, each of which has a limit of its own.
-    for at in [leader, cluster.follower().await] {
+    for at in [leader, cluster.other_than(leader)] {
         let writes: Vec<_> = (0..64)
             .map(|n| {
                 let store = cluster.store(at);
@@ -193,37 +202,48 @@ async fn what_is_too_much_is_refused_and_later_it_works_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_only_reads_is_fresh_and_enters_no_log() {
     let cluster = Cluster::start(|_| {}).await;
-    let follower = cluster.follower().await;
     let (leader, _) = cluster.leader().await;
     // What the members themselves write at their start is one registration each.
     until("all members have registered", async || {
         (cluster.store(leader).state.machine.instances().unwrap().len() == 3).then_some(())
     })
     .await;
-    cluster.put(leader, "k", "before").await.unwrap();
-    let before = cluster.store(leader).state.next_index();
-    for round in 0..20 {
-        let value = round.to_string();
-        cluster.put(leader, "k", &value).await.unwrap();
-        let compare = Compare {
-            range: KeyRange::single("k"),
-            result: CompareResult::Equal.into(),
-            target: Some(CompareTarget::Value(value.clone().into())),
-        };
-        let request = TxnRequest {
-            compare: vec![compare],
-            success: vec![Op::Range(RangeRequest::key("k")).into()],
-            failure: Vec::new(),
-        };
-        let done =
-            cluster.on(follower, |store| async move { store.txn(request).await }).await.unwrap();
-        assert!(done.succeeded, "a stale state in round {round}");
-        let Some(OpResult::Range(range)) = &done.responses[0].result else { panic!("{done:?}") };
-        assert_eq!(range.kvs[0].value, value);
-    }
-    cluster.put(leader, "k", "after").await.unwrap();
-    assert_eq!(cluster.store(leader).state.next_index(), before + 21, "21 puts, and nothing else");
+    // A new leader writes an entry of its own.
+    until("rounds within one term", async || {
+        let (leader, term) = cluster.leader().await;
+        cluster.put(leader, "k", "before").await.unwrap();
+        let before = cluster.store(leader).state.next_index();
+        for round in 0..20 {
+            let value = round.to_string();
+            cluster.put(leader, "k", &value).await.unwrap();
+            reads_fresh(&cluster, cluster.other_than(leader), value).await;
+        }
+        cluster.put(leader, "k", "after").await.unwrap();
+        let after = cluster.store(leader).state.next_index();
+        (cluster.leader().await == (leader, term)).then(|| {
+            assert_eq!(after, before + 21, "21 puts, and nothing else");
+        })
+    })
+    .await;
     cluster.stop().await;
+}
+
+/// Reads `k` on `i` in a transaction whose condition is that it has this value.
+async fn reads_fresh(cluster: &Cluster, i: usize, value: String) {
+    let compare = Compare {
+        range: KeyRange::single("k"),
+        result: CompareResult::Equal.into(),
+        target: Some(CompareTarget::Value(value.clone().into())),
+    };
+    let request = TxnRequest {
+        compare: vec![compare],
+        success: vec![Op::Range(RangeRequest::key("k")).into()],
+        failure: Vec::new(),
+    };
+    let done = cluster.on(i, |store| async move { store.txn(request).await }).await.unwrap();
+    assert!(done.succeeded, "a stale state in round {value}");
+    let Some(OpResult::Range(range)) = &done.responses[0].result else { panic!("{done:?}") };
+    assert_eq!(range.kvs[0].value, value);
 }
 
 /// It would stop every member, and at every start again.

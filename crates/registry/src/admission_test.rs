@@ -103,6 +103,17 @@ fn budget() -> Value {
     )
 }
 
+/// The second master need not have heard of the budget yet.
+#[tokio::test]
+async fn a_budget_counts_at_every_master_as_soon_as_it_is_made() {
+    let f = fixture().await;
+    f.run("a").await;
+    f.settle().await;
+    f.registry.create(budget(), &WriteOptions::default()).await.unwrap();
+    let early = f.other.evict("default", "a", &DeleteOptions::default()).await.unwrap_err();
+    assert_eq!(early.code(), Code::TooManyRequests, "{early}");
+}
+
 #[tokio::test]
 async fn evictions_use_up_the_budget_also_from_two_masters() {
     let f = fixture().await;
@@ -297,6 +308,30 @@ async fn limit_ranges_fill_in_and_refuse() {
         small.contains("minimum cpu usage per Container is 100m, but request is 50m"),
         "{small}"
     );
+}
+
+/// A pod takes what its containers and sidecars take together, or what its largest init container
+/// does.
+#[tokio::test]
+async fn limit_ranges_of_pods_count_what_runs_at_once() {
+    let f = fixture().await;
+    let item = json!({"type": "Pod", "max": {"cpu": "1"}});
+    f.create(named("v1", "LimitRange", "bounds", json!({"limits": [item]}))).await.unwrap();
+    let pod = |name: &str, init: &str, policy: Option<&str>| {
+        let half = |cpu: &str| json!({"limits": {"cpu": cpu}});
+        let mut pod = pod_of(name, half("500m"));
+        pod["spec"]["initContainers"] = json!([{"name": "i", "image": "i:1",
+            "resources": half(init), "restartPolicy": policy}]);
+        pod
+    };
+    f.create(pod("before", "1", None)).await.unwrap();
+    f.create(pod("beside", "500m", Some("Always"))).await.unwrap();
+    for (name, policy) in [("large-before", None), ("large-beside", Some("Always"))] {
+        let init = if policy.is_some() { "600m" } else { "1100m" };
+        let error = f.create(pod(name, init, policy)).await.unwrap_err().to_string();
+        let wanted = "maximum cpu usage per Pod is 1, but limit is 1100m";
+        assert!(error.contains(wanted), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! What is filled in or refused when objects are created, by other objects of the cluster:
 //! service accounts, priority classes, storage classes, limit ranges. Quotas are in `quota.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, ServiceAccount,
+    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec, ServiceAccount,
 };
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use quorate_objects::quantity::Quantity;
-use quorate_objects::{Kind, Typed, kinds, storage};
+use quorate_objects::{Kind, Typed, kinds, pod, storage};
 use serde_json::Value;
 
 use crate::error::RegistryError;
@@ -283,12 +283,8 @@ fn pod_errors(pod: &Pod, items: &[LimitRangeItem]) -> Vec<String> {
                 }
             }
             "Pod" => {
-                let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
-                for container in &spec.containers {
-                    let (more, most) = resources(container);
-                    add(&mut requests, more);
-                    add(&mut limits, most);
-                }
+                let requests = peaks(spec, |container| resources(container).0);
+                let limits = peaks(spec, |container| resources(container).1);
                 errors.extend(bounds(item, &requests, &limits));
             }
             _ => {}
@@ -302,11 +298,17 @@ fn resources(container: &Container) -> (Quantities, Quantities) {
     (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default())
 }
 
-fn add(total: &mut Quantities, more: Quantities) {
-    for (name, quantity) in more {
-        let sum = total.get(&name).map(parsed).unwrap_or_default().plus(parsed(&quantity));
-        total.insert(name, ApiQuantity(sum.to_string()));
-    }
+/// The most that the pod takes at once of all that any of its containers names.
+fn peaks(spec: &PodSpec, of: impl Fn(&Container) -> Quantities) -> Quantities {
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let names: BTreeSet<String> = all.flat_map(|container| of(container).into_keys()).collect();
+    let peak = |name: String| {
+        let needs =
+            |container: &Container| of(container).get(&name).map(parsed).unwrap_or_default();
+        let peak = pod::peak(spec, needs, Quantity::plus);
+        (name, ApiQuantity(peak.to_string()))
+    };
+    names.into_iter().map(peak).collect()
 }
 
 fn parsed(quantity: &ApiQuantity) -> Quantity {

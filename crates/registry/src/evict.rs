@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use quorate_objects::{Selector, Typed, kinds, pod, time};
+use quorate_store::Consistency;
 
 use crate::delete::Deleted;
 use crate::error::RegistryError;
@@ -42,6 +43,8 @@ impl Registry {
         let key = ObjectKey::new(&kinds::POD, namespace, name);
         let object = self.load(&key).await?.object.typed::<Pod>()?;
         if needs_leave(&object) {
+            // A budget that was made through another master a moment ago counts too.
+            self.freshen(Consistency::Linearizable).await?;
             self.take_leave(&object, options).await?;
             if !options.dry_run {
                 self.mark(&key, &object, options).await?;

@@ -5,16 +5,13 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use quorate_objects::pod::AGENT_CONDITIONS;
 use quorate_objects::{FieldError, Invalid, kinds};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::RegistryError;
 use crate::object::{Object, ObjectKey};
-
-/// The conditions that a pod's agent sets. Others belong to others: readiness gates, disruptions.
-const OF_AGENTS: [&str; 5] =
-    ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
 /// What of a pod is to change.
 pub(crate) struct Part {
@@ -31,19 +28,18 @@ impl Part {
         Ok(Self { status: text.into(), node })
     }
 
-    /// Of a status that the agent of `old` has sent. It knows of its own conditions only: those
-    /// of others stay.
+    /// Of a status that the agent of `old` has sent. It sets its own conditions only: those of
+    /// others stay, and what it says of them is what it saw of them at some time.
     pub fn read(key: &ObjectKey, status: &[u8], old: &Object) -> Result<Self, RegistryError> {
         let mut status: PodStatus = serde_json::from_slice(status).map_err(|error| {
             let error = FieldError::invalid("status", "", error.to_string());
             RegistryError::from(Invalid::new(key.kind, &key.name, vec![error]))
         })?;
-        for condition in others(old)? {
-            let conditions = status.conditions.get_or_insert_default();
-            if conditions.iter().all(|given| given.type_ != condition.type_) {
-                conditions.push(condition);
-            }
-        }
+        let others = others(old)?;
+        let mut conditions = status.conditions.take().unwrap_or_default();
+        conditions.retain(|one| AGENT_CONDITIONS.contains(&one.type_.as_str()));
+        conditions.extend(others);
+        status.conditions = (!conditions.is_empty()).then_some(conditions);
         Self::new(&status, None)
     }
 
@@ -79,13 +75,13 @@ struct Condition<'a> {
 fn others(old: &Object) -> Result<Vec<PodCondition>, RegistryError> {
     if let Some(text) = old.status_text()
         && let Ok(status) = serde_json::from_slice::<Conditions<'_>>(text)
-        && status.conditions.iter().all(|one| OF_AGENTS.contains(&&*one.name))
+        && status.conditions.iter().all(|one| AGENT_CONDITIONS.contains(&&*one.name))
     {
         return Ok(Vec::new());
     }
     let old = old.typed::<Pod>()?;
     let conditions = old.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let others = conditions.filter(|one| !OF_AGENTS.contains(&one.type_.as_str()));
+    let others = conditions.filter(|one| !AGENT_CONDITIONS.contains(&one.type_.as_str()));
     Ok(others.cloned().collect())
 }
 

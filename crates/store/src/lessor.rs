@@ -113,6 +113,14 @@ pub enum Revocation {
     Unknown,
 }
 
+/// A lease whose time is over.
+#[derive(Clone, Copy)]
+struct Due {
+    id: LeaseId,
+    /// What came of an earlier revocation in this term is not known.
+    doubtful: bool,
+}
+
 impl Leases {
     /// Starts the time of a lease anew.
     fn schedule(&mut self, id: LeaseId, expires: Instant) {
@@ -147,7 +155,7 @@ impl Leases {
     }
 
     /// Takes leases whose time is over.
-    fn take_due(&mut self, now: Instant) -> Vec<LeaseId> {
+    fn take_due(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
         while due.len() < REVOKE_GROUP
             && let Some(&(expires, id)) = self.queue.first()
@@ -155,9 +163,10 @@ impl Leases {
         {
             self.queue.pop_first();
             if let Some(lease) = self.all.get_mut(&id) {
+                let doubtful = lease.expiring.is_some() && lease.expiring == self.leading;
                 lease.expiring = self.leading;
+                due.push(Due { id, doubtful });
             }
-            due.push(id);
         }
         due
     }
@@ -289,7 +298,7 @@ impl Lessor {
                 }
                 continue;
             }
-            let revoked = due.iter().map(|id| revoke(*id, term));
+            let revoked = due.iter().map(|due| revoke(due.id, term));
             let outcomes = join_all(revoked).await;
             let failed = due.into_iter().zip(outcomes);
             let failed: Vec<_> = failed.filter(|(_, came)| *came != Revocation::Done).collect();
@@ -298,13 +307,14 @@ impl Lessor {
     }
 
     /// Tries again soon, unless another term has begun, which gave the leases their full time.
-    fn retry_later(&self, failed: &[(LeaseId, Revocation)], term: Term) {
+    fn retry_later(&self, failed: &[(Due, Revocation)], term: Term) {
         let mut leases = self.leases.lock();
         if failed.is_empty() || leases.leading != Some(term) {
             return;
         }
-        for (id, came) in failed {
+        for (Due { id, doubtful }, came) in failed {
             if *came == Revocation::NotProposed
+                && !doubtful
                 && let Some(lease) = leases.all.get_mut(id)
             {
                 lease.expiring = None;

@@ -141,6 +141,24 @@ async fn a_lease_whose_revocation_may_be_applied_is_not_renewed_in_that_term() {
     assert_eq!(waiting.await.unwrap(), Ok(Ok(0)));
 }
 
+/// The first attempt may still be applied, though a later one was not even proposed.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_outlasts_a_later_attempt_that_was_not_proposed() {
+    let lessor = lessor(Some(1));
+    let attempts = std::sync::atomic::AtomicUsize::new(0);
+    let first = move || attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+    let log = run(
+        &lessor,
+        move |_, _| {
+            if first() { Revocation::Unknown } else { Revocation::NotProposed }
+        },
+    );
+    sleep(12).await;
+    assert!(log.lock().len() > 2, "{:?}", log.lock());
+    let renewed = tokio::time::timeout(Duration::from_secs(60), lessor.renew(1)).await;
+    assert!(renewed.is_err(), "renewed though it may be revoked at any time");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_leases_goes_by_in_groups() {
     let lessor = lessor(Some(1));

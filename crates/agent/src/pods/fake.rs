@@ -25,12 +25,16 @@ pub(crate) struct State {
     pub(crate) stopped: Vec<String>,
     pub(crate) volumes: Vec<String>,
     pub(crate) down: bool,
+    /// How often it was asked what there is, whether it was down or not.
+    pub(crate) looks: usize,
     /// With which every exec ends.
     pub(crate) exec_code: i32,
     /// Execs do not end.
     pub(crate) exec_runs: bool,
     /// How long an exec writes before it ends.
     pub(crate) exec_takes: Duration,
+    /// Execs cannot even be started in time.
+    pub(crate) exec_stuck: bool,
     /// How many there were.
     pub(crate) execs: usize,
     /// How long containers take to stop, within their grace.
@@ -127,6 +131,7 @@ impl Runtime for Fake {
     }
 
     async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Record>, RuntimeError> {
+        self.state.lock().looks += 1;
         self.check()?;
         let all = self.records();
         Ok(all.into_iter().filter(|r| pod_uid.is_none_or(|uid| r.pod.uid == uid)).collect())
@@ -222,6 +227,9 @@ impl Runtime for Fake {
         let takes = {
             let mut state = self.state.lock();
             state.execs += 1;
+            if state.exec_stuck {
+                return Err(RuntimeError::Timeout("exec"));
+            }
             state.exec_takes
         };
         let process = Process::Exec("exec".into());

@@ -60,6 +60,15 @@ fn told(outbox: &Outbox) -> Option<(serde_json::Value, bool)> {
     Some((serde_json::from_slice(&pod.status_json).unwrap(), pod.terminated))
 }
 
+/// Waits until the worker has looked and done what follows from that: it looks a second time.
+async fn turn(bench: &mut Bench, down: bool) {
+    {
+        let mut state = bench.fake.state.lock();
+        (state.down, state.looks) = (down, 0);
+    }
+    bench.until("a whole turn", |fake, _| fake.state.lock().looks > 1).await;
+}
+
 fn running(fake: &Fake, container: &str) -> bool {
     fake.records().iter().any(|r| r.container == container && r.state == RunState::Running)
 }
@@ -235,12 +244,10 @@ async fn a_runtime_that_was_away_costs_no_container() {
     bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
     bench.until("running", |fake, _| running(fake, "a")).await;
     let before = bench.fake.records();
-    bench.fake.state.lock().down = true;
-    bench.manager.wake_all();
-    tokio::task::yield_now().await;
-    bench.fake.state.lock().down = false;
+    turn(&mut bench, true).await;
+    turn(&mut bench, false).await;
     bench.manager.assign(&[Arc::new(pod("p", "Always", &["a"]))]);
-    bench.until("quiet", |_, outbox| told(outbox).is_some()).await;
+    turn(&mut bench, false).await;
     assert_eq!(bench.fake.records(), before);
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use parking_lot::Mutex;
+use quorate_objects::pod::AGENT_CONDITIONS;
 use quorate_proto::v1;
 use tokio::sync::Notify;
 
@@ -108,9 +109,10 @@ impl Outbox {
 
     /// A leader told what it knows of a pod; when that is not what we last said, say it again.
     pub fn compare(&self, uid: &str, known: Option<&PodStatus>) {
+        let known = known.cloned().map(without_others);
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get_mut(uid)
-            && (entry.terminated || known != Some(&entry.status))
+            && (entry.terminated || known.as_ref() != Some(&entry.status))
             && entry.acked == entry.version
         {
             entry.acked = entry.version - 1;
@@ -173,6 +175,14 @@ impl Outbox {
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+/// A status without the conditions that others have set.
+fn without_others(mut status: PodStatus) -> PodStatus {
+    if let Some(conditions) = &mut status.conditions {
+        conditions.retain(|one| AGENT_CONDITIONS.contains(&one.type_.as_str()));
+    }
+    status
 }
 
 #[cfg(test)]

@@ -61,6 +61,14 @@ fn what_a_leader_does_not_know_is_said_again() {
     outbox.acknowledge(&outbox.batch().unwrap(), &[]);
     outbox.compare("1", Some(&status("Running")));
     assert!(outbox.batch().is_none());
+    let mut gated = status("Running");
+    gated.conditions =
+        serde_json::from_value(serde_json::json!([{"type": "example.org/open", "status": "True"}]))
+            .unwrap();
+    outbox.put(&pod("1"), &PodStatus { conditions: Some(Vec::new()), ..status("Running") }, false);
+    outbox.acknowledge(&outbox.batch().unwrap(), &[]);
+    outbox.compare("1", Some(&gated));
+    assert!(outbox.batch().is_none(), "what others have said is not ours to say");
     outbox.compare("1", Some(&status("Pending")));
     assert!(outbox.batch().is_some());
     outbox.forget("1");

@@ -171,7 +171,14 @@ async fn once(target: &Target, probe: &Probe, limit: Duration) -> Result<(), Fau
     let late = || format!("no answer within {limit:?}");
     if let Some(action) = &probe.exec {
         // The limit is the program's: how long the engine takes to start it does not count.
-        let mut program = Program::start(target, action).await?;
+        let mut program = match Program::start(target, action).await {
+            // An engine that answers otherwise can start nothing in this container.
+            Err(RuntimeError::Timeout(_)) => {
+                target.runtime.info().await?;
+                return Err(Fault::Container("no program can be started in it".into()));
+            }
+            started => started?,
+        };
         if let Ok(ended) = timeout(limit, Box::pin(program.end())).await {
             return ended;
         }

@@ -118,6 +118,9 @@ async fn tcp_and_exec_probes_and_what_takes_too_long() {
     fake.state.lock().exec_runs = true;
     let late = bad(once(&to, &exec, Duration::from_millis(50)).await);
     assert!(late.contains("no answer within"), "{late}");
+    // Nothing can be started in the container; that is its own fault if all else works.
+    fake.state.lock().exec_stuck = true;
+    assert!(bad(once(&to, &exec, LIMIT).await).contains("no program can be started"));
     // Accepts and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().port();

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use quorate_objects::pod::{AGENT_CONDITIONS, qos_class};
 
 use super::plan::{
     Failure, Memory, deadline, ephemeral, has_started, is_sidecar, newest, outcome, previous,
@@ -24,6 +25,7 @@ pub struct Input<'a> {
     /// Failures.
     pub memory: &'a Memory,
     /// The status that we told last, or the assigned one: what did not change keeps its times.
+    /// The conditions of others in it are left out.
     pub previous: &'a PodStatus,
     /// Address of the node.
     pub host_ip: IpAddr,
@@ -90,27 +92,6 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
 fn late(input: &Input<'_>) -> bool {
     let ended = outcome(input.pod, input.records).is_some();
     !ended && deadline(input.pod, input.memory.started_at).is_some_and(|at| at <= input.now)
-}
-
-/// Kubernetes' class of service, by what containers request and may use.
-fn qos_class(spec: &PodSpec) -> &'static str {
-    let mut requests = false;
-    let mut guaranteed = true;
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
-        let resources = container.resources.clone().unwrap_or_default();
-        let (limits, wanted) =
-            (resources.limits.unwrap_or_default(), resources.requests.unwrap_or_default());
-        for name in ["cpu", "memory"] {
-            let (limit, request) = (limits.get(name), wanted.get(name));
-            requests |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (requests, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
 }
 
 fn phase(input: &Input<'_>, initialized: bool, apps: &[ContainerStatus]) -> &'static str {
@@ -266,20 +247,23 @@ fn conditions(
     let uninitialized = (!initialized)
         .then(|| ("ContainersNotInitialized", "init containers have not all succeeded".to_owned()));
     let mut list = status.conditions.take().unwrap_or_default();
+    // Those of others are theirs to tell.
+    list.retain(|condition| AGENT_CONDITIONS.contains(&condition.type_.as_str()));
     set(&mut list, "PodScheduled", None, input.now);
     set(&mut list, "Initialized", uninitialized, input.now);
     set(&mut list, "ContainersReady", not_ready.clone(), input.now);
-    let not_ready = not_ready.or_else(|| gate(input, &list));
+    let not_ready = not_ready.or_else(|| gate(input.pod));
     set(&mut list, "Ready", not_ready, input.now);
     status.conditions = Some(list);
 }
 
-/// The first readiness gate that somebody keeps closed.
-fn gate(input: &Input<'_>, list: &[PodCondition]) -> Option<(&'static str, String)> {
-    let gates = input.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-    let assigned = input.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let known: Vec<&PodCondition> = assigned.chain(list).collect();
-    let open = |kind: &str| known.iter().any(|c| c.type_ == kind && c.status == "True");
+/// The first readiness gate that somebody keeps closed, as the pod was assigned.
+fn gate(pod: &Pod) -> Option<(&'static str, String)> {
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let open = |kind: &str| {
+        let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions.any(|c| c.type_ == kind && c.status == "True")
+    };
     let closed = gates.map(|gate| gate.condition_type.as_str()).find(|kind| !open(kind))?;
     let text = format!("the status of pod readiness gate \"{closed}\" is not \"True\"");
     Some(("ReadinessGatesNotReady", text))

@@ -154,6 +154,22 @@ fn a_readiness_gate_keeps_a_pod_from_being_ready() {
     .unwrap();
     let open = status(&object, &running, &Memory::default(), now());
     assert_eq!(condition(&open, "Ready").status, "True");
+    // An agent that was started anew begins with what it is told, and does not repeat it.
+    let assigned = object.status.clone().unwrap();
+    let told = |object: &Pod| {
+        compute(&Input {
+            pod: object,
+            records: &running,
+            memory: &Memory::default(),
+            previous: &assigned,
+            host_ip: "127.0.1.1".parse().unwrap(),
+            now: now(),
+        })
+    };
+    let conditions = told(&object).conditions.unwrap();
+    assert!(conditions.iter().all(|one| one.type_ != "example.org/open"), "{conditions:?}");
+    object.status = None;
+    assert_eq!(condition(&told(&object), "Ready").status, "False", "it was closed since");
 }
 
 #[test]
@@ -167,21 +183,4 @@ fn a_pod_that_runs_for_too_long_has_failed() {
     let late = status(&object, &running, &memory, now() + SignedDuration::from_secs(5));
     assert_eq!(late.phase.as_deref(), Some("Failed"));
     assert_eq!(late.reason.as_deref(), Some("DeadlineExceeded"));
-}
-
-#[test]
-fn classes_of_service() {
-    let one = json!({"cpu": "1", "memory": "1Gi"});
-    for (resources, class) in [
-        (json!({}), "BestEffort"),
-        (json!({"requests": {"cpu": "1"}}), "Burstable"),
-        (json!({"limits": one}), "Guaranteed"),
-        (json!({"limits": one, "requests": one}), "Guaranteed"),
-        (json!({"limits": one, "requests": {"cpu": "500m"}}), "Burstable"),
-    ] {
-        let container = json!({"name": "a", "image": "img:1", "resources": resources});
-        let object = with(&pod("p", "Always", &["a"]), "/spec/containers/0", container);
-        let status = status(&object, &[], &Memory::default(), now());
-        assert_eq!(status.qos_class.as_deref(), Some(class), "{resources}");
-    }
 }

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::env::{Lookup, NodeValues, field};
 use super::{access, disk};
+use crate::identity;
 use crate::runtime::Place;
 
 /// Mode of files from ConfigMaps when the pod names none.
@@ -26,7 +27,7 @@ const MEMORY: &str = "/dev/shm";
 /// Where a pod's own files are.
 #[must_use]
 pub fn pod_dir(data_dir: &Path, uid: &str) -> PathBuf {
-    data_dir.join("pods").join(uid)
+    data_dir.join(identity::PODS).join(uid)
 }
 
 fn memory_dir(uid: &str) -> PathBuf {

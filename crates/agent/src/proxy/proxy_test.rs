@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 
@@ -23,9 +23,14 @@ async fn server(name: &'static str) -> SocketAddr {
     address
 }
 
-/// An address where nobody listens.
-async fn dead() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address where nobody listens. Held until the process ends, so that nobody else is given it.
+fn dead() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 async fn ask(address: SocketAddr) -> std::io::Result<String> {
@@ -72,8 +77,8 @@ async fn until_open(address: SocketAddr) {
 
 #[tokio::test]
 async fn a_dead_endpoint_costs_no_request_and_the_others_share() {
-    let (one, two, gone) = (server("one").await, server("two").await, dead().await);
-    let address = dead().await;
+    let (one, two, gone) = (server("one").await, server("two").await, dead());
+    let address = dead();
     let bench = start(Table::from([(address, frontend(&[one, two, gone]))]));
     until_open(address).await;
     let mut answers = BTreeMap::new();
@@ -89,7 +94,7 @@ async fn a_dead_endpoint_costs_no_request_and_the_others_share() {
 
 #[tokio::test]
 async fn a_client_is_held_until_an_endpoint_appears() {
-    let address = dead().await;
+    let address = dead();
     let bench = start(Table::from([(address, frontend(&[]))]));
     until_open(address).await;
     let asking = tokio::spawn(ask(address));
@@ -102,7 +107,7 @@ async fn a_client_is_held_until_an_endpoint_appears() {
 #[tokio::test]
 async fn an_open_connection_survives_a_change_of_endpoints() {
     let (one, two) = (server("one").await, server("two").await);
-    let address = dead().await;
+    let address = dead();
     let bench = start(Table::from([(address, frontend(&[one]))]));
     until_open(address).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -123,8 +128,8 @@ async fn an_open_connection_survives_a_change_of_endpoints() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_and_taken_over_when_free() {
-    let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = holder.local_addr().unwrap();
+    let address = dead();
+    let holder = TcpListener::bind(address).await.unwrap();
     let mut bench = start(Table::from([(address, frontend(&[server("one").await]))]));
     let told = bench.problems.wait_for(|problems| !problems.is_empty());
     let told = tokio::time::timeout(Duration::from_secs(10), told).await.unwrap().unwrap().clone();

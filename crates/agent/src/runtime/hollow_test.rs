@@ -57,7 +57,8 @@ async fn a_container_runs_until_it_is_stopped_and_goes_when_it_is_removed() {
 async fn annotations_say_when_it_is_ready_and_how_it_ends() {
     let hollow = hollow();
     let mut events = hollow.events().await.unwrap();
-    let annotations = [("ready-after", "0.05"), ("run-seconds", "0.1"), ("exit-code", "7")];
+    // Long enough to be seen unready on a busy machine.
+    let annotations = [("ready-after", "1"), ("run-seconds", "1.5"), ("exit-code", "7")];
     start(&hollow, &annotations).await;
     assert!(container(&hollow).await.unready);
     assert_eq!(events.next().await.as_deref(), Some("p"));

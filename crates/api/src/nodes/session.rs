@@ -44,7 +44,7 @@ pub(crate) async fn open(
     check_node(caller.as_deref(), &register.node_name)?;
     let registration = Registration::decode(&register)?;
     let (session, outgoing) = shared.table.enter(&register, shared.cancel.child_token())?;
-    shared.table.heard(&session, false, &shared.registry.heartbeats());
+    shared.table.heard(&session, &shared.registry.heartbeats());
     let guard = Guard { shared: shared.clone(), session: Arc::clone(&session) };
     // The queue is new and empty, so this does not wait.
     session.send(ToAgent::Welcome(welcome(&shared))).await;
@@ -183,8 +183,7 @@ async fn read(
             Err(_) if session.silence() < silence => continue,
             Err(_) => return unavailable(format!("nothing heard for {silence:?}")),
         };
-        let process = matches!(&message, Some(FromAgent::Heartbeat(beat)) if beat.process);
-        shared.table.heard(session, process, &shared.registry.heartbeats());
+        shared.table.heard(session, &shared.registry.heartbeats());
         match message {
             Some(FromAgent::Status(batch)) => {
                 // Never wait here: heartbeats are behind it.

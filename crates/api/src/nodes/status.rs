@@ -29,7 +29,7 @@ pub(crate) struct StatusWriter<'a> {
 /// An answer for a batch that is not written at all.
 pub(crate) fn refuse(batch: &v1::StatusBatch) -> v1::StatusAck {
     let retry_uids = batch.pods.iter().map(|pod| pod.uid.clone()).collect();
-    v1::StatusAck { sequence: batch.sequence, retry_uids, refused: true }
+    v1::StatusAck { sequence: batch.sequence, retry_uids, refused: true, ..Default::default() }
 }
 
 impl<'a> StatusWriter<'a> {
@@ -54,11 +54,7 @@ impl<'a> StatusWriter<'a> {
     }
 
     async fn write(&self, batch: v1::StatusBatch, term: Term) -> v1::StatusAck {
-        // Only after a refusal the agent tells the node's status again. What is in the way of this
-        // write is in the way of the others.
-        if !self.write_node(&batch.node_status_json, term).await {
-            return refuse(&batch);
-        }
+        let retry_node_status = !self.write_node(&batch.node_status_json, term).await;
         // Of a pod that goes at once nobody would read the status.
         let (going, staying): (Vec<_>, Vec<_>) = batch
             .pods
@@ -74,7 +70,7 @@ impl<'a> StatusWriter<'a> {
         for event in batch.events {
             self.shared.registry.events().record(self.event(event, term));
         }
-        v1::StatusAck { sequence: batch.sequence, retry_uids, refused: false }
+        v1::StatusAck { sequence: batch.sequence, retry_uids, refused: false, retry_node_status }
     }
 
     /// Lets volumes go whose data is gone. Returns the uids of those that could not be written.

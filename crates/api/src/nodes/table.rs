@@ -19,6 +19,9 @@ use crate::error::{status, unavailable};
 
 /// Messages to an agent that wait to be sent; then whoever sends waits.
 const OUTGOING: usize = 32;
+/// What a process with many nodes says counts for all of them, at most this often: while its nodes
+/// have much to tell, there is always something that has just come.
+const PROCESS_HEARD: Duration = Duration::from_millis(100);
 /// How long an agent may take to say what it holds; then it is told everything.
 const HOLDING_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -111,11 +114,20 @@ impl Session {
     }
 }
 
+/// A process with many nodes, which lives and dies as a whole.
+#[derive(Default)]
+struct Process {
+    /// By id.
+    sessions: HashMap<u64, Arc<Session>>,
+    /// When that was last noted for all of them.
+    heard: Option<Instant>,
+}
+
 /// All sessions of this master, by node.
 pub(crate) struct Table {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
-    /// Sessions of processes with many nodes, by process and session.
-    processes: Mutex<HashMap<String, HashMap<u64, Arc<Session>>>>,
+    /// Processes with many nodes.
+    processes: Mutex<HashMap<String, Process>>,
     /// Changes with every session that begins.
     begun: watch::Sender<u64>,
     next_id: AtomicU64,
@@ -130,19 +142,28 @@ impl Default for Table {
 }
 
 impl Table {
-    /// The node of the session was heard, or with `process` all nodes of its process.
-    pub fn heard(&self, session: &Session, process: bool, heartbeats: &Heartbeats) {
+    /// The node of the session was heard, and with it all nodes of its process.
+    pub fn heard(&self, session: &Session, heartbeats: &Heartbeats) {
         let now = Instant::now();
-        let group = if process && !session.process.is_empty() {
-            self.processes.lock().get(&session.process).map(|all| all.values().cloned().collect())
-        } else {
-            None
-        };
-        let group: Vec<Arc<Session>> = group.unwrap_or_default();
+        let group = self.others(session, now);
         heartbeats
             .record_all(group.iter().map(|one| one.node.as_str()).chain([&*session.node]), now);
         *session.heard.lock() = now;
         group.iter().for_each(|one| *one.heard.lock() = now);
+    }
+
+    /// The sessions of its process, when it is time to note again that it lives.
+    fn others(&self, session: &Session, now: Instant) -> Vec<Arc<Session>> {
+        if session.process.is_empty() {
+            return Vec::new();
+        }
+        let mut processes = self.processes.lock();
+        let Some(process) = processes.get_mut(&session.process) else { return Vec::new() };
+        if process.heard.is_some_and(|last| now.saturating_duration_since(last) < PROCESS_HEARD) {
+            return Vec::new();
+        }
+        process.heard = Some(now);
+        process.sessions.values().cloned().collect()
     }
 
     /// Enters a new session. Of two agents with one name the newer start wins; a newer
@@ -182,8 +203,8 @@ impl Table {
         drop(sessions);
         if !session.process.is_empty() {
             let mut processes = self.processes.lock();
-            let group = processes.entry(session.process.clone()).or_default();
-            group.insert(session.id, Arc::clone(&session));
+            let process = processes.entry(session.process.clone()).or_default();
+            process.sessions.insert(session.id, Arc::clone(&session));
         }
         self.begun.send_modify(|count| *count += 1);
         Ok((session, receiver))
@@ -198,9 +219,9 @@ impl Table {
         }
         drop(sessions);
         let mut processes = self.processes.lock();
-        if let Some(group) = processes.get_mut(&session.process) {
-            group.remove(&session.id);
-            if group.is_empty() {
+        if let Some(process) = processes.get_mut(&session.process) {
+            process.sessions.remove(&session.id);
+            if process.sessions.is_empty() {
                 processes.remove(&session.process);
             }
         }

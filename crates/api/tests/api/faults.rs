@@ -15,12 +15,11 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::master::{Master, config_map, soon};
+use crate::master::{Master, config_map, free_address, soon};
 
 /// An address where nothing listens.
 fn nowhere() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    format!("http://{}", free_address())
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use quorate_client::{Client, ClientOptions};
 use quorate_registry::{Registry, RegistryOptions};
 use quorate_store::{MemoryStore, SharedStore};
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +41,9 @@ impl Master {
         let registry = Registry::start(shared, options, cancel.clone());
         registry.wait_synced(PATIENCE).await.unwrap();
         registry.ensure_system_objects(None).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = free_address();
         let mut master = Self { store, registry, address, cancel, server: None };
-        master.serve(listener);
+        master.start_server();
         master
     }
 
@@ -86,6 +86,16 @@ impl Drop for Master {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
+}
+
+/// Where nothing listens yet. Held until the process ends, so that nobody else is given it.
+pub fn free_address() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// Fails the test instead of hanging it.

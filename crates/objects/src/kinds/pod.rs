@@ -1,8 +1,7 @@
 //! Pod.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{Affinity, Container, NodeAffinity, NodeSelector, Pod, PodSpec};
 
 use crate::error::{Errors, FieldError};
 use crate::kind::{Column, Kind, Ops, Typed};
@@ -47,7 +46,8 @@ impl Typed for Pod {
         }
         let status = self.status.get_or_insert_default();
         template::default_text(&mut status.phase, "Pending");
-        status.qos_class.get_or_insert_with(|| qos_class(self.spec.as_ref()).to_owned());
+        let class = || self.spec.as_ref().map_or("BestEffort", pod::qos_class).to_owned();
+        status.qos_class.get_or_insert_with(class);
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -70,6 +70,9 @@ impl Typed for Pod {
         if all_in(&new.scheduling_gates, &old.scheduling_gates) {
             allowed.scheduling_gates.clone_from(&new.scheduling_gates);
         }
+        if old.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+            allow_narrowing(&mut allowed, new);
+        }
         allowed.active_deadline_seconds = new.active_deadline_seconds;
         if *new != allowed {
             errors.push(FieldError::forbidden(
@@ -77,7 +80,8 @@ impl Typed for Pod {
                 "pod updates may not change fields other than `spec.containers[*].image`, \
                  `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, \
                  `spec.schedulingGates` (only removals) or `spec.tolerations` (only additions to \
-                 existing tolerations)",
+                 existing tolerations); of a pod with scheduling gates also `spec.nodeSelector` \
+                 and `spec.affinity.nodeAffinity` (only additions to what is required)",
             ));
         }
     }
@@ -112,36 +116,45 @@ fn allow_images(allowed: &mut [Container], new: &[Container]) {
     }
 }
 
+/// Lets the choice of nodes be as it is in `new`, if it is the same or narrower: what holds a pod
+/// back may be about to find out where it shall run.
+fn allow_narrowing(allowed: &mut PodSpec, new: &PodSpec) {
+    let kept = allowed.node_selector.iter().flatten();
+    let chosen = new.node_selector.as_ref();
+    if kept.into_iter().all(|(key, value)| chosen.and_then(|all| all.get(key)) == Some(value)) {
+        allowed.node_selector.clone_from(&new.node_selector);
+    }
+    let node = |spec: &PodSpec| spec.affinity.as_ref().and_then(|all| all.node_affinity.clone());
+    let required = |affinity: Option<NodeAffinity>| {
+        affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution)
+    };
+    let narrower = match (required(node(allowed)), required(node(new))) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(old), Some(new)) => is_narrower(&new, &old),
+    };
+    if narrower && new.affinity.is_some() {
+        let all: &mut Affinity = allowed.affinity.get_or_insert_default();
+        all.node_affinity = node(new);
+    }
+}
+
+/// Does each term of `new` ask for all that the same term of `old` does? Any one of a selector's
+/// terms is enough, so another term would make it wider.
+fn is_narrower(new: &NodeSelector, old: &NodeSelector) -> bool {
+    let (new, old) = (&new.node_selector_terms, &old.node_selector_terms);
+    new.len() == old.len()
+        && new.iter().zip(old).all(|(new, old)| {
+            all_in(&old.match_expressions, &new.match_expressions)
+                && all_in(&old.match_fields, &new.match_fields)
+        })
+}
+
 /// Is all of `some` in `others`?
 fn all_in<T: PartialEq>(some: &Option<Vec<T>>, others: &Option<Vec<T>>) -> bool {
     let others = others.as_deref().unwrap_or_default();
     some.iter().flatten().all(|one| others.contains(one))
 }
-
-/// Kubernetes' classes: Guaranteed when every container has limits of processor and memory that
-/// equal its requests, BestEffort when none has any.
-fn qos_class(spec: Option<&PodSpec>) -> &'static str {
-    let resources = spec.iter().flat_map(|s| &s.containers).map(|c| c.resources.as_ref());
-    let (mut any, mut all) = (false, true);
-    for resources in resources {
-        let list = |pick: fn(&ResourceRequirements) -> &Option<_>| {
-            resources.and_then(|r| pick(r).clone()).unwrap_or_default()
-        };
-        let (limits, requests): (Quantities, Quantities) =
-            (list(|r| &r.limits), list(|r| &r.requests));
-        any |= !limits.is_empty() || !requests.is_empty();
-        all &= ["cpu", "memory"]
-            .iter()
-            .all(|name| limits.get(*name).is_some_and(|limit| requests.get(*name) == Some(limit)));
-    }
-    match (any, all) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
-type Quantities = std::collections::BTreeMap<String, Quantity>;
 
 /// The STATUS column: the most telling reason.
 fn shown_status(this: &Pod) -> String {

@@ -204,11 +204,12 @@ impl Peer for Handlers {
         request: Request<pb::TransferRequest>,
     ) -> Result<Response<pb::TransferReply>, Status> {
         self.admitted()?;
-        if self.state.corrupt.load(Relaxed) {
-            return Err(Status::failed_precondition("this member's data is wrong"));
-        }
         use openraft::raft::{TransferLeaderError as E, TransferLeaderRequest};
         let request = request.into_inner();
+        // The others hear of it too: they may vote for the successor at once.
+        if request.to == self.members.id && self.state.corrupt.load(Relaxed) {
+            return Err(Status::failed_precondition("this member's data is wrong"));
+        }
         let from = codec::vote_from(request.from)?;
         let last = request.last.map(codec::log_id_from);
         let request = TransferLeaderRequest::<TypeConfig>::new(from, request.to, last);

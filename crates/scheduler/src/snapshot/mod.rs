@@ -3,6 +3,7 @@
 mod budgets;
 mod memory;
 mod node;
+mod pods;
 mod topology;
 mod volumes;
 
@@ -17,77 +18,15 @@ pub(crate) use self::budgets::Budgets;
 pub(crate) use self::memory::Memory;
 pub use self::node::NodeInfo;
 pub(crate) use self::node::Nominated;
-use self::topology::{ClassId, Present};
+use self::pods::since;
+pub use self::pods::{Class, PodKey};
+pub(crate) use self::pods::{Placed, PodId};
+use self::topology::Present;
 pub(crate) use self::topology::{ClassState, Counts, Domain, NO_DOMAIN, Term, Topology};
 pub(crate) use self::volumes::{Claims, Rule};
 use crate::filter::{Filter, FilterSet};
 use crate::needs::Needs;
 use crate::preempt::Preemption;
-
-/// `namespace/name` of a pod, with its uid: a later pod of the same name is another one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PodKey {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-}
-
-impl PodKey {
-    /// The key of a pod.
-    #[must_use]
-    pub fn of(object: &Pod) -> Self {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        Self {
-            namespace: text(&object.metadata.namespace),
-            name: text(&object.metadata.name),
-            uid: text(&object.metadata.uid),
-        }
-    }
-}
-
-pub(crate) type PodId = u32;
-
-/// Needs that the snapshot knows: all pods with equal needs share one. Keeps its entry alive.
-#[derive(Clone, Debug)]
-pub struct Class {
-    id: ClassId,
-    needs: Arc<Needs>,
-}
-
-impl Class {
-    /// What each of its pods needs.
-    #[must_use]
-    pub fn needs(&self) -> &Needs {
-        &self.needs
-    }
-
-    /// Its number among those alive.
-    pub(crate) fn id(&self) -> ClassId {
-        self.id
-    }
-}
-
-impl PartialEq for Class {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.needs, &other.needs)
-    }
-}
-
-/// A pod on a node.
-#[derive(Clone, Debug)]
-pub(crate) struct Placed {
-    pub key: PodKey,
-    pub slot: usize,
-    pub class: Class,
-    /// Decided by us, not shown by the cache yet.
-    pub assumed: bool,
-    pub deleting: bool,
-    /// When it started, or was created; seconds since 1970.
-    pub since: i64,
-}
 
 /// Nodes and placed pods, as the cache shows them, plus the scheduler's own decisions that the
 /// cache does not show yet ("assumed" pods).
@@ -530,12 +469,6 @@ const FREED: [Filter; 4] = [
 ];
 /// What a pod that arrives makes possible.
 const JOINED: [Filter; 2] = [Filter::InterPodAffinity, Filter::PodTopologySpread];
-
-fn since(object: &Pod) -> i64 {
-    let started = object.status.as_ref().and_then(|status| status.start_time.as_ref());
-    let time = started.or(object.metadata.creation_timestamp.as_ref());
-    time.map_or(i64::MAX, |time| time.0.as_second())
-}
 
 #[cfg(test)]
 #[path = "../snapshot_test.rs"]

@@ -6,6 +6,7 @@
 mod check;
 mod codec;
 mod compact;
+mod contents;
 mod hash;
 mod history;
 mod instances;
@@ -15,7 +16,6 @@ mod range;
 mod requests;
 mod txn;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -36,6 +36,7 @@ use crate::watch::WatchHub;
 
 pub use check::{check_command, check_known, needs_space, reads_only};
 use codec::Counters;
+use contents::Contents;
 use history::{BackendHistory, Published};
 use overlay::Overlay;
 use txn::Changes;
@@ -355,41 +356,6 @@ impl<B: Backend> StateMachine<B> {
         let revision = if revision == 0 { at.revision } else { revision };
         let hash = hash::history(&view, revision, at.compact_revision)?;
         Ok(HashKv { hash, compact_revision: at.compact_revision, revision })
-    }
-}
-
-/// Revisions whose content's hash is remembered, at 8 bytes each.
-const CONTENTS: usize = 32_768;
-
-/// The hash of the content at the last revisions, without gaps.
-#[derive(Default)]
-struct Contents {
-    newest: Revision,
-    hashes: VecDeque<u64>,
-}
-
-impl Contents {
-    /// Takes the hashes of the revisions that end with `newest`.
-    fn push(&mut self, newest: Revision, hashes: Vec<u64>) {
-        self.newest = newest;
-        self.hashes.extend(hashes);
-        let excess = self.hashes.len().saturating_sub(CONTENTS);
-        self.hashes.drain(..excess);
-    }
-
-    fn reset(&mut self, revision: Revision, hash: u64) {
-        self.newest = revision;
-        self.hashes.clear();
-        self.hashes.push_back(hash);
-    }
-
-    fn last(&self) -> (Revision, u64) {
-        (self.newest, self.hashes.back().copied().unwrap_or(0))
-    }
-
-    fn at(&self, revision: Revision) -> Option<u64> {
-        let back = usize::try_from(self.newest.checked_sub(revision)?).ok()?;
-        self.hashes.get(self.hashes.len().checked_sub(back + 1)?).copied()
     }
 }
 
