@@ -262,9 +262,6 @@ pub struct SteadyWindow {
     pub before: Vec<Container>,
     /// And after.
     pub after: Vec<Container>,
-    /// How late a sleeper was woken in this step or the one before, in milliseconds.
-    #[serde(default)]
-    pub late_ms: u64,
 }
 
 /// Requests to a service in a time in which only masters suffered.
@@ -278,9 +275,6 @@ pub struct TrafficWindow {
     pub failed: u64,
     /// What went wrong, of the first.
     pub messages: Vec<String>,
-    /// How late a sleeper was woken in this step or the one before, in milliseconds.
-    #[serde(default)]
-    pub late_ms: u64,
 }
 
 /// Who had ended by itself after a step in which no disk failed.
@@ -301,9 +295,6 @@ pub struct QuietStep {
     pub before: u64,
     /// And after.
     pub after: u64,
-    /// How late a sleeper was woken in this step or the one before, in milliseconds.
-    #[serde(default)]
-    pub late_ms: u64,
 }
 
 /// Somebody held a lock.

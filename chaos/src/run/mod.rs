@@ -5,7 +5,6 @@ mod cron;
 mod interrupt;
 mod pods;
 mod settle;
-mod stalls;
 mod window;
 
 use std::path::{Path, PathBuf};

@@ -354,17 +354,11 @@ impl TestCluster {
         Ok(self.client()?.status().await?)
     }
 
-    /// The name of the leader, from a master that leads itself with its work running. Waits for
-    /// one: there may be an election.
+    /// The name of the leader, from a master that leads itself with its work running.
     ///
     /// # Errors
-    /// When none does in time.
+    /// When none does.
     pub async fn leader(&self) -> Result<String> {
-        self.wait_leader("").await
-    }
-
-    /// The same at this moment.
-    async fn leader_now(&self) -> Result<String> {
         for master in self.file()?.masters {
             if let Ok(status) = self.status_of(&master.name).await
                 && status.leader == master.name
@@ -382,7 +376,7 @@ impl TestCluster {
     /// When none does in time.
     pub async fn wait_leader(&self, not: &str) -> Result<String> {
         self.wait("a (new) leader", async || {
-            let leader = self.leader_now().await?;
+            let leader = self.leader().await?;
             ensure!(leader != not, "{not} still leads");
             Ok(leader)
         })
