@@ -262,6 +262,9 @@ pub struct SteadyWindow {
     pub before: Vec<Container>,
     /// And after.
     pub after: Vec<Container>,
+    /// How late a sleeper was woken in this step or the one before, in milliseconds.
+    #[serde(default)]
+    pub late_ms: u64,
 }
 
 /// Requests to a service in a time in which only masters suffered.
@@ -275,6 +278,9 @@ pub struct TrafficWindow {
     pub failed: u64,
     /// What went wrong, of the first.
     pub messages: Vec<String>,
+    /// How late a sleeper was woken in this step or the one before, in milliseconds.
+    #[serde(default)]
+    pub late_ms: u64,
 }
 
 /// Who had ended by itself after a step in which no disk failed.
@@ -295,6 +301,9 @@ pub struct QuietStep {
     pub before: u64,
     /// And after.
     pub after: u64,
+    /// How late a sleeper was woken in this step or the one before, in milliseconds.
+    #[serde(default)]
+    pub late_ms: u64,
 }
 
 /// Somebody held a lock.

@@ -122,11 +122,7 @@ pub async fn strike(
         Fault::Kill(who) => signal(target, who, Signal::SIGKILL, random, mends).await,
         Fault::Terminate(who) => signal(target, who, Signal::SIGTERM, random, mends).await,
         Fault::Pause(who) => signal(target, who, Signal::SIGSTOP, random, mends).await,
-        Fault::Transfer => {
-            let leader = target.leader().await?;
-            target.transfer().await?;
-            Ok(vec![leader])
-        }
+        Fault::Transfer => target.transfer().await.map(|leader| vec![leader]),
         Fault::Cut { who, from, direction } => {
             let victims = target.resolve(who, random).await?;
             for name in &victims {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::evidence::{Container, ContainerSample, Evidence, MasterSighting};
 use crate::history::Clock;
 use crate::run::STATEFUL;
-use crate::target::Target;
+use crate::target::{Target, leads};
 
 /// Pause between two looks at the masters.
 const MASTERS: Duration = Duration::from_millis(100);
@@ -79,7 +79,7 @@ async fn masters(target: Target, clock: Clock, seen: Arc<Mutex<Seen>>, cancel: C
         let sightings = known.map(|status| MasterSighting {
             at: clock.now(),
             pid: pids.get(&status.name).and_then(|pid| u32::try_from(*pid).ok()).unwrap_or(0),
-            leads: status.role == "leader",
+            leads: leads(&status),
             term: status.term,
             revision: status.revision,
             master: status.name,

@@ -32,11 +32,17 @@ async fn get(cluster: &TestCluster, what: &[&str]) -> Result<Value> {
 }
 
 async fn status_and_nodes(cluster: Arc<TestCluster>) -> Result<()> {
-    let leader = cluster.leader().await?;
-    let status = cluster.quorate(&["status"]).await?.ok()?;
-    ensure!(status.contains(&leader), "no {leader} in the status:\n{status}");
-    let json = cluster.quorate(&["status", "-o", "json"]).await?.json()?;
-    ensure!(json.to_string().contains(&leader), "{json}");
+    // Asked again when they differ: an election may come between two looks.
+    cluster
+        .wait("the status says who leads", async || {
+            let leader = cluster.leader().await?;
+            let status = cluster.quorate(&["status"]).await?.ok()?;
+            ensure!(status.contains(&format!("\nLeader:    {leader} (term ")), "{status}");
+            let json = cluster.quorate(&["status", "-o", "json"]).await?.json()?;
+            ensure!(json["leader"] == leader, "{leader}: {json}");
+            Ok(())
+        })
+        .await?;
     let table = cluster.quorate(&["get", "nodes", "-o", "wide"]).await?.ok()?;
     for node in ["n1", "n2"] {
         let line = table.lines().find(|line| line.starts_with(node)).unwrap_or_default();

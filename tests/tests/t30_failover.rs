@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
 use nix::sys::signal::Signal;
 use quorate_client::{Client, ClientOptions, Event, WatchOptions, WriteOptions};
@@ -41,9 +41,16 @@ async fn containers_under_watch(cluster: &TestCluster) -> Result<Vec<Container>>
     cluster.containers().await
 }
 
-fn unchanged(before: &[Container], after: &[Container]) -> Result<()> {
-    ensure!(before == after, "containers before: {before:#?}\nand after: {after:#?}");
-    Ok(())
+async fn unchanged(cluster: &TestCluster, before: &[Container]) -> Result<()> {
+    let after = cluster.containers().await?;
+    if before == after {
+        return Ok(());
+    }
+    // Was it that a node was given up? A busy machine can do that, too.
+    let events = ["get", "events", "-A", "--field-selector", "reason=NodeNotReady"];
+    let events = cluster.quorate(&events).await;
+    let events = events.map_or_else(|error| format!("{error:#}"), |output| output.to_string());
+    bail!("containers before: {before:#?}\nand after: {after:#?}\n{events}")
 }
 
 /// Waits until `count` more writes have been acknowledged.
@@ -75,7 +82,7 @@ async fn no_acknowledged_write_is_lost_when_the_leader_is_killed(
     cluster.wait_leader(&leader).await?;
     let (label, journal) = writers.stop().await;
     writer::check(&cluster.client()?, &label, &journal).await?;
-    unchanged(&before, &cluster.containers().await?)?;
+    unchanged(&cluster, &before).await?;
     cluster.heal().await?;
     // The one that was dead has caught up, and answers for itself.
     let reborn = cluster.client_of(&leader, Duration::from_secs(10))?;
@@ -147,7 +154,7 @@ async fn each_master_in_turn(cluster: Arc<TestCluster>) -> Result<()> {
         cluster.quorate(&["status"]).await?.ok()?;
         cluster.heal().await?;
     }
-    unchanged(&before, &cluster.containers().await?)
+    unchanged(&cluster, &before).await
 }
 
 async fn a_minority_refuses_writes_promptly(cluster: Arc<TestCluster>) -> Result<()> {
@@ -166,9 +173,9 @@ async fn a_minority_refuses_writes_promptly(cluster: Arc<TestCluster>) -> Result
     let status = cluster.quorate(&["status"]).await?.within(Duration::from_secs(20))?;
     let text = format!("{}{}", status.stdout, status.stderr).to_lowercase();
     ensure!(text.contains("majority") || text.contains("quorum"), "{status}");
-    unchanged(&before, &cluster.containers().await?)?;
+    unchanged(&cluster, &before).await?;
     cluster.heal().await?;
-    unchanged(&before, &cluster.containers().await?)
+    unchanged(&cluster, &before).await
 }
 
 async fn all_masters_at_once(cluster: Arc<TestCluster>) -> Result<()> {
@@ -178,12 +185,12 @@ async fn all_masters_at_once(cluster: Arc<TestCluster>) -> Result<()> {
     for master in cluster.file()?.masters {
         cluster.kill(&master.name).await?;
     }
-    unchanged(&before, &cluster.containers().await?)?;
+    unchanged(&cluster, &before).await?;
     cluster.heal().await?;
     let (label, journal) = writers.stop().await;
     writer::check(&cluster.client()?, &label, &journal).await?;
     watch_from_the_first(&cluster, &journal).await?;
-    unchanged(&before, &cluster.containers().await?)
+    unchanged(&cluster, &before).await
 }
 
 /// Whoever has watched goes on where it was, though no process remembers anything.

@@ -48,9 +48,12 @@ async fn etcdctl(cluster: &TestCluster, args: &[&str]) -> Result<Output> {
 }
 
 async fn etcdctl_with(cluster: &TestCluster, args: &[&str], input: Option<&str>) -> Result<Output> {
+    etcdctl_at(&endpoints(cluster)?, args, input).await
+}
+
+async fn etcdctl_at(endpoints: &str, args: &[&str], input: Option<&str>) -> Result<Output> {
     let (program, env) = program();
-    let endpoints = endpoints(cluster)?;
-    let args = [&["--endpoints", &endpoints, "--command-timeout", "20s"], args].concat();
+    let args = [&["--endpoints", endpoints, "--command-timeout", "20s"], args].concat();
     process::run(program, &args, &env, input)
         .await
         .context("etcdctl is in Debian's package etcd-client; deploy/install-deps.sh installs it")
@@ -215,7 +218,8 @@ async fn leases_take_their_keys_along(cluster: Arc<TestCluster>) -> Result<()> {
         .await?
         .fails_with(&["requested lease not found"])?;
 
-    let short = ok(&cluster, &["lease", "grant", "1"]).await?;
+    // Long enough for the start of one more etcdctl.
+    let short = ok(&cluster, &["lease", "grant", "5"]).await?;
     ok(&cluster, &["put", "l/b", "1", "--lease", lease_id(&short)?]).await?;
     cluster
         .wait("the end of a lease that nobody keeps alive", async || {
@@ -354,16 +358,31 @@ async fn users_and_roles(cluster: Arc<TestCluster>) -> Result<()> {
     let result = with_users(&cluster).await;
     let off = ok(&cluster, &[&root[..], &["auth", "disable"]].concat()).await?;
     ensure!(off.contains("Authentication Disabled"), "{off}");
+    every_master(&cluster, "no password is needed", Output::ok).await?;
     result
 }
 
+/// Waits until every master, asked alone, answers as `fits` wants it: each goes by the users that
+/// it has seen itself.
+async fn every_master(
+    cluster: &TestCluster,
+    what: &str,
+    fits: impl Fn(Output) -> Result<String>,
+) -> Result<()> {
+    for master in cluster.file()?.masters {
+        let get = async || fits(etcdctl_at(&master.url, &["get", "app/a"], None).await?);
+        wait_for(&format!("{what} at {}", master.name), PATIENCE, get).await?;
+    }
+    Ok(())
+}
+
 async fn with_users(cluster: &TestCluster) -> Result<()> {
+    let unnamed = |output: Output| output.fails_with(&["user name is empty"]);
+    every_master(cluster, "a name is asked for", unnamed).await?;
     let app = ["--user", "app:pass"];
     ok(cluster, &[&app[..], &["put", "app/a", "1"]].concat()).await?;
     let other = etcdctl(cluster, &[&app[..], &["put", "other", "1"]].concat()).await?;
     other.fails_with(&["permission denied"])?;
-    let nobody = etcdctl(cluster, &["get", "app/a"]).await?;
-    nobody.fails_with(&["user name is empty"])?;
     let wrong = etcdctl(cluster, &["--user", "app:wrong", "get", "app/a"]).await?;
     wrong.fails_with(&["authentication failed"])?;
     let role = ok(cluster, &["--user", "root:secret", "role", "get", "app"]).await?;
@@ -385,16 +404,21 @@ async fn a_master_dies_and_clients_go_on(cluster: Arc<TestCluster>) -> Result<()
     .await?;
     let leader = cluster.leader().await?;
     cluster.kill(&leader).await?;
-    ok(&cluster, &["put", "f/after", "y"]).await?;
+    // etcdctl does not repeat what the dead one took along.
+    let soon = async |what: &str, args: &[&str]| {
+        let (text, _) = wait_for(what, PATIENCE, async || ok(&cluster, args).await).await?;
+        anyhow::Ok(text)
+    };
+    soon("a write", &["put", "f/after", "y"]).await?;
     loop {
         if watch.line().await? == "f/after" {
             break;
         }
     }
     watch.expect(&["y"]).await?;
-    let kept = ok(&cluster, &["get", "f/lease"]).await?;
+    let kept = soon("a read", &["get", "f/lease"]).await?;
     ensure!(lines(&kept) == ["f/lease", "kept"], "{kept}");
-    let seen = ok(&cluster, &["lease", "timetolive", lease, "--keys"]).await?;
+    let seen = soon("the lease", &["lease", "timetolive", lease, "--keys"]).await?;
     ensure!(seen.contains("f/lease"), "{seen}");
     cluster.heal().await
 }

@@ -1,7 +1,6 @@
 //! Masters come and go: replaced, rebuilt, and a whole cluster made from a snapshot. Real
 //! processes, as an operator starts them.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_client::{Client, ClientOptions};
+use quorate_testkit::ports::PortBase;
 use quorate_testkit::process::{self, Output};
 use quorate_testkit::{Options, TestCluster, cases, suite, wait_for};
 use tokio::process::{Child, Command};
@@ -33,16 +33,18 @@ struct Master {
     log: PathBuf,
 }
 
-/// Where a master is to be reached; its ports are free at this moment.
+/// Where a master is to be reached; no other cluster takes its ports.
 struct Place {
     client: String,
     peer: String,
+    _ports: PortBase,
 }
 
 impl Place {
     fn find() -> Result<Self> {
-        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
-        Ok(Self { client: free()?.to_string(), peer: free()?.to_string() })
+        let ports = PortBase::reserve(1)?;
+        let at = |offset| format!("127.0.0.1:{}", ports.number() + offset);
+        Ok(Self { client: at(1), peer: at(101), _ports: ports })
     }
 
     fn client_url(&self) -> String {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use quorate_client::ListOptions;
 use quorate_objects::node;
+use quorate_testkit::cluster::PATIENCE;
 use quorate_testkit::image::{WEB_IMAGE, build_web_image};
 use quorate_testkit::{Options, TestCluster, cases, http, suite};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 fn main() -> ExitCode {
     let cases = cases![
@@ -42,6 +44,12 @@ async fn status(
 ) -> Result<k8s_openapi::api::core::v1::PodStatus> {
     let pods: Vec<Pod> = cluster.pods(&format!("app={name}")).await?;
     pods.first().and_then(|pod| pod.status.clone()).context("no status")
+}
+
+/// The status of the only container.
+async fn container(cluster: &TestCluster, pod: &str) -> Result<ContainerStatus> {
+    let all = status(cluster, pod).await?.container_statuses;
+    all.into_iter().flatten().next().context("no container")
 }
 
 fn is_ready(status: &k8s_openapi::api::core::v1::PodStatus) -> bool {
@@ -103,13 +111,17 @@ async fn a_port_is_forwarded_to_what_listens_on_loopback_only(
     let script = "exec busybox httpd -f -p 127.0.0.1:8081 -h /www";
     cluster.apply(&pod("inner", script, "")).await?;
     cluster.wait_pods_ready("app=inner", 1).await?;
-    let local = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let (dir, ports) = (cluster.dir().display().to_string(), format!("{}:8081", local.port()));
+    let dir = cluster.dir().display().to_string();
     let mut forward = tokio::process::Command::new(cluster.binary())
-        .args(["port-forward", "pod/inner", &ports, "--address", "127.0.0.1", "--cluster", &dir])
-        .stdout(Stdio::null())
+        .args(["port-forward", "pod/inner", ":8081", "--address", "127.0.0.1", "--cluster", &dir])
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
+    let mut lines = BufReader::new(forward.stdout.take().context("no output")?).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.context("no port")??;
+    let line = line.context("port-forward has ended")?;
+    let local = line.split_whitespace().find(|word| word.starts_with("127.0.0.1:"));
+    let local = local.with_context(|| line.clone())?.parse()?;
     cluster
         .wait("the page comes through the forwarded port", async || {
             let page = http::get(local, "/", Duration::from_secs(5)).await?;
@@ -123,10 +135,12 @@ async fn a_port_is_forwarded_to_what_listens_on_loopback_only(
 
 async fn probes_drive_readiness_and_restarts(cluster: Arc<TestCluster>) -> Result<()> {
     build_web_image(WEB_IMAGE).await?;
-    let probes = "    readinessProbe: {exec: {command: [test, -f, /tmp/ready]}, periodSeconds: 1}\n    \
-                  livenessProbe: {exec: {command: [test, '!', -f, /tmp/dead]}, periodSeconds: 1, \
-                  failureThreshold: 2}\n    startupProbe: {httpGet: {path: /, port: 8080}, \
-                  periodSeconds: 1}\n";
+    // On a busy machine a program in a container takes longer than a probe's second.
+    let probes = "    readinessProbe: {exec: {command: [test, -f, /tmp/ready]}, periodSeconds: 1, \
+                  timeoutSeconds: 20}\n    livenessProbe: {exec: {command: [test, '!', -f, \
+                  /tmp/dead]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 2}\n    \
+                  startupProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, \
+                  failureThreshold: 30}\n";
     let script = "exec busybox httpd -f -p 8080 -h /www";
     cluster.apply(&(pod("probed", script, "") + probes)).await?;
     cluster
@@ -141,13 +155,12 @@ async fn probes_drive_readiness_and_restarts(cluster: Arc<TestCluster>) -> Resul
         .await?;
     cluster.quorate(&["exec", "probed", "--", "touch", "/tmp/ready"]).await?.ok()?;
     cluster.wait_pods_ready("app=probed", 1).await?;
+    let before = container(&cluster, "probed").await?.restart_count;
     cluster.quorate(&["exec", "probed", "--", "touch", "/tmp/dead"]).await?.ok()?;
     cluster
         .wait("the container was restarted and is not ready again", async || {
-            let status = status(&cluster, "probed").await?;
-            let container = status.container_statuses.iter().flatten().next();
-            let container = container.context("no container")?;
-            ensure!(container.restart_count == 1 && !container.ready, "{container:?}");
+            let container = container(&cluster, "probed").await?;
+            ensure!(container.restart_count > before && !container.ready, "{container:?}");
             Ok(())
         })
         .await?;
@@ -162,14 +175,19 @@ async fn hooks_sidecars_and_deadlines(cluster: Arc<TestCluster>) -> Result<()> {
         "  restartPolicy: Never\n  volumes: [{{name: v, hostPath: {{path: {path}}}}}]\n  \
          initContainers:\n  - {{name: first, image: '{WEB_IMAGE}', command: [sh, -c, 'echo first > \
          /v/log'], volumeMounts: [{{name: v, mountPath: /v}}]}}\n  - {{name: beside, image: \
-         '{WEB_IMAGE}', restartPolicy: Always, command: [sh, -c, 'echo beside >> /v/log; exec sleep \
-         1000'], volumeMounts: [{{name: v, mountPath: /v}}], lifecycle: {{preStop: {{exec: \
-         {{command: [sh, -c, 'echo stopped >> /v/log']}}}}}}}}\n"
+         '{WEB_IMAGE}', restartPolicy: Always, command: [sh, -c, 'trap exit TERM; echo beside >> \
+         /v/log; sleep 1000 & wait'], volumeMounts: [{{name: v, mountPath: /v}}], lifecycle: \
+         {{preStop: {{exec: {{command: [sh, -c, 'echo stopped >> /v/log']}}}}}}}}\n"
     );
+    // A sidecar counts as started before its shell has said anything.
     let hooks = "    volumeMounts: [{name: v, mountPath: /v}]\n    lifecycle: {postStart: {exec: \
-                 {command: [sh, -c, 'echo began >> /v/log; touch /tmp/go']}}}\n";
+                 {command: [sh, -c, 'until busybox grep -q beside /v/log; do sleep 0.05; done; echo \
+                 began >> /v/log; touch /tmp/go']}}}\n";
     let script = "until test -f /tmp/go; do sleep 0.05; done; echo work >> /v/log";
-    cluster.apply(&(pod("life", script, &more) + hooks)).await?;
+    // The grace is also the time that the hook at the end may take.
+    let life =
+        pod("life", script, &more).replace("GracePeriodSeconds: 1", "GracePeriodSeconds: 30");
+    cluster.apply(&(life + hooks)).await?;
     cluster
         .wait("it has done its work", async || {
             let status = status(&cluster, "life").await?;
@@ -244,9 +262,7 @@ async fn what_pods_use_is_measured(cluster: Arc<TestCluster>) -> Result<()> {
 
 /// The only container's state, as JSON.
 async fn state(cluster: &TestCluster, pod: &str) -> Result<serde_json::Value> {
-    let status = status(cluster, pod).await?;
-    let container = status.container_statuses.iter().flatten().next().context("no container")?;
-    Ok(serde_json::to_value(&container.state)?)
+    Ok(serde_json::to_value(container(cluster, pod).await?.state)?)
 }
 
 /// Reasons of the events about a pod.

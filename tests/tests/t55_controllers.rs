@@ -45,7 +45,9 @@ async fn a_daemon_set_runs_on_every_node_and_rolls(cluster: Arc<TestCluster>) ->
     let said = cluster.quorate(&["rollout", "status", "ds/log"]).await?.ok()?;
     ensure!(said.contains("successfully rolled out"), "{said}");
     let history = cluster.quorate(&["rollout", "history", "ds/log"]).await?.ok()?;
-    ensure!(history.contains('1') && history.contains('2'), "{history}");
+    let revisions: Vec<&str> =
+        history.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
+    ensure!(revisions == ["1", "2"], "{history}");
     cluster.quorate(&["rollout", "undo", "ds/log"]).await?.ok()?;
     cluster.quorate(&["rollout", "status", "ds/log"]).await?.ok()?;
     let back = cluster.pods("app=log").await?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, WEB_IMAGE_2, build_web_image};
 use quorate_testkit::process::has;
-use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
+use quorate_testkit::{Kubectl, Options, TestCluster, cases, etcdctl, suite, wait_for};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 fn main() -> ExitCode {
@@ -347,7 +347,7 @@ async fn drains_wait_for_budgets(cluster: Arc<TestCluster>) -> Result<()> {
     k.ok(&budget).await?;
     let where_ = ["get", "pods", "-l", "app=guarded", "-o", "jsonpath={.items[0].spec.nodeName}"];
     let node = k.ok(&where_).await?;
-    let drain = ["drain", &node, "--ignore-daemonsets", "--timeout=4s"];
+    let drain = ["drain", &node, "--ignore-daemonsets", "--timeout=15s"];
     let words = "Cannot evict pod as it would violate the pod's disruption budget";
     k.run(&drain).await?.fails_with(&[words])?;
     let ready = ["get", "deploy", "guarded", "-o", "jsonpath={.status.readyReplicas}"];
@@ -452,6 +452,13 @@ async fn every_version_works(cluster: Arc<TestCluster>) -> Result<()> {
     Kubectl::newest(&cluster).await?.ok(&["delete", "pod", "versions", "--now"]).await.map(drop)
 }
 
+/// Compacts up to now, so that there is a revision which is too old.
+async fn forget_history(cluster: &TestCluster) -> Result<()> {
+    let got = etcdctl(cluster, "admin", &["get", "no-such-key", "-w", "json"]).await?.json()?;
+    let revision = got["header"]["revision"].to_string();
+    etcdctl(cluster, "admin", &["compact", &revision]).await?.ok().map(drop)
+}
+
 async fn the_python_client_works(cluster: Arc<TestCluster>) -> Result<()> {
     build_web_image(WEB_IMAGE).await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/client.py");
@@ -460,6 +467,7 @@ async fn the_python_client_works(cluster: Arc<TestCluster>) -> Result<()> {
     let folder = folder.unwrap_or_else(|_| format!("{home}/.cache/quorate-python"));
     let python = Path::new(&folder).join("bin/python");
     ensure!(python.exists(), "no {}: run deploy/install-python-client.sh", python.display());
+    forget_history(&cluster).await?;
     let mut command = tokio::process::Command::new(python);
     command.arg(script).arg(cluster.dir().join("kubeconfig")).arg(WEB_IMAGE).kill_on_drop(true);
     let output = tokio::time::timeout(2 * SOON, command.output()).await.context("too slow")??;
@@ -494,11 +502,8 @@ async fn strangers_are_turned_away(cluster: Arc<TestCluster>) -> Result<()> {
         let args = [what, &flags[..], &[path(&ca)?], &["--username=", "--token=nonsense"]].concat();
         k.run(&args).await
     };
-    stranger(&["get", "pods"])
-        .await?
-        .fails_with(&["unauthorized"])
-        .or_else(|_| Ok::<_, anyhow::Error>(String::new()))?;
-    let refused = stranger(&["get", "--raw", "/api/v1/pods"]).await?;
-    ensure!(refused.code != Some(0), "{refused}");
+    for args in [&["get", "pods"][..], &["get", "--raw", "/api/v1/pods"]] {
+        stranger(args).await?.fails_with(&["You must be logged in"])?;
+    }
     has(&stranger(&["get", "--raw", "/livez"]).await?.ok()?, &["ok"])
 }

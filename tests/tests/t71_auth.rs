@@ -1,7 +1,6 @@
 //! Who may do what, over TLS: certificates, tokens of service accounts, roles, nodes, the etcd API;
 //! and who owns what (server-side apply). Judged by what real clients are told.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, build_web_image};
-use quorate_testkit::process::{self, Output, has};
-use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
+use quorate_testkit::process::{self, has};
+use quorate_testkit::{Kubectl, Options, TestCluster, cases, etcdctl, suite, wait_for};
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -81,12 +80,30 @@ fn kubectl_as(
     admin.with_kubeconfig(&config.to_string())
 }
 
-/// A service account `name` in its own namespace `name`, and kubectl with its token.
+/// Waits until a command succeeds at every master: each goes by what it has seen itself of accounts
+/// and roles, and the endpoint gives each connection to another one.
+async fn everywhere(
+    cluster: &TestCluster,
+    admin: &Kubectl,
+    credentials: &Credentials<'_>,
+    args: &[&str],
+) -> Result<()> {
+    for number in 0..cluster.file()?.masters.len() {
+        let kubectl = kubectl_as(cluster, admin, credentials, Server::Master(number))?;
+        wait_for("every master knows it", SOON, async || kubectl.run(args).await?.ok()).await?;
+    }
+    Ok(())
+}
+
+/// A service account `name` in its own namespace `name`, and kubectl with its token, which every
+/// master knows.
 async fn robot(cluster: &TestCluster, admin: &Kubectl, name: &str) -> Result<Kubectl> {
     admin.ok(&["create", "namespace", name]).await?;
     admin.ok(&["create", "serviceaccount", "robot", "-n", name]).await?;
     let token = admin.ok(&["create", "token", "robot", "-n", name]).await?;
-    kubectl_as(cluster, admin, &Credentials::Token(token.trim()), Server::Endpoint)
+    let credentials = Credentials::Token(token.trim());
+    everywhere(cluster, admin, &credentials, &["auth", "whoami"]).await?;
+    kubectl_as(cluster, admin, &credentials, Server::Endpoint)
 }
 
 async fn tokens_may_do_what_roles_say(cluster: Arc<TestCluster>) -> Result<()> {
@@ -172,7 +189,7 @@ async fn admins_act_as_others(cluster: Arc<TestCluster>) -> Result<()> {
     ensure!(admin.run(&can).await?.code == Some(1));
     let bind = ["create", "clusterrolebinding", "devs", "--clusterrole=edit", "--group=dev"];
     admin.ok(&bind).await?;
-    wait_for("the role", SOON, async || admin.run(&can).await?.ok()).await?;
+    everywhere(&cluster, &admin, &Credentials::Certificate("admin"), &can).await?;
     admin.ok(&get).await?;
     // An edit role does not reach beyond it.
     let nodes = [&["get", "nodes"], &as_jane[..]].concat();
@@ -190,12 +207,14 @@ async fn nobody_gives_what_they_do_not_have(cluster: Arc<TestCluster>) -> Result
     let robot = robot(&cluster, &admin, "givers").await?;
     let ns = ["-n", "givers"];
     let bind = ["create", "rolebinding", "owner", "--clusterrole=admin"];
+    let account = "system:serviceaccount:givers:robot";
     let subject = ["--serviceaccount=givers:robot"];
     admin.ok(&[&bind, &subject[..], &ns[..]].concat()).await?;
+    let can = [&["auth", "can-i", "create", "roles", "--as", account], &ns[..]].concat();
+    everywhere(&cluster, &admin, &Credentials::Certificate("admin"), &can).await?;
     let role =
         |name, resource| [&["create", "role", name, "--verb=get", resource], &ns[..]].concat();
-    let fine = role("fine", "--resource=pods");
-    wait_for("the role", SOON, async || robot.run(&fine).await?.ok()).await?;
+    robot.ok(&role("fine", "--resource=pods")).await?;
     let grant = "is attempting to grant RBAC permissions not currently held";
     robot.run(&role("bold", "--resource=nodes")).await?.fails_with(&["(Forbidden)", grant])?;
     let give = |role| [&["create", "rolebinding", "gift", role, "--user=eve"], &ns[..]].concat();
@@ -239,7 +258,8 @@ spec:
         |name| kubectl_as(&cluster, &admin, &Credentials::Certificate(name), Server::Endpoint);
     let (own, other) = (agent("node-n1")?, agent("node-n2")?);
     has(&own.ok(&["auth", "whoami"]).await?, &["system:node:n1", "system:nodes"])?;
-    own.ok(&["get", "secret", "used"]).await?;
+    let certificate = Credentials::Certificate("node-n1");
+    everywhere(&cluster, &admin, &certificate, &["get", "secret", "used"]).await?;
     own.ok(&["get", "nodes"]).await?;
     let words = "User \"system:node:n2\" cannot get resource \"secrets\"";
     other.run(&["get", "secret", "used"]).await?.fails_with(&["(Forbidden)", words])?;
@@ -264,19 +284,11 @@ spec:
     let who = inside.ok(&["auth", "whoami"]).await?;
     has(&who, &["system:serviceaccount:default:default", "pod-name", "user"])?;
     admin.ok(&["delete", "pod/user", "secret/used", "secret/other", "--now"]).await?;
-    inside.run(&["auth", "whoami"]).await?.fails_with(&["You must be logged in"]).map(drop)
-}
-
-/// etcdctl with a certificate of the cluster.
-async fn etcdctl(cluster: &TestCluster, certificate: &str, args: &[&str]) -> Result<Output> {
-    let url = cluster.file()?.masters.first().context("a master")?.url.clone();
-    let pki = cluster.dir().join("pki");
-    let file = |name: String| pki.join(name).display().to_string();
-    let (ca, cert) = (file("ca.crt".into()), file(format!("{certificate}.crt")));
-    let key = file(format!("{certificate}.key"));
-    let flags = ["--endpoints", &url, "--cacert", &ca, "--cert", &cert, "--key", &key];
-    let env = [("ETCDCTL_API", OsStr::new("3"))];
-    process::run("etcdctl", &[&flags[..], args].concat(), &env, None).await
+    wait_for("the token's end", SOON, async || {
+        inside.run(&["auth", "whoami"]).await?.fails_with(&["You must be logged in"])
+    })
+    .await
+    .map(drop)
 }
 
 async fn the_store_is_for_masters(cluster: Arc<TestCluster>) -> Result<()> {
@@ -349,10 +361,11 @@ async fn pods_reach_the_masters(cluster: Arc<TestCluster>) -> Result<()> {
         wait_for("the service", SOON, async || inside.ok(&["auth", "whoami"]).await).await?;
     has(&who, &["system:serviceaccount:inside:default"])?;
     build_web_image(WEB_IMAGE).await?;
-    let probe =
-        "nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null && echo reached";
+    // It waits for its input: what is printed before kubectl has attached, kubectl does not see.
+    let probe = "read go; nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null \
+                 && echo reached";
     let run = ["run", "probe", "--rm", "-i", "--restart=Never", "--image", WEB_IMAGE, "--"];
-    let ran = admin.run(&[&run[..], &["sh", "-c", probe]].concat()).await?;
+    let ran = admin.run_with(&[&run[..], &["sh", "-c", probe]].concat(), Some("go\n")).await?;
     has(&ran.stdout, &["reached"])?;
     admin.ok(&["delete", "namespace", "inside"]).await.map(drop)
 }

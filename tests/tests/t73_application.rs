@@ -115,7 +115,7 @@ async fn it_is_rolled_out_undone_and_scaled(cluster: Arc<TestCluster>) -> Result
     k.ok(&["set", "image", "deploy/blog", &image], &["image updated"]).await?;
     k.ok(&["rollout", "status", "deploy/blog", "--timeout=60s"], &["successfully rolled out"])
         .await?;
-    k.ok(&["rollout", "history", "deploy/blog"], &["REVISION", "1", "2"]).await?;
+    k.ok(&["rollout", "history", "deploy/blog"], &["REVISION", "\n1 ", "\n2 "]).await?;
     k.ok(&["rollout", "history", "deploy/blog", "--revision=2"], &[WEB_IMAGE_2]).await?;
     k.ok(&["rollout", "undo", "deploy/blog"], &["rolled back"]).await?;
     k.ok(&["rollout", "status", "deploy/blog", "--timeout=60s"], &["successfully rolled out"])
@@ -123,7 +123,7 @@ async fn it_is_rolled_out_undone_and_scaled(cluster: Arc<TestCluster>) -> Result
     k.ok(&["get", "deploy/blog", "-o", "jsonpath={..image}"], &[WEB_IMAGE]).await?;
     k.ok(&["rollout", "restart", "sts/blog-db"], &["restarted"]).await?;
     k.ok(&["rollout", "status", "sts/blog-db", "--timeout=90s"], &["roll out complete"]).await?;
-    k.ok(&["rollout", "history", "sts/blog-db"], &["1", "2"]).await?;
+    k.ok(&["rollout", "history", "sts/blog-db"], &["\n1 ", "\n2 "]).await?;
     k.ok(&["rollout", "undo", "sts/blog-db"], &["rolled back"]).await?;
     k.ok(&["scale", "sts/blog-db", "--replicas=3"], &["scaled"]).await?;
     k.ok(&["rollout", "status", "sts/blog-db", "--timeout=90s"], &["complete"]).await?;

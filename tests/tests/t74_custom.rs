@@ -337,10 +337,14 @@ async fn with_the_definition_go_its_objects(cluster: Arc<TestCluster>) -> Result
     define(&k).await?;
     k.apply(&tab("last", 1)).await?;
     has(&k.ok(&["delete", "crd", CRD, "--timeout=60s"]).await?, &["deleted"])?;
-    // kubectl still remembers the name; the server does not.
-    k.run(&["get", "ct"]).await?.fails_with(&["could not find the requested resource"])?;
+    // kubectl still remembers the name; the servers do not, each as soon as it has heard of it.
+    wait_for("the end of the kind", SOON, async || {
+        k.run(&["get", "ct"]).await?.fails_with(&["could not find the requested resource"])
+    })
+    .await?;
     // It begins anew, empty.
     define(&k).await?;
-    ensure!(k.ok(&["get", "ct"]).await?.is_empty());
+    let (again, _) = wait_for("the new kind", SOON, async || k.ok(&["get", "ct"]).await).await?;
+    ensure!(again.is_empty(), "{again}");
     k.ok(&["delete", "crd", CRD]).await.map(drop)
 }

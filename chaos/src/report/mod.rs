@@ -224,7 +224,7 @@ pub fn verdict_lines(verdicts: &[Verdict]) -> Vec<String> {
             Outcome::NotDecided(_) => "not decided",
             Outcome::NotChecked => "not checked",
         };
-        lines.push(format!("{word}  {} ({} checked)", verdict.name, verdict.checked));
+        lines.push(format!("{word}  {} ({})", verdict.name, verdict.extent()));
         if let Outcome::Violated(texts) | Outcome::NotDecided(texts) = &verdict.outcome {
             lines.extend(texts.iter().map(|text| format!("             {text}")));
         }

@@ -143,7 +143,7 @@ fn reigns(svg: &mut String, report: &Report, scale: &Scale) {
 }
 
 fn verdicts(report: &Report) -> String {
-    let mut html = String::from("<table><tr><th>Promise<th>Verdict<th>Checked</tr>");
+    let mut html = String::from("<table><tr><th>Promise<th>Verdict<th>Extent</tr>");
     for verdict in &report.verdicts {
         let (class, word, texts): (_, _, &[String]) = match &verdict.outcome {
             Outcome::Kept => ("kept", "kept", &[]),
@@ -160,7 +160,7 @@ fn verdicts(report: &Report) -> String {
         if !texts.is_empty() {
             let _ = write!(html, "<pre>{}</pre>", escape(&texts.join("\n")));
         }
-        let _ = write!(html, "<td class={class}>{word}<td>{}</tr>", verdict.checked);
+        let _ = write!(html, "<td class={class}>{word}<td>{}</tr>", escape(&verdict.extent()));
     }
     html + "</table>"
 }

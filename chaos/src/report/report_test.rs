@@ -10,6 +10,7 @@ fn report(outcome: Outcome) -> Report {
         promise: "no <two>".into(),
         outcome,
         checked: 3,
+        steps: None,
     };
     let struck = Struck {
         fault: "kill the leader".into(),

@@ -5,6 +5,7 @@ mod cron;
 mod interrupt;
 mod pods;
 mod settle;
+mod stalls;
 mod window;
 
 use std::path::{Path, PathBuf};

@@ -56,18 +56,6 @@ impl Window<'_> {
             Ok(())
         })
         .await;
-        let mut members = Vec::new();
-        self.goal("all members are at the same revision", async || {
-            members = contents(&target).await?;
-            let mut revisions: Vec<_> = members.iter().map(|m| (&m.part, m.revision)).collect();
-            revisions.sort();
-            revisions.dedup();
-            let parts = kinds().len();
-            ensure!(revisions.len() == parts, "{} revisions in {parts}", revisions.len());
-            Ok(())
-        })
-        .await;
-        self.evidence.members = members;
         self.goal("pods are what was asked for", async || pods::settled(&target).await).await;
         if self.target.docker {
             let mut jobs = Vec::new();
@@ -86,6 +74,19 @@ impl Window<'_> {
             })
             .await;
         }
+        // Last, when next to nothing writes: members are asked one after another.
+        let mut members = Vec::new();
+        self.goal("all members are at the same revision", async || {
+            members = contents(&target).await?;
+            let mut revisions: Vec<_> = members.iter().map(|m| (&m.part, m.revision)).collect();
+            revisions.sort();
+            revisions.dedup();
+            let parts = kinds().len();
+            ensure!(revisions.len() == parts, "{} revisions in {parts}", revisions.len());
+            Ok(())
+        })
+        .await;
+        self.evidence.members = members;
         book.read_back(&client, target.etcd(0)?).await?;
         self.final_state().await
     }
@@ -109,10 +110,11 @@ impl Window<'_> {
         if !self.target.docker {
             return Ok(());
         }
-        // In this order: a pod that ends between the two looks is no orphan's excuse.
+        // Before and after: a container's pod may end, or have begun, while containers are listed.
+        let before: Vec<Pod> = client.list_as(&options).await?;
         self.evidence.final_containers = observer::all_containers(&self.target).await?;
-        let pods: Vec<Pod> = client.list_as(&options).await?;
-        let uids = pods.into_iter().filter_map(|pod| pod.metadata.uid);
+        let after: Vec<Pod> = client.list_as(&options).await?;
+        let uids = before.into_iter().chain(after).filter_map(|pod| pod.metadata.uid);
         self.evidence.final_pods = Some(uids.collect());
         Ok(())
     }

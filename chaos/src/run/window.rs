@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quorate_testkit::host::Host;
-use quorate_testkit::load::Load;
+use quorate_testkit::load::{Counts, Load};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::cron::Cron;
+use super::stalls::Stalls;
 use super::{Run, pods};
-use crate::evidence::{CronRuns, Evidence, QuietStep, SteadyWindow, StepEnds, TrafficWindow};
+use crate::evidence::{
+    Container, CronRuns, Evidence, QuietStep, SteadyWindow, StepEnds, TrafficWindow,
+};
 use crate::faults::{self, Mend, Struck};
 use crate::observer::Observer;
 use crate::plan::{Fault, Step};
 use crate::target::Target;
+use crate::verdicts::STALL_MS;
 use crate::workload::{self, Book, Running};
 
 /// Work without faults before the first one.
@@ -31,6 +35,9 @@ pub(super) struct Window<'a> {
     cron: Option<Cron>,
     /// Requests to a service.
     load: Option<Load>,
+    stalls: Stalls,
+    /// How late a sleeper was woken in the last step.
+    late_ms: u64,
     /// Did the last step spare the nodes?
     calm: bool,
     /// Had no container a reason to notice it?
@@ -54,6 +61,8 @@ impl<'a> Window<'a> {
             number,
             cron: None,
             load: None,
+            stalls: Stalls::watch(),
+            late_ms: 0,
             calm: true,
             spared_containers: true,
             spared_disks: true,
@@ -81,6 +90,7 @@ impl<'a> Window<'a> {
         let (client, etcd) = (|number| target.client(number), |number| target.etcd(number));
         let seed = self.run.report.seed.wrapping_add(first as u64);
         let mut running = Running::start(load, seed, &self.book, client, etcd).await?;
+        self.stalls.take_ms();
         sleep(WARM_UP).await;
         let mut result = Ok(());
         for (number, step) in (first..).zip(steps) {
@@ -145,18 +155,18 @@ impl<'a> Window<'a> {
         observer: &Observer,
         interrupted: &CancellationToken,
     ) -> Result<()> {
-        let spares_nodes = step.faults.iter().all(|fault| fault.spares_nodes());
         // What an earlier fault has begun may go on for a while.
-        let before = if self.spared_containers { pods::steady(&self.target).await } else { None };
+        let containers =
+            if self.spared_containers { pods::steady(&self.target).await } else { None };
         let asked = self.load.as_ref().map(Load::counts);
         let first = self.struck.len();
-        let (term_before, _) = observer.leadership();
+        let mut before = Before { containers, asked, term: observer.leadership().0 };
         let mends = self.strike(step).await;
         let spares = step.faults.iter().zip(&self.struck[first..]).all(|(fault, struck)| {
             fault.spares_containers() || daemons_keep_containers(&self.target, fault, struck)
         });
         self.spared_containers = spares;
-        let before = before.filter(|_| spares);
+        before.containers = before.containers.filter(|_| spares);
         let names: Vec<String> = self.struck[first..].iter().map(Struck::title).collect();
         let names = names.join(" and ");
         let totals = self.run.meter.totals();
@@ -178,29 +188,56 @@ impl<'a> Window<'a> {
         for name in &ended {
             self.run.progress.line(&format!("{name} had ended by itself after: {names}"));
         }
-        let (term_after, _) = observer.leadership();
-        // An election that an earlier fault has caused may come late.
-        if std::mem::replace(&mut self.quiet, step.is_quiet()) && step.is_quiet() {
-            let (faults, before, after) = (names.clone(), term_before, term_after);
-            self.evidence.quiet.push(QuietStep { faults, before, after });
-        }
         let spares_disks = !step.faults.iter().any(Fault::damages_disks);
         if std::mem::replace(&mut self.spared_disks, spares_disks) && spares_disks {
             self.evidence.ends.push(StepEnds { faults: names.clone(), ended });
         }
-        let calm = std::mem::replace(&mut self.calm, spares_nodes) && spares_nodes;
-        if let (Some(load), Some(asked), true) = (&self.load, asked, calm) {
-            let counts = load.counts().since(asked);
-            let messages = if counts.failed > 0 { load.messages() } else { Vec::new() };
-            let (sent, failed) = (counts.sent, counts.failed);
-            let window = TrafficWindow { faults: names.clone(), sent, failed, messages };
-            self.evidence.traffic.push(window);
-        }
-        if let (Some(before), Some(after)) = (before, pods::steady(&self.target).await) {
-            self.evidence.steady.push(SteadyWindow { faults: names, before, after });
-        }
+        self.note(step, names, before, observer).await;
         Ok(())
     }
+
+    /// Notes what has come of a step for those whom it spared.
+    async fn note(&mut self, step: &Step, faults: String, before: Before, observer: &Observer) {
+        let (term, _) = observer.leadership();
+        let after = match &before.containers {
+            Some(_) => pods::steady(&self.target).await,
+            None => None,
+        };
+        // What the step before has begun may show in this one.
+        let late = self.stalls.take_ms();
+        let late_ms = late.max(std::mem::replace(&mut self.late_ms, late));
+        if late_ms >= STALL_MS {
+            let text = format!("the machine stood still for {late_ms} ms around: {faults}");
+            self.run.progress.line(&text);
+        }
+        // An election that an earlier fault has caused may come late.
+        if std::mem::replace(&mut self.quiet, step.is_quiet()) && step.is_quiet() {
+            let (faults, before) = (faults.clone(), before.term);
+            self.evidence.quiet.push(QuietStep { faults, before, after: term, late_ms });
+        }
+        let spares_nodes = step.faults.iter().all(|fault| fault.spares_nodes());
+        let calm = std::mem::replace(&mut self.calm, spares_nodes) && spares_nodes;
+        if let (Some(load), Some(asked), true) = (&self.load, before.asked, calm) {
+            let counts = load.counts().since(asked);
+            let messages = if counts.failed > 0 { load.messages() } else { Vec::new() };
+            let (faults, sent, failed) = (faults.clone(), counts.sent, counts.failed);
+            let window = TrafficWindow { faults, sent, failed, messages, late_ms };
+            self.evidence.traffic.push(window);
+        }
+        if let (Some(before), Some(after)) = (before.containers, after) {
+            self.evidence.steady.push(SteadyWindow { faults, before, after, late_ms });
+        }
+    }
+}
+
+/// How things stood before a step.
+struct Before {
+    /// Those that nobody changes, unless an earlier fault may have touched them.
+    containers: Option<Vec<Container>>,
+    /// Requests to the service so far.
+    asked: Option<Counts>,
+    /// The newest one.
+    term: u64,
 }
 
 /// Did a daemon die that finds its containers again, and keeps them?

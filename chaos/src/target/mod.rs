@@ -187,7 +187,10 @@ impl Target {
     }
 
     /// The same once somebody does: after an earlier fault that may take a moment.
-    async fn wait_leader(&self) -> Result<String> {
+    ///
+    /// # Errors
+    /// When nobody does in time.
+    pub async fn wait_leader(&self) -> Result<String> {
         let (leader, _) = wait_for("a leader", ELECTION, async || self.leader().await).await?;
         Ok(leader)
     }
@@ -247,14 +250,14 @@ impl Target {
         self.cluster.dir()
     }
 
-    /// Hands leadership to another master.
+    /// Hands leadership to another master; returns who had it.
     ///
     /// # Errors
-    /// When nobody takes over.
-    pub async fn transfer(&self) -> Result<()> {
-        let leader = self.leader().await?;
+    /// When nobody leads, or nobody takes over.
+    pub async fn transfer(&self) -> Result<String> {
+        let leader = self.wait_leader().await?;
         match self.observer_of(&leader)?.transfer_leader(None).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(leader),
             Err(error) => bail!("transfer from {leader}: {error}"),
         }
     }
@@ -265,9 +268,20 @@ fn client(file: &ClusterFile, timeout: Duration, attempt_timeout: Duration) -> R
     Ok(Client::from_cluster_file(file, options)?)
 }
 
+/// Does a master call itself the leader of its term? Term and leader are of one look; the role is
+/// of another, and may be that of an earlier term.
+#[must_use]
+pub fn leads(status: &StatusResponse) -> bool {
+    status.leader == status.name
+}
+
 /// The name of the leader of the newest term, among masters that call themselves so.
 #[must_use]
 pub fn leader_of(statuses: &[StatusResponse]) -> Option<String> {
-    let leaders = statuses.iter().filter(|status| status.role == "leader");
+    let leaders = statuses.iter().filter(|status| leads(status));
     leaders.max_by_key(|status| status.term).map(|status| status.name.clone())
 }
+
+#[cfg(test)]
+#[path = "target_test.rs"]
+mod tests;

@@ -37,5 +37,6 @@ fn judge<M: Model>(history: &[Operation<M::Input, M::Output>]) -> Findings {
         checked: found.checked,
         violations: found.violations,
         not_decided: found.not_decided,
+        steps: None,
     }
 }

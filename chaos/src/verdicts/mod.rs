@@ -30,6 +30,10 @@ use crate::linear::Budget;
 /// Most violations of one promise that are spelled out.
 const SHOWN: usize = 20;
 
+/// A machine that wakes a sleeper this late, in milliseconds, may do the same to masters and agents,
+/// whose time-outs are not much longer: what comes of it is no fault of theirs.
+pub(crate) const STALL_MS: u64 = 300;
+
 /// What became of a promise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,9 +59,35 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// How many things were looked at.
     pub checked: usize,
+    /// In which steps; `None` when it is not judged step by step.
+    #[serde(default)]
+    pub steps: Option<Steps>,
+}
+
+/// How many steps were judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Steps {
+    /// Judged.
+    pub judged: usize,
+    /// Left out, because the machine stood still.
+    pub stalled: usize,
 }
 
 impl Verdict {
+    /// What was looked at, in words.
+    #[must_use]
+    pub fn extent(&self) -> String {
+        let checked = self.checked;
+        match self.steps {
+            None => format!("{checked} checked"),
+            Some(Steps { judged, stalled: 0 }) => format!("{checked} checked in {judged} steps"),
+            Some(Steps { judged, stalled }) => format!(
+                "{checked} checked in {judged} steps; {stalled} not judged: the machine stood still"
+            ),
+        }
+    }
+
     /// Adds the verdict on the same promise in a later window: the worst outcome stays.
     pub fn add(&mut self, later: Self, window: usize) {
         use Outcome::{Kept, NotChecked, NotDecided, Violated};
@@ -65,6 +95,11 @@ impl Verdict {
             texts.into_iter().map(|text| format!("window {window}: {text}")).collect()
         };
         self.checked += later.checked;
+        if let Some(later) = later.steps {
+            let steps = self.steps.get_or_insert_default();
+            steps.judged += later.judged;
+            steps.stalled += later.stalled;
+        }
         let sum = match (std::mem::replace(&mut self.outcome, NotChecked), later.outcome) {
             (Violated(texts), Violated(more)) => Violated([texts, named(more)].concat()),
             (Violated(texts), _) => Violated(texts),
@@ -85,11 +120,21 @@ pub(crate) struct Findings {
     checked: usize,
     violations: Vec<String>,
     not_decided: Vec<String>,
+    steps: Option<Steps>,
 }
 
 impl Findings {
     fn look(&mut self) {
         self.checked += 1;
+    }
+
+    /// Is a step judged in which a sleeper was woken so late?
+    fn judges(&mut self, late_ms: u64) -> bool {
+        let steps = self.steps.get_or_insert_default();
+        let judges = late_ms < STALL_MS;
+        let count = if judges { &mut steps.judged } else { &mut steps.stalled };
+        *count += 1;
+        judges
     }
 
     fn violation(&mut self, text: String) {
@@ -172,6 +217,7 @@ fn verdict(promise: &Promise, findings: Findings) -> Verdict {
         promise: promise.promise.to_owned(),
         outcome,
         checked: findings.checked,
+        steps: findings.steps,
     }
 }
 

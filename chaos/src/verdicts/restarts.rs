@@ -16,12 +16,16 @@ pub(super) const PROMISE: Promise = Promise {
 fn judge(evidence: &Evidence) -> Findings {
     let mut findings = Findings::default();
     for window in &evidence.steady {
+        if !findings.judges(window.late_ms) {
+            continue;
+        }
         let after: BTreeMap<&str, _> =
             window.after.iter().map(|container| (container.id.as_str(), container)).collect();
-        for before in &window.before {
+        // One that has ended is waiting to be removed.
+        for before in window.before.iter().filter(|container| container.running) {
             let problem = match after.get(before.id.as_str()) {
                 None => Some("is gone"),
-                Some(now) if before.running && !now.running => Some("has stopped"),
+                Some(now) if !now.running => Some("has stopped"),
                 Some(now) if now.started_at != before.started_at => Some("was restarted"),
                 Some(_) => None,
             };

@@ -1,6 +1,6 @@
 use super::PROMISE;
 use crate::evidence::{Container, Evidence, SteadyWindow};
-use crate::verdicts::violations;
+use crate::verdicts::{STALL_MS, violations};
 
 fn container(id: &str, started_at: &str, running: bool) -> Container {
     Container {
@@ -17,7 +17,7 @@ fn container(id: &str, started_at: &str, running: bool) -> Container {
 
 fn window(after: Vec<Container>) -> Evidence {
     let before = vec![container("a", "t1", true)];
-    let window = SteadyWindow { faults: "kill the leader".into(), before, after };
+    let window = SteadyWindow { faults: "kill the leader".into(), before, after, late_ms: 0 };
     Evidence { steady: vec![window], ..Evidence::default() }
 }
 
@@ -29,4 +29,21 @@ fn every_kind_of_notice_is_found() {
     for bad in [new, container("a", "t2", true), container("a", "t1", false)] {
         assert_eq!(violations(&PROMISE, &window(vec![bad.clone()])).len(), 1, "{bad:?}");
     }
+}
+
+#[test]
+fn what_had_ended_before_may_go() {
+    let same = container("a", "t1", true);
+    let mut evidence = window(vec![same]);
+    evidence.steady[0].before.push(container("b", "t0", false));
+    assert_eq!(violations(&PROMISE, &evidence), Vec::<String>::new());
+}
+
+#[test]
+fn a_step_in_which_the_machine_stood_still_is_not_judged() {
+    let mut evidence = window(Vec::new());
+    evidence.steady[0].late_ms = STALL_MS;
+    assert_eq!(violations(&PROMISE, &evidence), Vec::<String>::new());
+    evidence.steady[0].late_ms = STALL_MS - 1;
+    assert_eq!(violations(&PROMISE, &evidence).len(), 1);
 }

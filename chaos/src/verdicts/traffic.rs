@@ -12,6 +12,9 @@ pub(super) const PROMISE: Promise = Promise {
 fn judge(evidence: &Evidence) -> Findings {
     let mut findings = Findings::default();
     for window in &evidence.traffic {
+        if !findings.judges(window.late_ms) {
+            continue;
+        }
         findings.checked += usize::try_from(window.sent).unwrap_or(usize::MAX);
         if window.failed > 0 {
             findings.violation(format!(

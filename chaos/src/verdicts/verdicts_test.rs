@@ -33,3 +33,19 @@ fn a_violation_decides_and_long_lists_are_cut() {
     assert_eq!(texts.len(), SHOWN + 1);
     assert!(texts[SHOWN].contains("30 more"), "{}", texts[SHOWN]);
 }
+
+#[test]
+fn steps_of_windows_add_up() {
+    let window = |late: &[u64]| {
+        let mut findings = Findings::default();
+        for late_ms in late {
+            if findings.judges(*late_ms) {
+                findings.look();
+            }
+        }
+        verdict(&elections::PROMISE, findings)
+    };
+    let mut sum = window(&[0, STALL_MS]);
+    sum.add(window(&[0]), 2);
+    assert_eq!((sum.checked, sum.steps), (2, Some(Steps { judged: 2, stalled: 1 })));
+}

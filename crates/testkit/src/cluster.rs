@@ -354,11 +354,17 @@ impl TestCluster {
         Ok(self.client()?.status().await?)
     }
 
-    /// The name of the leader, from a master that leads itself with its work running.
+    /// The name of the leader, from a master that leads itself with its work running. Waits for
+    /// one: there may be an election.
     ///
     /// # Errors
-    /// When none does.
+    /// When none does in time.
     pub async fn leader(&self) -> Result<String> {
+        self.wait_leader("").await
+    }
+
+    /// The same at this moment.
+    async fn leader_now(&self) -> Result<String> {
         for master in self.file()?.masters {
             if let Ok(status) = self.status_of(&master.name).await
                 && status.leader == master.name
@@ -376,7 +382,7 @@ impl TestCluster {
     /// When none does in time.
     pub async fn wait_leader(&self, not: &str) -> Result<String> {
         self.wait("a (new) leader", async || {
-            let leader = self.leader().await?;
+            let leader = self.leader_now().await?;
             ensure!(leader != not, "{not} still leads");
             Ok(leader)
         })

@@ -13,6 +13,9 @@ use tokio::process::Command;
 /// Longest time that one call may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How often containers are listed anew because one of them was removed before it was inspected.
+const LOOKS: usize = 5;
+
 /// One container, as `docker inspect` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -73,8 +76,14 @@ impl Daemon {
         let mut args = vec!["ps".to_owned(), "-aq".to_owned(), "--no-trunc".to_owned()];
         let filters = labels.iter().flat_map(|label| ["--filter".into(), format!("label={label}")]);
         args.extend(filters);
-        let ids: Vec<String> = self.run(&args).await?.lines().map(str::to_owned).collect();
-        self.inspect(&ids).await
+        let mut looks = 1;
+        loop {
+            let ids: Vec<String> = self.run(&args).await?.lines().map(str::to_owned).collect();
+            match self.inspect(&ids).await {
+                Err(error) if looks < LOOKS && is_gone(&error) => looks += 1,
+                inspected => return inspected,
+            }
+        }
     }
 
     async fn inspect(&self, ids: &[String]) -> Result<Vec<Container>> {
@@ -122,6 +131,12 @@ impl Daemon {
         ensure!(output.status.success(), "docker {}: {}", args.join(" "), stderr.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Does Docker say that there is no such container (or object)?
+fn is_gone(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_lowercase();
+    text.contains("no such container") || text.contains("no such object")
 }
 
 fn container(inspected: Inspected) -> Container {

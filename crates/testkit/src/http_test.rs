@@ -1,8 +1,8 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::{HttpError, body, get};
 
@@ -25,9 +25,10 @@ async fn reads_the_body_of_an_answer() {
 
 #[tokio::test]
 async fn a_refused_connection_is_told_apart() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    drop(listener);
+    // Held without listening, so that nobody else is given it.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
     assert!(matches!(get(address, "/", LIMIT).await, Err(HttpError::Connect(_))));
 }
 

@@ -6,6 +6,7 @@
 mod breaking;
 pub mod cluster;
 pub mod docker;
+pub mod etcdctl;
 pub mod helm;
 pub mod host;
 pub mod http;
@@ -23,6 +24,7 @@ pub mod wait;
 pub mod writer;
 
 pub use cluster::{Options, TestCluster};
+pub use etcdctl::etcdctl;
 pub use helm::Helm;
 pub use kubectl::Kubectl;
 pub use wait::wait_for;

@@ -63,7 +63,7 @@ pub fn plan(dir: &Path, wanted: &Wanted) -> ClusterSpec {
         name: format!("n{i}"),
         pid: 0,
         data_dir: dir.join(format!("n{i}")).join(DATA),
-        address: format!("127.{}.0.{i}", 1 + (base / 250) % 120),
+        address: format!("127.{}.0.{i}", 1 + (base / 200) % 120),
         hollow: 0,
     };
     let hollow = (wanted.hollow > 0).then(|| NodeSpec {

@@ -21,7 +21,7 @@ fn ports_and_addresses_follow_the_base() {
     assert_eq!(spec.masters[2].url, "http://127.0.0.1:7003");
     assert_eq!(spec.masters[2].peer_url, "http://127.0.0.1:7103");
     assert_eq!(spec.nodes[1].data_dir, Path::new("/c/n2/data"));
-    let other = plan(Path::new("/d"), &wanted(7250));
+    let other = plan(Path::new("/d"), &wanted(7200));
     assert_ne!(spec.nodes[0].address, other.nodes[0].address);
     assert_ne!(spec.pod_cidr, other.pod_cidr);
     assert_ne!(spec.service_cidr, other.service_cidr);
