@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, WEB_IMAGE_2, build_web_image};
 use quorate_testkit::process::has;
-use quorate_testkit::{Kubectl, Options, TestCluster, cases, etcdctl, suite, wait_for};
+use quorate_testkit::{Kubectl, Options, TestCluster, cases, suite, wait_for};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 fn main() -> ExitCode {
@@ -452,13 +452,6 @@ async fn every_version_works(cluster: Arc<TestCluster>) -> Result<()> {
     Kubectl::newest(&cluster).await?.ok(&["delete", "pod", "versions", "--now"]).await.map(drop)
 }
 
-/// Compacts up to now, so that there is a revision which is too old.
-async fn forget_history(cluster: &TestCluster) -> Result<()> {
-    let got = etcdctl(cluster, "admin", &["get", "no-such-key", "-w", "json"]).await?.json()?;
-    let revision = got["header"]["revision"].to_string();
-    etcdctl(cluster, "admin", &["compact", &revision]).await?.ok().map(drop)
-}
-
 async fn the_python_client_works(cluster: Arc<TestCluster>) -> Result<()> {
     build_web_image(WEB_IMAGE).await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/client.py");
@@ -467,7 +460,6 @@ async fn the_python_client_works(cluster: Arc<TestCluster>) -> Result<()> {
     let folder = folder.unwrap_or_else(|_| format!("{home}/.cache/quorate-python"));
     let python = Path::new(&folder).join("bin/python");
     ensure!(python.exists(), "no {}: run deploy/install-python-client.sh", python.display());
-    forget_history(&cluster).await?;
     let mut command = tokio::process::Command::new(python);
     command.arg(script).arg(cluster.dir().join("kubeconfig")).arg(WEB_IMAGE).kill_on_drop(true);
     let output = tokio::time::timeout(2 * SOON, command.output()).await.context("too slow")??;

@@ -268,8 +268,8 @@ fn client(file: &ClusterFile, timeout: Duration, attempt_timeout: Duration) -> R
     Ok(Client::from_cluster_file(file, options)?)
 }
 
-/// Does a master call itself the leader of its term? Term and leader are of one look; the role is
-/// of another, and may be that of an earlier term.
+/// Does a master call itself the leader of its term? Term and leader are of one look; the role of a
+/// master of an older version may be that of an earlier term.
 #[must_use]
 pub fn leads(status: &StatusResponse) -> bool {
     status.leader == status.name

@@ -8,8 +8,8 @@ use std::time::Duration;
 use prost::Message as _;
 use quorate_proto::peer as pb;
 use quorate_store::{
-    Command, Compare, CompareResult, CompareTarget, KeyRange, Op, OpResult, RangeRequest, Store,
-    StoreError, TxnRequest,
+    Command, Compare, CompareResult, CompareTarget, KeyRange, Op, OpResult, RangeRequest, Role,
+    Store, StoreError, TxnRequest,
 };
 
 use super::RaftStore;
@@ -47,6 +47,31 @@ async fn leadership_moves_on_request_and_fences_the_old_leader() {
         cluster.store(old).leadership().borrow().ready.is_none().then_some(())
     })
     .await;
+    cluster.stop().await;
+}
+
+/// Role, term and leader of a status are of one look, at any moment of a change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_calls_itself_the_leader_is_the_leader_of_its_term() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (old, old_term) = cluster.leader().await;
+    let to = cluster.store(cluster.other_than(old)).id();
+    let transfer =
+        cluster.on(old, move |store| async move { store.transfer_leadership(Some(to)).await });
+    let transfer = async { transfer.await.unwrap() };
+    let looks = until("a new leader everywhere", async || {
+        let mut told = 0;
+        // More often than `until` looks: the moments in question are short.
+        for look in 0..150 {
+            let status = cluster.store(look % 3).status();
+            let leads = status.leadership.leader.as_ref().is_some_and(|m| m.id == status.id);
+            assert_eq!(status.role == Role::Leader, leads, "{status:?}");
+            told += usize::from(status.leadership.term > old_term);
+            tokio::task::yield_now().await;
+        }
+        (told == 150).then_some(())
+    });
+    tokio::join!(transfer, looks);
     cluster.stop().await;
 }
 

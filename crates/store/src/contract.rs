@@ -98,7 +98,7 @@ pub struct StoreStatus {
     pub id: MemberId,
     /// The name that it was started with; the others know it by that when it is a member.
     pub name: String,
-    /// Its role.
+    /// Its role in the term of `leadership`.
     pub role: Role,
     /// Who leads.
     pub leadership: Leadership,

@@ -92,6 +92,8 @@ impl Store for RaftStore {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
+        let leadership = self.leadership.borrow().clone();
+        let leads = leadership.leader.as_ref().is_some_and(|leader| leader.id == self.id);
         let millis = |elapsed: Duration| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let member_status = |(id, info): (&MemberId, &MemberInfo)| {
             let ours = *id == self.id && metrics.replication.is_some();
@@ -113,12 +115,15 @@ impl Store for RaftStore {
             id: self.id,
             name: self.name.clone(),
             role: match metrics.state {
-                ServerState::Leader => Role::Leader,
+                // The metrics as a whole may still tell of an earlier term.
+                _ if leads => Role::Leader,
                 ServerState::Candidate => Role::Candidate,
                 ServerState::Learner => Role::Learner,
-                ServerState::Follower | ServerState::Shutdown => Role::Follower,
+                ServerState::Leader | ServerState::Follower | ServerState::Shutdown => {
+                    Role::Follower
+                }
             },
-            leadership: self.leadership.borrow().clone(),
+            leadership,
             members: membership.nodes().map(member_status).collect(),
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |id| id.index),
