@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use quorate_proto::peer as pb;
@@ -56,22 +56,28 @@ async fn who_calls_itself_the_leader_is_the_leader_of_its_term() {
     let cluster = Cluster::start(|_| {}).await;
     let (old, old_term) = cluster.leader().await;
     let to = cluster.store(cluster.other_than(old)).id();
-    let transfer =
-        cluster.on(old, move |store| async move { store.transfer_leadership(Some(to)).await });
-    let transfer = async { transfer.await.unwrap() };
-    let looks = until("a new leader everywhere", async || {
-        let mut told = 0;
-        // More often than `until` looks: the moments in question are short.
-        for look in 0..150 {
-            let status = cluster.store(look % 3).status();
-            let leads = status.leadership.leader.as_ref().is_some_and(|m| m.id == status.id);
-            assert_eq!(status.role == Role::Leader, leads, "{status:?}");
-            told += usize::from(status.leadership.term > old_term);
-            tokio::task::yield_now().await;
-        }
-        (told == 150).then_some(())
+    // Without a pause: the moments in question are short.
+    let looks = cluster.alive().into_iter().map(|member| {
+        let store = cluster.store(member);
+        let deadline = Instant::now() + PATIENCE;
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let status = store.status();
+                let leads = status.leadership.leader.as_ref().is_some_and(|m| m.id == status.id);
+                assert_eq!(status.role == Role::Leader, leads, "{status:?}");
+                if status.leadership.term > old_term && status.leadership.leader.is_some() {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "no new leader: {status:?}");
+            }
+        })
     });
-    tokio::join!(transfer, looks);
+    let looks: Vec<_> = looks.collect();
+    let transfer = cluster.on(old, move |s| async move { s.transfer_leadership(Some(to)).await });
+    transfer.await.unwrap();
+    for look in looks {
+        look.await.unwrap();
+    }
     cluster.stop().await;
 }
 
