@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::kinds;
-use crate::{FieldValidation, Invalid, Kind, decode, decode_complete, decode_with};
+use crate::{FieldValidation, Invalid, Kind, Typed, decode, decode_complete, decode_with};
 
 fn pod() -> Value {
     json!({
@@ -92,6 +93,21 @@ fn names_of_kinds() {
         let empty = json!({"apiVersion": kind.api_version(), "kind": kind.kind});
         assert_eq!(kind.row(&empty, Timestamp::UNIX_EPOCH).len(), kind.columns.len(), "{kind}");
     }
+}
+
+#[test]
+fn a_decoded_pod_has_no_room_for_what_it_does_not_have() {
+    let mut value = pod();
+    value["status"] = json!({
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{"name": "web", "image": "web:1", "imageID": "", "ready": true,
+                               "restartCount": 0}],
+    });
+    let pod = Pod::from_json(value.to_string().as_bytes()).unwrap();
+    assert_eq!(pod.spec.unwrap().containers.capacity(), 1);
+    let status = pod.status.unwrap();
+    assert_eq!(status.conditions.unwrap().capacity(), 1);
+    assert_eq!(status.container_statuses.unwrap().capacity(), 1);
 }
 
 #[test]

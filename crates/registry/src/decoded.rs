@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use quorate_objects::Decoded;
 
-/// Of all objects in this process: 30,000 pods or so, more than 500 machines have.
-static PROCESS: Budget = Budget::new(64 * 1024 * 1024);
+/// Of all objects in this process: 15,000 pods or so, as many as 500 machines have.
+static PROCESS: Budget = Budget::new(32 * 1024 * 1024);
 /// Entries of what is kept no longer that are not worth a look through all.
 const DEAD: usize = 64 * 1024;
 

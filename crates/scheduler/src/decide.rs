@@ -318,6 +318,8 @@ impl<'a> Search<'a> {
         }
         ranked.sort_by(order);
         self.trace.scores = ranked.into_iter().map(|(_, _, points)| points).collect();
+        // Made in the place of `ranked`, with room for all nodes; and it is kept.
+        self.trace.scores.shrink_to_fit();
         self.trace.scores.first().map(|points| points.node.to_string())
     }
 

@@ -62,6 +62,8 @@ fn a_large_cluster_is_not_searched_to_the_end() {
     let decision = decide(&mut snapshot, &policy, &as_pod(&pod("p", "100m", "64Mi")));
     assert_eq!(decision.trace.examined, policy.enough_nodes);
     assert_eq!(decision.trace.scores.len(), SCORES);
+    // Traces are kept: without the room that all nodes took.
+    assert_eq!(decision.trace.scores.capacity(), SCORES);
     // But a pod that only one node can take finds it.
     snapshot.set_node(&as_node(&node("big", "64", "8Gi")));
     assert_eq!(

@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::Shared;
 use super::feeds::{Dirty, Subscription};
+use super::session::Turn;
 use super::table::Session;
 use crate::convert;
 
@@ -38,10 +39,13 @@ pub(crate) async fn caught_up(shared: &Shared) {
 }
 
 /// Sends the node's assignments while this master leads in `term`; returns why it ended.
-pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Status {
-    let holding = session.holding(term).await;
-    // The Node that was written just now is to be in the first message.
-    caught_up(shared).await;
+pub(super) async fn send(
+    shared: &Shared,
+    session: &Session,
+    term: Term,
+    mut turn: Turn<'_>,
+) -> Status {
+    let holding = turn.wait_for(session.holding(term)).await;
     let mut subscription = shared.feeds.subscribe(&session.node, session.without_services);
     let cache = shared.registry.cache();
     let mut full = holding.is_none();
@@ -49,12 +53,14 @@ pub(crate) async fn send(shared: &Shared, session: &Session, term: Term) -> Stat
     let mut dirty = Dirty::All;
     loop {
         let complete = dirty == Dirty::All;
-        // Nobody closes it; and it is not held while the agent is waited for.
-        let turn = if complete { shared.turns.acquire().await.ok() } else { None };
+        if complete {
+            turn.again().await;
+        }
         let (delta, revision) = known.look(cache, &mut subscription, &dirty);
         let tell = complete || !delta.is_empty();
         let message = tell.then(|| delta.encode(term, revision, full, complete));
-        drop(turn);
+        // It is not held while the agent is waited for.
+        turn.pass();
         if let Some(message) = message
             && session.send(ToAgent::Assignments(message)).await.is_none()
         {
@@ -280,10 +286,28 @@ fn volumes(view: &View, wanted: &BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
     claims.filter_map(bound).collect()
 }
 
+/// Members of which a pod has at least one when it refers to anything else than the authority's
+/// certificate, or does not want that one.
+const REFERRING: [&str; 5] =
+    ["volumes", "imagePullSecrets", "envFrom", "valueFrom", "automountServiceAccountToken"];
+
 /// The ConfigMaps, Secrets and claims that a pod needs on its node. `hollow`: on a node whose pods
 /// only pretend to run, nobody reaches the masters.
 fn references(object: &Object, hollow: bool) -> BTreeSet<ObjectKey> {
     let mut found = BTreeSet::new();
+    let mut add = |kind: &'static Kind, name: Option<&String>| {
+        if let Some(name) = name {
+            found.insert(ObjectKey::new(kind, object.namespace(), name));
+        }
+    };
+    let certificate = ROOT_CA.to_owned();
+    // A new leader looks at all pods, and most are not worth decoding.
+    if !REFERRING.iter().any(|member| object.mentions(member)) {
+        if !hollow {
+            add(&kinds::CONFIG_MAP, Some(&certificate));
+        }
+        return found;
+    }
     let pod = match object.typed::<Pod>() {
         Ok(pod) => pod,
         Err(error) => {
@@ -292,14 +316,9 @@ fn references(object: &Object, hollow: bool) -> BTreeSet<ObjectKey> {
         }
     };
     let Some(spec) = &pod.spec else { return found };
-    let mut add = |kind: &'static Kind, name: Option<&String>| {
-        if let Some(name) = name {
-            found.insert(ObjectKey::new(kind, object.namespace(), name));
-        }
-    };
     of_volumes(spec, &mut add);
     if !hollow && spec.automount_service_account_token != Some(false) {
-        add(&kinds::CONFIG_MAP, Some(&ROOT_CA.to_owned()));
+        add(&kinds::CONFIG_MAP, Some(&certificate));
     }
     for (_, claim) in storage::claims_of(&pod) {
         add(&kinds::PERSISTENT_VOLUME_CLAIM, Some(&claim));
@@ -338,3 +357,7 @@ fn of_environment(container: &Container, add: &mut Add<'_>) {
         add(&kinds::SECRET, source.secret_key_ref.as_ref().map(|key| &key.name));
     }
 }
+
+#[cfg(test)]
+#[path = "assignments_test.rs"]
+mod tests;

@@ -36,10 +36,11 @@ use crate::objects::{caller, require};
 /// then takes no longer than it may.
 const REGISTRATIONS: usize = 64;
 
-/// Sessions that tell their node everything at the same time, when a master begins to lead. Each
-/// takes a processor for a millisecond: were thousands ready to run at once, Raft's heartbeats would
-/// wait behind them until others want to lead, for whom it would be the same.
-const TURNS: usize = 4;
+/// Sessions that hear what their node holds, and tell it the rest, at the same time when a master
+/// begins to lead. Each takes a processor for a millisecond: were thousands ready to run at once,
+/// everything else would wait behind them: Raft's heartbeats until others want to lead, for whom it
+/// would be the same; the next pod that is to be bound; and what nodes say, until it is too late.
+const TURNS: usize = 16;
 
 /// What every session needs.
 #[derive(Clone)]
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     pub feeds: Arc<Feeds>,
     /// Nodes being written at the same time.
     pub registrations: Arc<Semaphore>,
-    /// Sessions that look at everything at the same time.
+    /// Sessions whose turn it is.
     pub turns: Arc<Semaphore>,
     pub cancel: CancellationToken,
 }

@@ -36,10 +36,6 @@ impl Registration {
     /// Creates or updates the Node; tries until it is written or the caller drops this. The
     /// cache has everything that this term begins with.
     pub async fn write(&self, registry: &Registry, term: Term) {
-        // A new leader hears thousands of nodes at once, and nearly all are as they were.
-        if self.is_written(registry) {
-            return;
-        }
         let mut pause = FIRST_PAUSE;
         loop {
             match self.write_once(registry, term).await {
@@ -56,7 +52,8 @@ impl Registration {
         }
     }
 
-    fn is_written(&self, registry: &Registry) -> bool {
+    /// Is the Node as the agent says?
+    pub fn is_written(&self, registry: &Registry) -> bool {
         let name = self.node.metadata.name.as_deref().unwrap_or_default();
         let Some(object) = registry.cache().get(&kinds::NODE, "", name) else { return false };
         let Ok(node) = object.typed::<Node>() else { return false };

@@ -8,7 +8,7 @@ use quorate_proto::v1;
 use quorate_proto::v1::agent_message::Message as FromAgent;
 use quorate_proto::v1::master_message::Message as ToAgent;
 use quorate_store::Leadership;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument as _;
 
@@ -27,6 +27,10 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENT_HEARTBEATS: u32 = 20;
 /// Status batches that wait to be written; agents send one at a time.
 const STATUS_BATCHES: usize = 4;
+/// How long a session has its turn while it waits for its agent.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// Why the sessions of a master that ends do.
+const ENDING: &str = "this master is shutting down";
 
 /// Registers the agent and starts its session.
 pub(crate) async fn open(
@@ -208,27 +212,88 @@ async fn read(
 async fn follow(shared: &Shared, session: &Session, registration: &Registration) -> Status {
     let mut changes = shared.store.leadership();
     loop {
-        // One after the other, for there may be thousands.
-        drop(shared.turns.acquire().await);
         let now = changes.borrow_and_update().clone();
-        if session.send(ToAgent::Leadership(leadership(&now))).await.is_none() {
+        if now.ready.is_some() {
+            tokio::select! {
+                () = assignments::caught_up(shared) => {}
+                more = changes.changed() => match more {
+                    Ok(()) => continue,
+                    Err(_) => return unavailable(ENDING),
+                }
+            }
+        }
+        // One after the other, for there may be thousands.
+        let mut turn = Turn::take(&shared.turns).await;
+        let news = ToAgent::Leadership(leadership(&now));
+        if turn.wait_for(session.send(news)).await.is_none() {
             return session.reason();
         }
         let lead = async {
-            let Some(term) = now.ready else { return std::future::pending().await };
-            assignments::caught_up(shared).await;
-            let permit = shared.registrations.acquire().await;
-            registration.write(&shared.registry, term).await;
-            drop(permit);
-            assignments::send(shared, session, term).await
+            let Some(term) = now.ready else {
+                drop(turn);
+                return std::future::pending().await;
+            };
+            // A new leader hears thousands of nodes at once, and nearly all are as they were.
+            if !registration.is_written(&shared.registry) {
+                turn.pass();
+                let permit = shared.registrations.acquire().await;
+                registration.write(&shared.registry, term).await;
+                drop(permit);
+                // What was written just now is to be in the first message.
+                assignments::caught_up(shared).await;
+            }
+            assignments::send(shared, session, term, turn).await
         };
         tokio::select! {
             more = async { changes.wait_for(|next| *next != now).await.is_ok() } => {
                 if !more {
-                    return unavailable("this master is shutting down");
+                    return unavailable(ENDING);
                 }
             }
             reason = Box::pin(lead) => return reason,
         }
     }
 }
+
+/// One of the turns, while a session has it.
+pub(super) struct Turn<'a> {
+    turns: &'a Semaphore,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Turn<'a> {
+    async fn take(turns: &'a Semaphore) -> Self {
+        let mut turn = Self { turns, permit: None };
+        turn.again().await;
+        turn
+    }
+
+    /// Lets others go on.
+    pub fn pass(&mut self) {
+        self.permit = None;
+    }
+
+    /// Waits for what its agent does; one that takes its time keeps nobody else waiting.
+    pub async fn wait_for<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        tokio::pin!(answer);
+        match tokio::time::timeout(AT_ONCE, answer.as_mut()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.pass();
+                answer.await
+            }
+        }
+    }
+
+    /// Waits for a turn, unless it has one.
+    pub async fn again(&mut self) {
+        if self.permit.is_none() {
+            // Nobody closes it.
+            self.permit = self.turns.acquire().await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod tests;

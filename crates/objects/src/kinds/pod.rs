@@ -38,6 +38,23 @@ impl Typed for Pod {
         &KIND
     }
 
+    /// Lists come out of the decoder with room for four, and most pods have one container, whose
+    /// status is large: masters keep tens of thousands of them decoded.
+    fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut pod: Self = serde_json::from_slice(text)?;
+        if let Some(spec) = &mut pod.spec {
+            spec.containers.shrink_to_fit();
+            fit(&mut spec.init_containers);
+            fit(&mut spec.volumes);
+        }
+        if let Some(status) = &mut pod.status {
+            fit(&mut status.conditions);
+            fit(&mut status.container_statuses);
+            fit(&mut status.init_container_statuses);
+        }
+        Ok(pod)
+    }
+
     fn set_defaults(&mut self) {
         if let Some(spec) = &mut self.spec {
             template::default_spec(spec);
@@ -104,6 +121,12 @@ impl Typed for Pod {
             nominated.filter(|name| !name.is_empty()).unwrap_or_else(none),
             none(),
         ]
+    }
+}
+
+fn fit<T>(list: &mut Option<Vec<T>>) {
+    if let Some(list) = list {
+        list.shrink_to_fit();
     }
 }
 
