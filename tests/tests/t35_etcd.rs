@@ -1,13 +1,12 @@
 //! etcd's own client, Debian's etcdctl, against three masters.
 
-use std::ffi::OsStr;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use quorate_testkit::process::{self, Output};
-use quorate_testkit::{Options, TestCluster, cases, suite, wait_for};
+use quorate_testkit::{Options, TestCluster, cases, etcdctl, suite, wait_for};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -39,24 +38,12 @@ fn endpoints(cluster: &TestCluster) -> Result<String> {
     Ok(masters.into_iter().map(|master| master.url).collect::<Vec<_>>().join(","))
 }
 
-fn program() -> (&'static str, [(&'static str, &'static OsStr); 1]) {
-    ("etcdctl", [("ETCDCTL_API", OsStr::new("3"))])
-}
-
 async fn etcdctl(cluster: &TestCluster, args: &[&str]) -> Result<Output> {
     etcdctl_with(cluster, args, None).await
 }
 
 async fn etcdctl_with(cluster: &TestCluster, args: &[&str], input: Option<&str>) -> Result<Output> {
-    etcdctl_at(&endpoints(cluster)?, args, input).await
-}
-
-async fn etcdctl_at(endpoints: &str, args: &[&str], input: Option<&str>) -> Result<Output> {
-    let (program, env) = program();
-    let args = [&["--endpoints", endpoints, "--command-timeout", "20s"], args].concat();
-    process::run(program, &args, &env, input)
-        .await
-        .context("etcdctl is in Debian's package etcd-client; deploy/install-deps.sh installs it")
+    etcdctl::etcdctl(&endpoints(cluster)?, args, input).await
 }
 
 /// What etcdctl prints when it must succeed.
@@ -87,7 +74,7 @@ struct Running {
 
 impl Running {
     fn start(cluster: &TestCluster, args: &[&str]) -> Result<Self> {
-        let (program, env) = program();
+        let (program, env) = etcdctl::program();
         let mut child = Command::new(program)
             .args(["--endpoints", &endpoints(cluster)?])
             .args(args)
@@ -325,7 +312,7 @@ async fn a_snapshot_is_whole(cluster: Arc<TestCluster>) -> Result<()> {
     let master = cluster.file()?.masters.remove(0);
     let file = cluster.dir().join("etcdctl.snapshot");
     let path = file.to_string_lossy().into_owned();
-    let (program, env) = program();
+    let (program, env) = etcdctl::program();
     let args = ["--endpoints", &master.url, "snapshot", "save", &path];
     let saved = process::run(program, &args, &env, None).await?.ok()?;
     ensure!(saved.contains("Snapshot saved"), "{saved}");
@@ -370,7 +357,7 @@ async fn every_master(
     fits: impl Fn(Output) -> Result<String>,
 ) -> Result<()> {
     for master in cluster.file()?.masters {
-        let get = async || fits(etcdctl_at(&master.url, &["get", "app/a"], None).await?);
+        let get = async || fits(etcdctl::etcdctl(&master.url, &["get", "app/a"], None).await?);
         wait_for(&format!("{what} at {}", master.name), PATIENCE, get).await?;
     }
     Ok(())

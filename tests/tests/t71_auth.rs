@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_testkit::image::{WEB_IMAGE, build_web_image};
-use quorate_testkit::process::{self, has};
+use quorate_testkit::process::{self, Output, has};
 use quorate_testkit::{Kubectl, Options, TestCluster, cases, etcdctl, suite, wait_for};
 use serde_json::json;
 
@@ -291,6 +291,17 @@ spec:
     .map(drop)
 }
 
+/// etcdctl at the first master, with a certificate of the cluster.
+async fn etcdctl_as(cluster: &TestCluster, certificate: &str, args: &[&str]) -> Result<Output> {
+    let url = cluster.file()?.masters.first().context("a master")?.url.clone();
+    let pki = cluster.dir().join("pki");
+    let file = |name: String| pki.join(name).display().to_string();
+    let (ca, cert) = (file("ca.crt".into()), file(format!("{certificate}.crt")));
+    let key = file(format!("{certificate}.key"));
+    let flags = ["--cacert", &ca, "--cert", &cert, "--key", &key];
+    etcdctl::etcdctl(&url, &[&flags[..], args].concat(), None).await
+}
+
 async fn the_store_is_for_masters(cluster: Arc<TestCluster>) -> Result<()> {
     let admin = Kubectl::newest(&cluster).await?;
     admin.ok(&["create", "secret", "generic", "hidden", "--from-literal=k=v"]).await?;
@@ -306,12 +317,12 @@ async fn the_store_is_for_masters(cluster: Arc<TestCluster>) -> Result<()> {
             &["user", "add", "eve:eve"],
             &["member", "list"],
         ] {
-            etcdctl(&cluster, certificate, args).await?.fails_with(&["permission denied"])?;
+            etcdctl_as(&cluster, certificate, args).await?.fails_with(&["permission denied"])?;
         }
     }
-    has(&etcdctl(&cluster, "admin", &secrets).await?.ok()?, &["default/hidden"])?;
-    etcdctl(&cluster, "admin", &["put", "own", "x"]).await?.ok()?;
-    etcdctl(&cluster, "admin", &["del", "own"]).await?.ok()?;
+    has(&etcdctl_as(&cluster, "admin", &secrets).await?.ok()?, &["default/hidden"])?;
+    etcdctl_as(&cluster, "admin", &["put", "own", "x"]).await?.ok()?;
+    etcdctl_as(&cluster, "admin", &["del", "own"]).await?.ok()?;
     admin.ok(&["delete", "secret", "hidden"]).await.map(drop)
 }
 

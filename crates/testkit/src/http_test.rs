@@ -2,9 +2,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use super::{HttpError, body, get};
+use crate::closed::closed_address;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -25,10 +26,7 @@ async fn reads_the_body_of_an_answer() {
 
 #[tokio::test]
 async fn a_refused_connection_is_told_apart() {
-    // Held without listening, so that nobody else is given it.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = socket.local_addr().unwrap();
+    let address = closed_address().unwrap();
     assert!(matches!(get(address, "/", LIMIT).await, Err(HttpError::Connect(_))));
 }
 

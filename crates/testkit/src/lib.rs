@@ -4,6 +4,8 @@
 //! client, and checked against what Docker and the operating system say.
 
 mod breaking;
+#[cfg(test)]
+mod closed;
 pub mod cluster;
 pub mod docker;
 pub mod etcdctl;
@@ -24,7 +26,6 @@ pub mod wait;
 pub mod writer;
 
 pub use cluster::{Options, TestCluster};
-pub use etcdctl::etcdctl;
 pub use helm::Helm;
 pub use kubectl::Kubectl;
 pub use wait::wait_for;

@@ -1,23 +1,12 @@
 use std::io;
-use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::TcpSocket;
 
 use super::*;
+use crate::closed::closed_address;
 
 /// Far beyond what loopback takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Where nobody listens yet. Held until the process ends, so that nobody else is given it.
-fn free_address() -> Result<SocketAddr> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-    let address = socket.local_addr()?;
-    std::mem::forget(socket);
-    Ok(address)
-}
 
 /// A server that sends back what it gets.
 async fn echo(address: SocketAddr) -> Result<JoinSet<()>> {
@@ -68,7 +57,7 @@ fn links(advertised: SocketAddr, real: SocketAddr) -> Links {
 
 #[tokio::test]
 async fn what_is_cut_arrives_when_it_heals() -> Result<()> {
-    let (advertised, real) = (free_address()?, free_address()?);
+    let (advertised, real) = (closed_address()?, closed_address()?);
     let _server = echo(real).await?;
     let links = links(advertised, real);
     let mut stream = connect(advertised).await?;
@@ -93,7 +82,7 @@ async fn what_is_cut_arrives_when_it_heals() -> Result<()> {
 
 #[tokio::test]
 async fn delay_and_loss_keep_the_order() -> Result<()> {
-    let (advertised, real) = (free_address()?, free_address()?);
+    let (advertised, real) = (closed_address()?, closed_address()?);
     let _server = echo(real).await?;
     let links = links(advertised, real);
     let mut stream = connect(advertised).await?;
@@ -116,7 +105,7 @@ async fn delay_and_loss_keep_the_order() -> Result<()> {
 
 #[tokio::test]
 async fn a_dead_server_refuses_through_the_proxy_too() -> Result<()> {
-    let (advertised, real) = (free_address()?, free_address()?);
+    let (advertised, real) = (closed_address()?, closed_address()?);
     let server = echo(real).await?;
     let _links = links(advertised, real);
     let mut stream = connect(advertised).await?;

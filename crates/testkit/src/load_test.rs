@@ -2,9 +2,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use super::Load;
+use crate::closed::closed_address;
 use crate::wait_for;
 
 /// Answers each connection with `body`.
@@ -34,11 +35,7 @@ async fn run(addresses: Vec<SocketAddr>) -> super::Counts {
 #[tokio::test]
 async fn a_closed_address_is_a_retry_and_a_wrong_answer_a_failure() {
     let good = server("hello you").await;
-    // Held without listening, so that nobody else is given it.
-    let closed = TcpSocket::new_v4().unwrap();
-    closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let closed_address = closed.local_addr().unwrap();
-    let counts = run(vec![good, closed_address]).await;
+    let counts = run(vec![good, closed_address().unwrap()]).await;
     assert!(counts.failed == 0 && counts.retried > 0 && counts.retried < counts.sent, "{counts:?}");
 
     let wrong = server("go away").await;
