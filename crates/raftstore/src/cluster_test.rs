@@ -377,11 +377,9 @@ async fn a_member_far_behind_gets_a_snapshot() {
     cluster.put(lagging, "first", "v").await.unwrap();
     cluster.kill(lagging);
     let (leader, _) = cluster.leader().await;
-    for batch in 0..20 {
-        let puts = (0..50).map(|i| cluster.put_string(leader, format!("k{batch}-{i}")));
-        for put in futures::future::join_all(puts).await {
-            put.unwrap();
-        }
+    // One after the other: each is an entry.
+    for i in 0..1_000 {
+        cluster.put(leader, &format!("k{i}"), "v").await.unwrap();
     }
     until("the log is purged", async || {
         let metrics = cluster.store(leader).raft_metrics();
@@ -399,16 +397,40 @@ async fn a_member_far_behind_gets_a_snapshot() {
     cluster.put(lagging, "last", "v").await.unwrap();
     cluster.kill(lagging);
     cluster.restart(lagging).await;
-    assert_eq!(cluster.get(lagging, "k19-49").await.as_deref(), Some("v"));
+    assert_eq!(cluster.get(lagging, "k999").await.as_deref(), Some("v"));
     assert_eq!(cluster.get(lagging, "last").await.as_deref(), Some("v"));
     cluster.equal_hashes().await;
     cluster.stop().await;
 }
 
-impl Cluster {
-    async fn put_string(&self, i: usize, key: String) -> Result<u64, StoreError> {
-        self.put(i, &key, "v").await
+/// Of large entries there are too few for the limits that count them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_large_entries_is_kept_short_too() {
+    let mut cluster = Cluster::start(|options| {
+        options.snapshot_bytes = 8 << 20;
+        options.log_keep_bytes = 2 << 20;
+    })
+    .await;
+    let (leader, _) = cluster.leader().await;
+    let lagging = cluster.other_than(leader);
+    cluster.put(lagging, "first", "v").await.unwrap();
+    cluster.kill(lagging);
+    let (leader, _) = cluster.leader().await;
+    let value = "v".repeat(256 << 10);
+    for i in 0..64 {
+        cluster.put(leader, &format!("k{i}"), &value).await.unwrap();
     }
+    let kept = until("most of the log is purged", async || {
+        let metrics = cluster.store(leader).raft_metrics();
+        let kept = metrics.last_log_index? - metrics.purged?.index;
+        (kept < 40).then_some(kept)
+    })
+    .await;
+    assert!(kept >= 8, "{kept} entries are kept, which is less than 2 MiB");
+    cluster.restart(lagging).await;
+    cluster.equal_hashes().await;
+    assert_eq!(cluster.get(lagging, "k63").await, Some(value));
+    cluster.stop().await;
 }
 
 fn info(cluster: &Cluster, i: usize) -> MemberInfo {

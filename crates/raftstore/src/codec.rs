@@ -101,7 +101,9 @@ pub(crate) fn stored_membership_from(
 pub(crate) fn entry_to(entry: &Entry) -> pb::Entry {
     let payload = match &entry.payload {
         Payload::Blank => None,
-        Payload::Normal(proposal) => Some(pb::entry::Payload::Command(proposal.0.clone())),
+        Payload::Normal(proposal) => {
+            Some(pb::entry::Payload::Commands(pb::Commands { commands: proposal.0.clone() }))
+        }
         Payload::Membership(membership) => {
             Some(pb::entry::Payload::Membership(membership_to(membership)))
         }
@@ -112,7 +114,10 @@ pub(crate) fn entry_to(entry: &Entry) -> pb::Entry {
 pub(crate) fn entry_from(entry: pb::Entry) -> Result<Entry, Malformed> {
     let payload = match entry.payload {
         None => Payload::Blank,
-        Some(pb::entry::Payload::Command(bytes)) => Payload::Normal(Proposal(bytes)),
+        Some(pb::entry::Payload::Command(bytes)) => Payload::Normal(Proposal(vec![bytes])),
+        Some(pb::entry::Payload::Commands(commands)) => {
+            Payload::Normal(Proposal(commands.commands))
+        }
         Some(pb::entry::Payload::Membership(membership)) => {
             Payload::Membership(membership_from(membership)?)
         }
@@ -214,3 +219,7 @@ pub(crate) fn vote_reply_from(reply: pb::VoteReply) -> Result<VoteResponse, Malf
         last_log_id: reply.last.map(log_id_from),
     })
 }
+
+#[cfg(test)]
+#[path = "codec_test.rs"]
+mod tests;

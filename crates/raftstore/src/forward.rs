@@ -6,29 +6,31 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::{FutureExt as _, StreamExt as _};
-use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use futures::FutureExt as _;
+use parking_lot::Mutex;
 use prost::Message as _;
 use quorate_proto::peer::forward_result::Outcome;
 use quorate_proto::{never_sent, peer as pb};
-use quorate_store::{Command, CommandResult, check_known};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
+use quorate_store::{Command, CommandResult, Fit, Gather, check_known};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::groups::Groups;
 use crate::leadership::replaced;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::state::State;
-use crate::types::{Proposal, Raft, TypeConfig};
+use crate::types::Raft;
 
-/// Writes that may wait for a call.
-const FORWARD_QUEUE: usize = 8192;
 /// Calls to the leader at the same time.
 const FORWARD_CALLS: usize = 8;
 /// Writes of one call.
-const FORWARD_COMMANDS: usize = 128;
+const FORWARD_COMMANDS: usize = 256;
+/// Bytes of one call, if not one write alone has more.
+const FORWARD_BYTES: usize = 1 << 20;
 /// How much longer than the leader its caller waits.
 const FORWARD_GRACE: Duration = Duration::from_millis(100);
 
@@ -50,7 +52,7 @@ pub(crate) type Applied = (CommandResult, u64);
 
 /// Proposes on this master, for itself and for followers.
 pub(crate) struct Forwarded {
-    pub raft: Raft,
+    groups: Groups,
     /// One for each write that is under way on this master, proposed here or passed on.
     permits: Semaphore,
     limit: usize,
@@ -81,7 +83,8 @@ impl Forwarded {
     pub(crate) fn new(raft: Raft, options: &Options, metrics: Arc<Metrics>) -> Self {
         let (limit, drain) = (options.max_in_flight, options.drain);
         let (pauses, begun) = Default::default();
-        Self { raft, permits: Semaphore::new(limit), limit, drain, pauses, begun, metrics }
+        let groups = Groups::new(raft);
+        Self { groups, permits: Semaphore::new(limit), limit, drain, pauses, begun, metrics }
     }
 
     /// Writes that are under way.
@@ -131,59 +134,25 @@ impl Forwarded {
         command: Bytes,
         deadline: Instant,
     ) -> Result<Applied, Refusal> {
-        let _permit = self.admit(1)?;
-        let write = self.raft.client_write(Proposal(stamp(&command)));
-        let outcome = match tokio::time::timeout_at(deadline, write).await {
-            Ok(Ok(response)) => Ok((response.data, response.log_id.index)),
-            Ok(Err(RaftError::APIError(error))) => Err(refused(&error)),
-            Ok(Err(error)) => Err(Refusal::Unknown(error.to_string())),
-            Err(_) => Err(late()),
-        };
-        if outcome.is_err() {
-            self.metrics.failed.fetch_add(1, Relaxed);
-        }
-        outcome
+        let none = || Err(Refusal::Unknown("a write without an outcome".into()));
+        self.propose_all(vec![stamp(&command)], deadline).await.pop().unwrap_or_else(none)
     }
 
     /// Proposes many commands in one step. They enter the log together, so the first is hardly
     /// done before the last.
     async fn propose_all(
         &self,
-        commands: Vec<Proposal>,
+        commands: Vec<Bytes>,
         deadline: Instant,
     ) -> Vec<Result<Applied, Refusal>> {
         let count = commands.len();
-        let mut outcomes = Vec::with_capacity(count);
-        let rest = match self.admit(count) {
-            Ok(_permit) => {
-                let writes = self.write_all(commands, &mut outcomes);
-                match tokio::time::timeout_at(deadline, writes).await {
-                    Ok(Ok(())) => Refusal::Unknown("raft answered too few writes".into()),
-                    Ok(Err(error)) => Refusal::Unknown(error.to_string()),
-                    Err(_) => late(),
-                }
-            }
-            Err(refusal) => refusal,
+        let outcomes = match self.admit(count) {
+            Ok(_permit) => self.groups.propose(commands, deadline).await,
+            Err(refusal) => vec![Err(refusal); count],
         };
-        outcomes.resize_with(count, || Err(rest.clone()));
         let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
         self.metrics.failed.fetch_add(failed as u64, Relaxed);
         outcomes
-    }
-
-    async fn write_all(
-        &self,
-        commands: Vec<Proposal>,
-        outcomes: &mut Vec<Result<Applied, Refusal>>,
-    ) -> Result<(), Fatal<TypeConfig>> {
-        let mut results = self.raft.client_write_many(commands).await?;
-        while let Some(result) = results.next().await {
-            outcomes.push(match result? {
-                Ok(write) => Ok((write.response, write.log_id.index)),
-                Err(error) => Err(refused(&error)),
-            });
-        }
-        Ok(())
     }
 
     /// A follower's writes; the answers come when the last of them is done.
@@ -191,7 +160,7 @@ impl Forwarded {
         let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
         let checked: Vec<_> = request.commands.iter().map(check).collect();
         let good = request.commands.iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
-        let good = good.map(|(command, _)| Proposal(stamp(command))).collect();
+        let good = good.map(|(command, _)| stamp(command)).collect();
         let mut outcomes = self.propose_all(good, deadline).await.into_iter();
         let results = checked.into_iter().map(|checked| {
             // As many outcomes as good commands.
@@ -200,17 +169,6 @@ impl Forwarded {
         });
         pb::ForwardReply { results: results.collect() }
     }
-}
-
-fn refused(error: &ClientWriteError<TypeConfig>) -> Refusal {
-    match error {
-        ClientWriteError::ForwardToLeader(_) => Refusal::NotLeader,
-        error => Refusal::Unknown(error.to_string()),
-    }
-}
-
-fn late() -> Refusal {
-    Refusal::Unknown("no quorum confirmed the write in time".into())
 }
 
 fn encode_outcome(outcome: Result<Applied, Refusal>) -> pb::ForwardResult {
@@ -273,40 +231,35 @@ struct Waiting {
     done: oneshot::Sender<Result<Applied, Refusal>>,
 }
 
-/// Passes writes on to the leader: those that wait at the same time travel in one call.
+/// Passes writes on to the leader: those that wait at the same time travel in one call. Cheap to
+/// clone.
 #[derive(Clone)]
-pub(crate) struct Forwarder(mpsc::Sender<Waiting>);
+pub(crate) struct Forwarder {
+    waiting: Arc<Mutex<Gather<Waiting>>>,
+    raft: Raft,
+    state: Arc<State>,
+    last_words: Duration,
+    /// The store's.
+    runtime: Handle,
+    cancel: CancellationToken,
+}
 
 impl Forwarder {
-    /// Starts the task "forwarder"; it ends with `cancel`.
-    pub(crate) fn start(
+    /// On this runtime; until `cancel`.
+    pub(crate) fn new(
         raft: &Raft,
         state: &Arc<State>,
         options: &Options,
         cancel: CancellationToken,
     ) -> Self {
-        let (raft, state, last_words) = (raft.clone(), Arc::clone(state), options.last_words);
-        let (sender, mut waiting) = mpsc::channel(FORWARD_QUEUE);
-        tokio::spawn(async move {
-            let calls = Arc::new(Semaphore::new(FORWARD_CALLS));
-            loop {
-                // While all calls are out, the next ones gather.
-                let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
-                let mut group = Vec::new();
-                tokio::select! {
-                    () = cancel.cancelled() => return,
-                    received = waiting.recv_many(&mut group, FORWARD_COMMANDS) => {
-                        if received == 0 {
-                            return;
-                        }
-                    }
-                }
-                // The task "forward": its callers have time-outs of their own, and get an error
-                // when it is dropped.
-                tokio::spawn(forward(group, raft.clone(), Arc::clone(&state), last_words, call));
-            }
-        });
-        Self(sender)
+        Self {
+            waiting: Arc::new(Mutex::new(Gather::new(FORWARD_CALLS))),
+            raft: raft.clone(),
+            state: Arc::clone(state),
+            last_words: options.last_words,
+            runtime: Handle::current(),
+            cancel,
+        }
     }
 
     /// Passes one encoded command on.
@@ -317,8 +270,10 @@ impl Forwarder {
         deadline: Instant,
     ) -> Result<Applied, Refusal> {
         let (done, answer) = oneshot::channel();
-        if self.0.send(Waiting { leader, command, deadline, done }).await.is_err() {
-            return Err(Refusal::NotLeader);
+        if self.waiting.lock().push(Waiting { leader, command, deadline, done }) {
+            // The task "forward": ends when nothing waits any more. Its callers have time-outs of
+            // their own, and get an error when it is dropped.
+            self.runtime.spawn(self.clone().run());
         }
         // The leader gives up first and then says what it knows.
         match tokio::time::timeout_at(deadline + FORWARD_GRACE, answer).await {
@@ -327,32 +282,58 @@ impl Forwarder {
             Err(_) => Err(Refusal::Unknown("the leader did not answer in time".into())),
         }
     }
+
+    async fn run(self) {
+        while let Some(group) = self.take() {
+            tokio::select! {
+                () = self.cancel.cancelled() => {}
+                () = self.call(group) => {}
+            }
+        }
+    }
+
+    /// The next ones for one leader; there is more than one only while it changes.
+    fn take(&self) -> Option<Vec<Waiting>> {
+        let mut bytes = 0;
+        self.waiting.lock().take(
+            |waiting| !waiting.done.is_closed(),
+            |group, next| {
+                if let [first] = group {
+                    bytes = first.command.len();
+                }
+                if !Arc::ptr_eq(&next.leader, &group[0].leader) {
+                    return Fit::No;
+                }
+                bytes += next.command.len();
+                let fits = group.len() < FORWARD_COMMANDS && bytes <= FORWARD_BYTES;
+                if fits { Fit::Yes } else { Fit::Full }
+            },
+        )
+    }
+
+    async fn call(&self, group: Vec<Waiting>) {
+        let mut answered = Vec::with_capacity(group.len());
+        let leader = Arc::clone(&group[0].leader);
+        forward_to(&self.raft, &leader, group, self.last_words, &mut answered).await;
+        let applied = answered.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.1));
+        let applied = applied.max().filter(|applied| self.state.next_index() <= *applied);
+        let Some(applied) = applied else { return answer(answered) };
+        // Applied on the leader; here it follows with the next message, and who has written may
+        // read it here. Not to have it yet is no failure.
+        let state = Arc::clone(&self.state);
+        let deadline = answered.iter().map(|(waiting, _)| waiting.deadline).max();
+        // The task "forwarded": the next call need not wait for it. When it fails, its callers get
+        // an error.
+        self.runtime.spawn(async move {
+            if let Some(deadline) = deadline {
+                let _ = tokio::time::timeout_at(deadline, state.wait_applied(applied)).await;
+            }
+            answer(answered);
+        });
+    }
 }
 
-/// One call for each leader in the group; there is more than one only while it changes. `call` is
-/// the permission for it.
-async fn forward(
-    mut group: Vec<Waiting>,
-    raft: Raft,
-    state: Arc<State>,
-    last_words: Duration,
-    call: OwnedSemaphorePermit,
-) {
-    let mut answered = Vec::with_capacity(group.len());
-    while let Some(leader) = group.first().map(|first| Arc::clone(&first.leader)) {
-        let (same, others) =
-            group.into_iter().partition(|waiting| Arc::ptr_eq(&waiting.leader, &leader));
-        forward_to(&raft, &leader, same, last_words, &mut answered).await;
-        group = others;
-    }
-    drop(call);
-    // Applied on the leader; here it follows with the next message, and who has written may read
-    // it here. Not to have it yet is no failure.
-    let applied = answered.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.1)).max();
-    let deadline = answered.iter().map(|(waiting, _)| waiting.deadline).max();
-    if let (Some(applied), Some(deadline)) = (applied, deadline) {
-        let _ = tokio::time::timeout_at(deadline, state.wait_applied(applied)).await;
-    }
+fn answer(answered: Vec<Answered>) {
     for (waiting, outcome) in answered {
         // A caller that has given up is no concern.
         let _ = waiting.done.send(outcome);

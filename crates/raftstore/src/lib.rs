@@ -17,6 +17,7 @@ mod fatal;
 #[cfg(test)]
 mod faults_test;
 mod forward;
+mod groups;
 mod identity;
 mod leadership;
 mod leases;
@@ -37,6 +38,7 @@ mod start;
 mod state;
 mod store;
 mod torn;
+mod trim;
 mod types;
 #[cfg(test)]
 mod writes_test;

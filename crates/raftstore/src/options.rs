@@ -69,10 +69,14 @@ pub struct Options {
     pub heartbeat: Duration,
     /// Silence after which a follower stands for election, at least; at most a fifth longer.
     pub election_timeout: Duration,
-    /// Entries between two snapshots.
+    /// Entries between two snapshots, at most.
     pub snapshot_every: u64,
+    /// Bytes of the log between two snapshots, roughly at most.
+    pub snapshot_bytes: u64,
     /// Entries kept in the log though a snapshot has them, for members that lag a little.
     pub log_keep: u64,
+    /// The same in bytes: of large entries fewer are kept.
+    pub log_keep_bytes: u64,
     /// After this time every request gives up.
     pub request_timeout: Duration,
     /// Longest wait for what is in flight before leadership is handed over.
@@ -116,7 +120,9 @@ impl Options {
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
             snapshot_every: 50_000,
+            snapshot_bytes: 64 << 20,
             log_keep: 10_000,
+            log_keep_bytes: 32 << 20,
             request_timeout: Duration::from_secs(5),
             drain: Duration::from_millis(200),
             last_words: Duration::from_millis(50),

@@ -269,7 +269,8 @@ impl Replica {
         let mut state = self.state.lock();
         let command = match &entry.payload {
             Payload::Normal(proposal) => {
-                Some(Command::decode(proposal.0.clone()).expect("a command"))
+                let [command] = proposal.0.as_slice() else { panic!("one command: {proposal}") };
+                Some(Command::decode(command.clone()).expect("a command"))
             }
             Payload::Blank => None,
             Payload::Membership(membership) => {

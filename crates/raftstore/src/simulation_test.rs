@@ -51,7 +51,7 @@ fn key(client: u64) -> String {
 }
 
 fn proposal(command: &Command) -> Proposal {
-    Proposal(command.encode_to_vec().into())
+    Proposal(vec![command.encode_to_vec().into()])
 }
 
 /// Whom to ask after an answer.

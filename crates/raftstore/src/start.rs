@@ -27,7 +27,7 @@ use crate::forward::{Forwarded, Forwarder};
 use crate::identity::{DirectoryLock, Identity};
 use crate::leadership::LeadershipTask;
 use crate::leases::{self, Leases};
-use crate::log::{LogStore, WriterThread};
+use crate::log::{LogReader, LogStore, WriterThread};
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::options::{InitialMember, Options, PeerListen};
@@ -36,6 +36,7 @@ use crate::reads::ReadIndex;
 use crate::space::{Room, SpaceWatch};
 use crate::state::{ReplicatedState, State};
 use crate::store::RaftStore;
+use crate::trim::Trim;
 use crate::types::{MemberInfo, Raft};
 
 /// Block cache of both databases together.
@@ -91,7 +92,7 @@ impl RaftStore {
             changing: Arc::default(),
         };
         let leadership = Leadership { term: 0, leader: None, ready: None };
-        let forwarder = Forwarder::start(&raft, &state, &options, tasks_cancel.clone());
+        let forwarder = Forwarder::new(&raft, &state, &options, tasks_cancel.clone());
         let store = Arc::new(Self {
             id,
             name: options.name.clone(),
@@ -124,7 +125,7 @@ impl RaftStore {
             stopped: tokio::sync::Mutex::new(false),
         });
         store.spawn_peer_service(options.cluster_id.clone(), tls, listener);
-        store.spawn_tasks(&options);
+        store.spawn_tasks(&options, storage.reader);
         if pristine {
             let nodes = nodes_around(id, &options);
             store.spawn_while_running(admit(Arc::clone(&store), nodes));
@@ -157,7 +158,7 @@ impl RaftStore {
         });
     }
 
-    fn spawn_tasks(self: &Arc<Self>, options: &Options) {
+    fn spawn_tasks(self: &Arc<Self>, options: &Options, log: LogReader) {
         let election = options.election_timeout;
         // The task "leader watch": without it a dead leader is noticed by its silence.
         let watch = LeaderWatch {
@@ -187,6 +188,13 @@ impl RaftStore {
             check_every: options.check_every,
         };
         self.spawn_while_running(duties.run());
+        let trim = Trim {
+            raft: self.raft.clone(),
+            log,
+            snapshot_bytes: options.snapshot_bytes,
+            keep_bytes: options.log_keep_bytes,
+        };
+        self.spawn_while_running(trim.run());
         let space = SpaceWatch {
             store: Arc::clone(self),
             data_dir: self.data_dir.clone(),
@@ -260,6 +268,7 @@ fn min_lease_ttl(election: Duration) -> i64 {
 
 struct Storage {
     log: LogStore,
+    reader: LogReader,
     writer: WriterThread,
     state: Arc<State>,
 }
@@ -275,7 +284,7 @@ async fn open_storage(data_dir: &Path, fatal: Fatal) -> Result<Storage, RaftStor
         let (state, snapshots) = (data_dir.join("state"), data_dir.join("snapshots"));
         let state = State::open(&state, &snapshots, &cache, metrics, fatal)?;
         sync_names(&data_dir)?;
-        Ok(Storage { log, writer, state })
+        Ok(Storage { reader: log.reader(), log, writer, state })
     };
     match tokio::task::spawn_blocking(open).await {
         Ok(storage) => storage,

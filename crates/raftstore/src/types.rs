@@ -6,14 +6,22 @@ use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use quorate_store::{CommandResult, MemberId};
 
-/// An encoded [`quorate_store::Command`]: encoded once by whoever proposes it, then only copied
-/// (to disk, to the other masters) until `apply` decodes it.
+/// Encoded [`quorate_store::Command`]s that have become one entry; each is independent of the
+/// others. Encoded once by whoever proposes them, then only copied (to disk, to the other masters)
+/// until `apply` decodes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposal(pub Bytes);
+pub struct Proposal(pub Vec<Bytes>);
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command of {} bytes", self.0.len())
+        write!(f, "{} commands of {} bytes", self.0.len(), self.bytes())
+    }
+}
+
+impl Proposal {
+    /// Bytes of all commands.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
     }
 }
 
@@ -30,17 +38,35 @@ pub struct MemberInfo {
     pub promote: bool,
 }
 
-openraft::declare_raft_types!(
-    /// Types of this crate for openraft. `leader_id_std`: at most one leader per term, so that
-    /// a term identifies a leader (leader work is fenced by it).
-    pub TypeConfig:
-        D = Proposal,
-        R = CommandResult,
-        NodeId = MemberId,
-        Node = MemberInfo,
-        Term = u64,
-        LeaderId = leader_id_std::LeaderId<u64, MemberId>,
-);
+/// Types of this crate for openraft. (Its macro for this knows no `Responder` of ours.)
+#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
+pub struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    /// One for each command.
+    type R = Vec<CommandResult>;
+    type NodeId = MemberId;
+    type Node = MemberInfo;
+    type Term = u64;
+    /// At most one leader per term, so that a term identifies a leader (leader work is fenced by
+    /// it).
+    type LeaderId = leader_id_std::LeaderId<u64, MemberId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Proposal, MemberId, MemberInfo>;
+    type Entry =
+        openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type Responder<T>
+        = crate::groups::Done<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub(crate) type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use quorate_proto::peer as pb;
 use quorate_store::{
-    Command, Compare, CompareResult, CompareTarget, KeyRange, Op, OpResult, RangeRequest, Role,
-    Store, StoreError, TxnRequest,
+    Command, CommandResult, Compare, CompareResult, CompareTarget, KeyRange, Op, OpResult,
+    PutRequest, RangeRequest, Role, Store, StoreError, TxnRequest,
 };
 
 use super::RaftStore;
 use super::cluster_test::{Cluster, PATIENCE, until};
+use crate::forward::Refusal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_on_request_and_fences_the_old_leader() {
@@ -104,13 +105,78 @@ async fn a_write_that_comes_after_the_end_is_known_not_to_be_done() {
     let cluster = Cluster::start(|_| {}).await;
     let (leader, _) = cluster.leader().await;
     let late = |store: Arc<RaftStore>| async move {
-        let command = Command::from(TxnRequest::put("late", "v")).encode_to_vec().into();
-        let request = pb::ForwardRequest { commands: vec![command], timeout_ms: 5_000 };
+        let request = together([TxnRequest::put("late", "v").into()]);
         store.forwarded.handle(request).await.results[0].outcome()
     };
     assert_eq!(cluster.on(leader, late).await, pb::forward_result::Outcome::Applied);
     cluster.on(leader, |store| async move { store.shutdown().await }).await;
     assert_eq!(cluster.on(leader, late).await, pb::forward_result::Outcome::NotLeader);
+    cluster.stop().await;
+}
+
+/// Commands, passed on together as by a follower.
+fn together(commands: impl IntoIterator<Item = Command>) -> pb::ForwardRequest {
+    let commands = commands.into_iter().map(|command| command.encode_to_vec().into());
+    pb::ForwardRequest { commands: commands.collect(), timeout_ms: 10_000 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_together_is_one_entry_and_each_has_its_own_outcome() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    let put = |key: &'static str, lease: i64| {
+        let put = PutRequest { key: key.into(), lease, ..PutRequest::default() };
+        let success = vec![Op::Put(put).into()];
+        Command::from(TxnRequest { success, ..TxnRequest::default() })
+    };
+    // There is no such lease.
+    let commands = [put("a", 0), put("b", 4711), put("c", 0), put("a", 0)];
+    let handle = |store: Arc<RaftStore>| async move {
+        let reply = store.forwarded.handle(together(commands)).await;
+        let decode = |result: pb::ForwardResult| {
+            assert_eq!(result.outcome(), pb::forward_result::Outcome::Applied);
+            (CommandResult::decode(result.result).unwrap(), result.index)
+        };
+        reply.results.into_iter().map(decode).collect::<Vec<_>>()
+    };
+    let results = cluster.on(leader, handle).await;
+    let first = results[0].0.revision;
+    let seen: Vec<_> = results
+        .iter()
+        .map(|(result, _)| (result.revision - first, result.rejection.is_some()))
+        .collect();
+    assert_eq!(seen, [(0, false), (0, true), (1, false), (2, false)]);
+    assert!(results.iter().all(|(_, index)| *index == results[0].1), "{results:?}");
+    assert_eq!(cluster.get(cluster.other_than(leader), "c").await.as_deref(), Some(""));
+    assert_eq!(cluster.get(leader, "b").await, None);
+    cluster.equal_hashes().await;
+    cluster.stop().await;
+}
+
+/// Two entries are on their way, and raft does nothing: what waits behind them has never been
+/// proposed, and that can be said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_never_proposed_is_known_not_to_be_done() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (leader, _) = cluster.leader().await;
+    cluster.put(leader, "k", "before").await.unwrap();
+    let stalled = stall(&cluster, leader);
+    let propose = |store: Arc<RaftStore>| async move {
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(50);
+        let write = |key: &str| {
+            let command = Command::from(TxnRequest::put(key.to_owned(), "v"));
+            store.forwarded.propose(command.encode_to_vec().into(), deadline)
+        };
+        tokio::join!(write("a"), write("b"), write("c"))
+    };
+    let (a, b, c) = cluster.on(leader, propose).await;
+    drop(stalled);
+    assert!(matches!(a, Err(Refusal::Unknown(_))), "{a:?}");
+    assert!(matches!(b, Err(Refusal::Unknown(_))), "{b:?}");
+    assert!(matches!(c, Err(Refusal::NotLeader)), "{c:?}");
+    cluster.put(leader, "k", "after").await.unwrap();
+    assert_eq!(cluster.get(leader, "c").await, None);
+    cluster.equal_hashes().await;
     cluster.stop().await;
 }
 
@@ -311,7 +377,7 @@ async fn a_pause_that_ends_is_not_taken_for_overload() {
     let admitting = tokio::task::spawn_blocking(move || {
         while !stop.load(Ordering::Relaxed) {
             let refused = store.forwarded.admit(1).err();
-            let overloaded = matches!(refused, Some(crate::forward::Refusal::Overloaded(_)));
+            let overloaded = matches!(refused, Some(Refusal::Overloaded(_)));
             assert!(!overloaded, "{refused:?}");
         }
     });

@@ -1,7 +1,6 @@
 //! Proposing transactions: those that wait at the same time travel as one command; retries that
 //! are safe; deadlines.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use prost::Message as _;
 use quorate_store::{
-    BatchRequest, Command, CommandKind, CommandResult, MAX_BATCH, OpResult, SharedStore,
-    StoreError, Term, TxnRequest, TxnResponse,
+    BatchRequest, Command, CommandKind, CommandResult, Fit, Gather, MAX_BATCH, OpResult, STUCK,
+    SharedStore, StoreError, Term, TxnRequest, TxnResponse,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -21,12 +20,8 @@ use crate::error::RegistryError;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MOST: Duration = Duration::from_millis(500);
-/// Commands on their way at once. While that many are, what comes gathers for the next one: one
-/// is replicated while another is applied, and the busier it is the larger they get.
+/// Commands on their way at once.
 const IN_FLIGHT: usize = 2;
-/// When nothing has been sent for so long, those on their way wait for a leader that may have gone:
-/// one more is sent, for there may be a new one.
-const STUCK: Duration = Duration::from_millis(100);
 /// A command with several transactions is no larger than this, nearly.
 const BATCH_BYTES: usize = 512 * 1024;
 
@@ -40,13 +35,6 @@ struct Waiting {
     done: oneshot::Sender<Answer>,
 }
 
-struct State {
-    waiting: VecDeque<Waiting>,
-    in_flight: usize,
-    /// When something was sent last.
-    sent: Instant,
-}
-
 type Outcome = Result<CommandResult, StoreError>;
 /// What carries a command out: the store.
 type CarryOut = Arc<dyn Fn(Command) -> BoxFuture<'static, Outcome> + Send + Sync>;
@@ -56,7 +44,7 @@ type CarryOut = Arc<dyn Fn(Command) -> BoxFuture<'static, Outcome> + Send + Sync
 pub(crate) struct Proposer {
     carry_out: CarryOut,
     timeout: Duration,
-    state: Arc<Mutex<State>>,
+    waiting: Arc<Mutex<Gather<Waiting>>>,
 }
 
 impl Proposer {
@@ -69,9 +57,7 @@ impl Proposer {
     }
 
     fn over(carry_out: CarryOut, timeout: Duration) -> Self {
-        let (waiting, in_flight, sent) = (VecDeque::new(), 0, Instant::now());
-        let state = Arc::new(Mutex::new(State { waiting, in_flight, sent }));
-        Self { carry_out, timeout, state }
+        Self { carry_out, timeout, waiting: Arc::new(Mutex::new(Gather::new(IN_FLIGHT))) }
     }
 
     /// Carries out a transaction, once, whatever happens to leaders meanwhile, and independently
@@ -79,7 +65,7 @@ impl Proposer {
     pub async fn propose(&self, txn: TxnRequest, fence: Option<Term>) -> Answer {
         let deadline = Instant::now() + self.timeout;
         let (done, mut answer) = oneshot::channel();
-        let mut start = self.enqueue(Waiting { txn, fence, deadline, done });
+        let mut start = self.waiting.lock().push(Waiting { txn, fence, deadline, done });
         let lost = |text: &str| Err(RegistryError::OutcomeUnknown(text.to_owned()));
         loop {
             if start {
@@ -94,29 +80,9 @@ impl Proposer {
                 Err(_) if Instant::now() >= deadline => {
                     return lost("no answer before the deadline");
                 }
-                Err(_) => start = self.is_stuck(),
+                Err(_) => start = self.waiting.lock().start_another(),
             }
         }
-    }
-
-    /// Says whether one more is to be on its way because the others do not move.
-    fn is_stuck(&self) -> bool {
-        let mut state = self.state.lock();
-        let stuck = !state.waiting.is_empty() && state.sent.elapsed() >= STUCK;
-        if stuck {
-            state.in_flight += 1;
-            state.sent = Instant::now();
-        }
-        stuck
-    }
-
-    /// Says whether one more may be on its way.
-    fn enqueue(&self, waiting: Waiting) -> bool {
-        let mut state = self.state.lock();
-        state.waiting.push_back(waiting);
-        let start = state.in_flight < IN_FLIGHT;
-        state.in_flight += usize::from(start);
-        start
     }
 
     async fn run(self) {
@@ -125,35 +91,27 @@ impl Proposer {
         }
     }
 
-    /// The next ones with the same fence; `None`, and one less in flight, when nothing waits.
+    /// The next ones with the same fence; `None` when nothing waits.
     fn take(&self) -> Option<Vec<Waiting>> {
-        let mut state = self.state.lock();
-        // Nobody waits for these any longer, and nothing was written.
-        state.waiting.retain(|waiting| !waiting.done.is_closed());
-        let Some(first) = state.waiting.pop_front() else {
-            state.in_flight -= 1;
-            return None;
-        };
-        state.sent = Instant::now();
-        let mut bytes = first.txn.encoded_len();
-        let mut group = vec![first];
-        let mut others = VecDeque::new();
-        while let Some(next) = state.waiting.pop_front() {
-            let size = next.txn.encoded_len();
-            let fits = group.len() < MAX_BATCH && bytes + size <= BATCH_BYTES;
-            if fits && next.fence == group[0].fence {
+        let mut bytes = 0;
+        self.waiting.lock().take(
+            // Nobody waits for the others any longer, and nothing was written.
+            |waiting| !waiting.done.is_closed(),
+            |group, next| {
+                if let [first] = group {
+                    bytes = first.txn.encoded_len();
+                }
+                let size = next.txn.encoded_len();
+                if group.len() == MAX_BATCH {
+                    return Fit::Full;
+                }
+                if next.fence != group[0].fence || bytes + size > BATCH_BYTES {
+                    return Fit::No;
+                }
                 bytes += size;
-                group.push(next);
-            } else {
-                others.push_back(next);
-            }
-            if group.len() == MAX_BATCH {
-                break;
-            }
-        }
-        others.append(&mut state.waiting);
-        state.waiting = others;
-        Some(group)
+                Fit::Yes
+            },
+        )
     }
 
     async fn send(&self, group: Vec<Waiting>) {

@@ -5,6 +5,7 @@ pub mod backend;
 mod command;
 mod contract;
 mod error;
+mod gather;
 mod image;
 mod lessor;
 pub mod machine;
@@ -17,6 +18,7 @@ pub use backend::{Backend, BackendError, Batch, Direction, Space, View, Visit, W
 pub use command::*;
 pub use contract::*;
 pub use error::StoreError;
+pub use gather::{Fit, Gather, STUCK};
 pub use image::read_image;
 pub use lessor::{LeaseChange, Lessor, NotLeading, Revocation, grant_lease};
 pub use machine::{Entry, StateMachine, check_command, check_known, needs_space, reads_only};

@@ -38,7 +38,7 @@ async fn openrafts_own_suite() {
 }
 
 fn entry(term: u64, index: u64) -> Entry {
-    let payload = Payload::Normal(Proposal(vec![b'x'; 1000].into()));
+    let payload = Payload::Normal(Proposal(vec![vec![b'x'; 1000].into()]));
     Entry { log_id: log_id(term, index), payload }
 }
 

@@ -4,6 +4,7 @@
 //! ([`writer`]) writes; each of its writes carries everything that is queued and is synced once.
 
 mod keys;
+mod sizes;
 mod tail;
 mod writer;
 
@@ -164,6 +165,17 @@ fn load(db: &DB) -> io::Result<Tail> {
 }
 
 impl LogReader {
+    /// Bytes of the entries after an index, roughly.
+    pub(crate) fn bytes_after(&self, index: u64) -> u64 {
+        self.shared.tail.lock().sizes.after(index)
+    }
+
+    /// The first of the newest entries that have so many bytes together, or a little more;
+    /// `None`: the log holds less.
+    pub(crate) fn first_of_last(&self, bytes: u64) -> Option<u64> {
+        self.shared.tail.lock().sizes.first_of_last(bytes)
+    }
+
     /// Entries of `[start, end)`, at least one when there is one, about `bytes` at most.
     fn read(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
         let (range, cached) = {

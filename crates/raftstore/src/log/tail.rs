@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 
+use super::sizes::Sizes;
 use crate::types::{Entry, LogId, Vote};
 
 struct Cached {
@@ -27,6 +28,7 @@ pub(super) struct Tail {
     limit: usize,
     next_ticket: u64,
     durable_ticket: u64,
+    pub(super) sizes: Sizes,
 }
 
 impl Tail {
@@ -48,6 +50,7 @@ impl Tail {
             limit,
             next_ticket: 1,
             durable_ticket: 0,
+            sizes: Sizes::default(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Tail {
             )));
         }
         self.last = Some(entry.log_id);
+        self.sizes.append(entry.log_id.index, size);
         self.bytes += size;
         self.cached.push_back(Cached { entry, size, ticket });
         Ok(())
@@ -116,6 +120,7 @@ impl Tail {
 
     pub(super) fn truncate(&mut self, last: Option<LogId>) {
         let first_gone = last.map_or(0, |last| last.index + 1);
+        self.sizes.truncate(first_gone);
         while let Some(newest) = self.cached.back() {
             if newest.entry.log_id.index < first_gone {
                 break;
@@ -134,6 +139,7 @@ impl Tail {
             self.bytes -= oldest.size;
             self.cached.pop_front();
         }
+        self.sizes.purge(upto.index);
         self.purged = self.purged.max(Some(upto));
         self.last = self.last.max(self.purged);
     }

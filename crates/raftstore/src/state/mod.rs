@@ -149,12 +149,13 @@ impl State {
         meta.applied = Some(last.log_id);
         let mut membership_changed = false;
         let mut entries = Vec::with_capacity(group.len());
+        let mut counts = Vec::with_capacity(group.len());
         for (entry, _) in group.iter() {
             if let Payload::Membership(membership) = &entry.payload {
                 meta.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                 membership_changed = true;
             }
-            entries.push(store_entry(entry)?);
+            counts.push(store_entries(entry, &mut entries)?);
         }
         let changes = meta.changes(membership_changed);
         let fences: Vec<u64> = entries.iter().map(fence).collect();
@@ -170,9 +171,11 @@ impl State {
         trace_fences(&entries, &fences, &results, before);
         *self.meta.lock() = meta.clone();
         self.applied.send_replace(meta.applied.into());
-        for ((_, responder), result) in group.drain(..).zip(results) {
+        let mut results = results.into_iter();
+        for ((_, responder), count) in group.drain(..).zip(counts) {
+            let results = results.by_ref().take(count).collect();
             if let Some(responder) = responder {
-                ApplyResponder::send(responder, result);
+                ApplyResponder::send(responder, results);
             }
         }
         Ok(())
@@ -201,20 +204,19 @@ impl State {
     }
 }
 
-fn store_entry(entry: &Entry) -> io::Result<quorate_store::Entry> {
-    let command = match &entry.payload {
-        Payload::Normal(proposal) => {
-            let command =
-                Command::decode(proposal.0.clone()).map_err(|_| Malformed("command in the log"))?;
-            Some(command)
-        }
-        Payload::Blank | Payload::Membership(_) => None,
+/// What an entry is to the store: each command on its own. Returns how many there are.
+fn store_entries(entry: &Entry, entries: &mut Vec<quorate_store::Entry>) -> io::Result<usize> {
+    let (term, index) = (entry.log_id.leader_id.term, entry.log_id.index);
+    let Payload::Normal(proposal) = &entry.payload else {
+        entries.push(quorate_store::Entry { term, index, command: None });
+        return Ok(1);
     };
-    Ok(quorate_store::Entry {
-        term: entry.log_id.leader_id.term,
-        index: entry.log_id.index,
-        command,
-    })
+    for command in &proposal.0 {
+        let command = Command::decode(command.clone());
+        let command = Some(command.map_err(|_| Malformed("command in the log"))?);
+        entries.push(quorate_store::Entry { term, index, command });
+    }
+    Ok(proposal.0.len())
 }
 
 fn fence(entry: &quorate_store::Entry) -> u64 {
@@ -248,7 +250,7 @@ fn trace_fences(
 
 fn payload_bytes(entry: &Entry) -> usize {
     match &entry.payload {
-        Payload::Normal(proposal) => proposal.0.len(),
+        Payload::Normal(proposal) => proposal.bytes(),
         Payload::Blank | Payload::Membership(_) => 0,
     }
 }
@@ -339,4 +341,4 @@ impl RaftSnapshotBuilder<TypeConfig> for ReplicatedState {
 }
 
 // Results travel between masters; the type must stay the store's own.
-const _: fn(CommandResult) -> <TypeConfig as openraft::RaftTypeConfig>::R = |result| result;
+const _: fn(Vec<CommandResult>) -> <TypeConfig as openraft::RaftTypeConfig>::R = |result| result;

@@ -13,6 +13,7 @@ mod instances;
 mod leases;
 mod overlay;
 mod range;
+mod recent;
 mod requests;
 mod txn;
 
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::backend::{Backend, BackendError, Batch, View, Write};
+use crate::backend::{Backend, BackendError, Batch, Space, View, Write};
 use crate::command::{Alarm, Command, CommandKind, CommandResult, LeaseGrantRequest, Rejection};
 use crate::error::StoreError;
 use crate::image::write_image;
@@ -39,6 +40,7 @@ use codec::Counters;
 use contents::Contents;
 use history::{BackendHistory, Published};
 use overlay::Overlay;
+use recent::Recent;
 use txn::Changes;
 
 /// One entry of the log, as the state machine sees it.
@@ -63,6 +65,8 @@ pub struct StateMachine<B: Backend> {
     contents: Mutex<Contents>,
     /// The counters as committed; locked while a group is applied.
     counters: Mutex<Counters>,
+    /// As committed too.
+    recent: Recent,
     /// Of the counters: nobody who asks for it waits for a group that is being applied.
     compacting: AtomicBool,
 }
@@ -115,6 +119,7 @@ impl<B: Backend> StateMachine<B> {
             alarms: watch::Sender::default(),
             contents: Mutex::default(),
             counters: Mutex::default(),
+            recent: Recent::default(),
             compacting: AtomicBool::default(),
         };
         machine.reload()?;
@@ -136,7 +141,7 @@ impl<B: Backend> StateMachine<B> {
         let (group, results) = {
             let view = self.backend.view();
             let mut group = Group {
-                state: Overlay::new(&view),
+                state: Overlay::of_applied(&view, &self.recent),
                 counters: counters.clone(),
                 events: Vec::new(),
                 leases: Vec::new(),
@@ -148,10 +153,12 @@ impl<B: Backend> StateMachine<B> {
         };
         let Applied { mut ops, counters: after, events, leases, contents } = group;
         ops.extend(extra);
+        let latest: Vec<_> = ops.iter().filter(|op| op.0 == Space::Latest).cloned().collect();
         self.published.replace(|| {
             self.backend.commit(Batch { ops })?;
             Ok(after.read_point())
         })?;
+        latest.into_iter().for_each(|(_, key, record)| self.recent.set(&key, record));
         self.contents.lock().push(after.revision, contents);
         self.lessor.change(leases);
         self.publish_alarms(&after.alarms);
@@ -266,6 +273,7 @@ impl<B: Backend> StateMachine<B> {
         let mut counters = self.counters.lock();
         self.published.replace(|| {
             swap()?;
+            self.recent.clear();
             let view = self.backend.view();
             *counters = Counters::load(&view)?;
             self.lessor.reset(leases::all(&view)?);

@@ -5,18 +5,38 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
+use super::recent::Recent;
 use crate::backend::{BackendError, Direction, Space, View, Visit, Write};
 
 /// A view that sees its own changes; they become a batch in the end. Ordered, so that the batch
 /// is the same everywhere.
 pub(super) struct Overlay<'v, V: View> {
     base: &'v V,
+    /// What is known of `base` without reading it.
+    recent: Option<&'v Recent>,
     spaces: [BTreeMap<Bytes, Option<Bytes>>; Space::COUNT],
 }
 
 impl<'v, V: View> Overlay<'v, V> {
     pub fn new(base: &'v V) -> Self {
-        Self { base, spaces: Default::default() }
+        Self { base, recent: None, spaces: Default::default() }
+    }
+
+    /// For who applies: on top of the applied state, of which `recent` knows a part.
+    pub fn of_applied(base: &'v V, recent: &'v Recent) -> Self {
+        Self { recent: Some(recent), ..Self::new(base) }
+    }
+
+    fn read(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        let Some(recent) = self.recent.filter(|_| space == Space::Latest) else {
+            return self.base.get(space, key);
+        };
+        if let Some(known) = recent.get(key) {
+            return Ok(known);
+        }
+        let record = self.base.get(space, key)?;
+        recent.set(key, record.clone());
+        Ok(record)
     }
 
     pub fn put(&mut self, space: Space, key: Bytes, value: Bytes) {
@@ -39,7 +59,7 @@ impl<V: View> View for Overlay<'_, V> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
         match self.spaces[space as usize].get(key) {
             Some(changed) => Ok(changed.clone()),
-            None => self.base.get(space, key),
+            None => self.read(space, key),
         }
     }
 
