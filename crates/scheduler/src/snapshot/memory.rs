@@ -6,15 +6,18 @@ use super::topology::Domain;
 use crate::filter::Reason;
 
 /// More reasons than this are not kept apart.
-const REASONS_MAX: usize = 1_000;
+const REASONS_MAX: usize = 1 << REASON_BITS;
+/// Of what is remembered of a node: the rest is the change.
+const REASON_BITS: u32 = 10;
 
 /// Which nodes refused pods of the class, by themselves (whatever is on other nodes). It holds
 /// until the node changes, so that a pod for which most of the cluster is full does not cost a
 /// check of each node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
-    /// By the node's slot: the change of the node after which this was found, and the reason.
-    refused: Vec<(u64, u16)>,
+    /// By the node's slot: the change of the node after which this was found, and the reason. In
+    /// one number: a search reads those of most of the cluster.
+    refused: Vec<u64>,
     reasons: Vec<Reason>,
     /// The domains over which each of the class's spread constraints counts, since this change
     /// of nodes.
@@ -39,8 +42,9 @@ impl Memory {
     /// The number of the reason for which the node refused, if it did so and has not changed
     /// since. (`changed` is never 0.)
     pub fn refusal(&self, slot: usize, changed: u64) -> Option<usize> {
-        let (at, reason) = self.refused.get(slot)?;
-        (*at == changed).then_some(usize::from(*reason))
+        let found = *self.refused.get(slot)?;
+        let reason = usize::try_from(found % REASONS_MAX as u64).ok()?;
+        (found >> REASON_BITS == changed).then_some(reason)
     }
 
     /// A reason by its number.
@@ -61,10 +65,10 @@ impl Memory {
             }
         };
         if self.refused.len() <= slot {
-            self.refused.resize(slot + 1, (0, 0));
+            self.refused.resize(slot + 1, 0);
         }
-        // There are REASONS_MAX at most.
-        self.refused[slot] = (changed, u16::try_from(number).unwrap_or_default());
+        // Changes are counted one by one: 54 bits are never used up.
+        self.refused[slot] = changed << REASON_BITS | number as u64;
         Ok(number)
     }
 }
