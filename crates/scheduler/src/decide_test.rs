@@ -71,3 +71,35 @@ fn a_large_cluster_is_not_searched_to_the_end() {
         Some("big")
     );
 }
+
+/// What is remembered of a node holds until it changes, whether few or many changes followed.
+#[test]
+fn a_node_that_has_room_again_is_found_whatever_changed_after_it() {
+    let policy = Policy::default();
+    for later in [0, 10, 5_000] {
+        let mut snapshot = ClusterSnapshot::new();
+        let small = |cordoned: bool| {
+            let mut small = node("small", "1", "8Gi");
+            small["spec"]["unschedulable"] = json!(cordoned);
+            as_node(&small)
+        };
+        snapshot.set_node(&small(false));
+        snapshot.set_node(&as_node(&node("full", "4", "8Gi")));
+        let mut resident = pod("resident", "3", "64Mi");
+        resident["spec"]["nodeName"] = json!("full");
+        let resident = as_pod(&resident);
+        snapshot.set_pod(&resident);
+        let wanted = as_pod(&pod("p", "2", "64Mi"));
+        for _ in 0..2 {
+            let decision = decide(&mut snapshot, &policy, &wanted);
+            assert_eq!((decision.node(), decision.trace.examined), (None, 2));
+        }
+        snapshot.remove_pod(&PodKey::of(&resident));
+        for n in 0..later {
+            snapshot.set_node(&small(n % 2 == 0));
+        }
+        let decision = decide(&mut snapshot, &policy, &wanted);
+        assert_eq!(decision.node(), Some("full"), "after {later} changes");
+        assert_eq!(decision.trace.removed[&Filter::NodeResourcesFit].examples, ["small".into()]);
+    }
+}
