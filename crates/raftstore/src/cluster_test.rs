@@ -365,6 +365,15 @@ async fn all_members_restart_with_everything() {
     cluster.stop().await;
 }
 
+/// Kills a follower that has something; returns who leads, and the follower.
+async fn lose_a_follower(cluster: &mut Cluster) -> (usize, usize) {
+    let (leader, _) = cluster.leader().await;
+    let lagging = cluster.other_than(leader);
+    cluster.put(lagging, "first", "v").await.unwrap();
+    cluster.kill(lagging);
+    (cluster.leader().await.0, lagging)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::start(|options| {
@@ -372,11 +381,7 @@ async fn a_member_far_behind_gets_a_snapshot() {
         options.log_keep = 20;
     })
     .await;
-    let (leader, _) = cluster.leader().await;
-    let lagging = cluster.other_than(leader);
-    cluster.put(lagging, "first", "v").await.unwrap();
-    cluster.kill(lagging);
-    let (leader, _) = cluster.leader().await;
+    let (leader, lagging) = lose_a_follower(&mut cluster).await;
     // One after the other: each is an entry.
     for i in 0..1_000 {
         cluster.put(leader, &format!("k{i}"), "v").await.unwrap();
@@ -411,11 +416,7 @@ async fn a_log_of_large_entries_is_kept_short_too() {
         options.log_keep_bytes = 2 << 20;
     })
     .await;
-    let (leader, _) = cluster.leader().await;
-    let lagging = cluster.other_than(leader);
-    cluster.put(lagging, "first", "v").await.unwrap();
-    cluster.kill(lagging);
-    let (leader, _) = cluster.leader().await;
+    let (leader, lagging) = lose_a_follower(&mut cluster).await;
     let value = "v".repeat(256 << 10);
     for i in 0..64 {
         cluster.put(leader, &format!("k{i}"), &value).await.unwrap();

@@ -298,10 +298,7 @@ impl Forwarder {
         self.waiting.lock().take(
             |waiting| !waiting.done.is_closed(),
             |group, next| {
-                if let [first] = group {
-                    bytes = first.command.len();
-                }
-                if !Arc::ptr_eq(&next.leader, &group[0].leader) {
+                if group.first().is_some_and(|first| !Arc::ptr_eq(&next.leader, &first.leader)) {
                     return Fit::No;
                 }
                 bytes += next.command.len();

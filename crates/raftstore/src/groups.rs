@@ -101,10 +101,7 @@ impl Groups {
         let (mut commands, mut bytes) = (0, 0);
         self.waiting.lock().take(
             |parcel| !parcel.done.is_closed(),
-            |group, next| {
-                if let [first] = group {
-                    (commands, bytes) = (first.commands.len(), size(&first.commands));
-                }
+            |_, next| {
                 commands += next.commands.len();
                 bytes += size(&next.commands);
                 let fits = commands <= ENTRY_COMMANDS && bytes <= ENTRY_BYTES;

@@ -98,14 +98,12 @@ impl Proposer {
             // Nobody waits for the others any longer, and nothing was written.
             |waiting| !waiting.done.is_closed(),
             |group, next| {
-                if let [first] = group {
-                    bytes = first.txn.encoded_len();
-                }
                 let size = next.txn.encoded_len();
                 if group.len() == MAX_BATCH {
                     return Fit::Full;
                 }
-                if next.fence != group[0].fence || bytes + size > BATCH_BYTES {
+                let other = group.first().is_some_and(|first| next.fence != first.fence);
+                if other || (!group.is_empty() && bytes + size > BATCH_BYTES) {
                     return Fit::No;
                 }
                 bytes += size;

@@ -59,7 +59,8 @@ impl<T> Gather<T> {
     }
 
     /// The next group: the first item that somebody still waits for, and those that `fit` to what
-    /// the group has already. `None`, and one less on its way, when there is none.
+    /// the group has already. (The first is asked about too, so that all can be counted; whatever
+    /// the answer is, it goes.) `None`, and one less on its way, when there is none.
     pub fn take(
         &mut self,
         is_wanted: impl Fn(&T) -> bool,
@@ -71,8 +72,8 @@ impl<T> Gather<T> {
             if !is_wanted(&next) {
                 continue;
             }
-            let fits = if group.is_empty() { Fit::Yes } else { fit(&group, &next) };
-            match fits {
+            match fit(&group, &next) {
+                _ if group.is_empty() => group.push(next),
                 Fit::Yes => group.push(next),
                 Fit::No => others.push_back(next),
                 Fit::Full => {
